@@ -1,0 +1,1 @@
+"""Holdfast: resilient streaming transport for LLM completions. Exact, or a typed error."""

@@ -1,0 +1,570 @@
+"""The walls of the house: sources, streams, transforms, layers, and the pipe that joins them.
+
+Machines (`Transform`) are synchronous and decide; layers (`Source -> Source`) open, wait and close, and decide
+nothing; `transform()` lifts the one to the other. `Pipe.stream()` is the one context manager, at the user's edge.
+
+The contract of a stream, which `holdfast.testing.check_source()` enforces on every layer, ours or a user's:
+
+1. `receive()` returns a non-empty batch of what is ready and never waits to fill one (`Buffer` alone may).
+2. The clean end raises `EndOfStream`, a failure a `StreamError`; both are sticky, and both come after everything
+   that arrived before them.
+3. A cancelled `receive()` loses nothing: no `await` between taking a batch from the inner stream and returning it.
+4. `aclose()` is idempotent, awaits the inner stream, and closes even when cancelled.
+5. No cancel scope, timeout or task group stays open when a method returns.
+6. One reader at a time; a second gets `UsageError`.
+7. A failed or cancelled `open()` leaves nothing open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
+
+from holdfast._clock import Clock, Random, SystemClock, system_random
+from holdfast._errors import BudgetExhausted, EndOfStream, StreamError, UsageError
+from holdfast._types import Completion, Delta, Head, Partial, Request, Usage, Verdict
+from holdfast.machines.cursor import Cursor
+from holdfast.machines.transcript import Transcript
+from holdfast.moments import (
+    Delivered,
+    Ended,
+    FirstDelta,
+    Listener,
+    Moment,
+    Opened,
+    Opening,
+    Report,
+    Started,
+)
+
+if TYPE_CHECKING:
+    from holdfast.dialects import Dialect, Evidence
+
+A = TypeVar("A")
+B = TypeVar("B")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+A_contra = TypeVar("A_contra", contravariant=True)
+
+
+class Stream(Protocol[T_co]):
+    """Something that is being read. See the contract at the head of this module."""
+
+    @property
+    def head(self) -> Head:
+        """Status and headers of the attempt now being read."""
+
+    async def receive(self) -> Sequence[T_co]:
+        """Returns what is ready, waiting only when nothing is. Raises `EndOfStream` or a `StreamError`."""
+
+    async def aclose(self) -> None:
+        """Gives the connection back or closes it."""
+
+
+class Source(Protocol[T_co]):
+    """Something that can be opened, any number of times."""
+
+    async def open(self, request: Request) -> Stream[T_co]:
+        """Sends the request and returns its stream once the head is in. Raises `StreamError`."""
+
+
+class Transform(Protocol[A_contra, T]):
+    """A machine between two formats: synchronous, without I/O, clock, chance or logging."""
+
+    def feed(self, batch: Sequence[A_contra], out: list[T]) -> None:
+        """Takes a batch in and appends what it made of it. May raise; what it appended before is delivered first."""
+
+    def end(self, out: list[T]) -> None:
+        """The input ended cleanly: appends what was held, or raises."""
+
+
+Layer = Callable[[Source[A]], Source[B]]
+
+
+def transform(factory: Callable[[Request], Transform[A, B]]) -> Layer[A, B]:
+    """Lifts a machine to a layer: every attempt gets a machine of its own from `factory(request)`."""
+
+    def layer(inner: Source[A]) -> Source[B]:
+        return _TransformSource(inner, factory)
+
+    layer.__qualname__ = layer.__name__ = getattr(factory, "__name__", "transform")
+    return layer
+
+
+@dataclass(slots=True)
+class _TransformSource(Generic[A, B]):
+    inner: Source[A]
+    factory: Callable[[Request], Transform[A, B]]
+
+    async def open(self, request: Request) -> Stream[B]:
+        machine = self.factory(request)
+        return TransformStream(await self.inner.open(request), machine)
+
+
+class TransformStream(Generic[T]):
+    """A stream read through a machine. Two in a row become one with two machines: an `await` less per read."""
+
+    __slots__ = ("_end", "_machines", "_reading", "inner")
+
+    def __init__(self, inner: Stream[Any], machine: Transform[Any, T]) -> None:
+        self._machines: tuple[Transform[Any, Any], ...] = (machine,)
+        if type(inner) is TransformStream:
+            self._machines = (*inner._machines, machine)  # noqa: SLF001 - its own class
+            inner = inner.inner
+        self.inner: Stream[Any] = inner
+        self._end: Exception | None = None
+        self._reading = False
+
+    @property
+    def head(self) -> Head:
+        return self.inner.head
+
+    async def receive(self) -> Sequence[T]:
+        if self._end is not None:
+            raise self._end
+        if self._reading:
+            raise UsageError("this stream has a reader already")
+        self._reading = True
+        try:
+            while True:
+                try:
+                    batch: Sequence[Any] = await self.inner.receive()
+                except EndOfStream as end:
+                    batch = self._finish(end)
+                except StreamError as failure:
+                    self._end = failure
+                    raise
+                else:
+                    for machine in self._machines:
+                        out: list[Any] = []
+                        try:
+                            machine.feed(batch, out)
+                        except StreamError as failure:
+                            self._end = failure
+                        batch = out
+                if batch:
+                    return batch
+                if self._end is not None:
+                    raise self._end
+        finally:
+            self._reading = False
+
+    def _finish(self, end: EndOfStream) -> Sequence[Any]:
+        """Ends the machines from left to right: what one lets go of still goes through the next."""
+        self._end = end
+        batch: list[Any] = []
+        for machine in self._machines:
+            out: list[Any] = []
+            try:
+                if batch:
+                    machine.feed(batch, out)
+                if self._end is end:
+                    machine.end(out)
+            except StreamError as failure:
+                self._end = failure
+            batch = out
+        return batch
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+class Call:
+    """What the attempts of one stream share: its identity, its clock, where it is, and what it may still spend."""
+
+    __slots__ = (
+        "answer",
+        "clock",
+        "cursor",
+        "dialect",
+        "evidence",
+        "id",
+        "keep",
+        "labels",
+        "listeners",
+        "max_requests",
+        "random",
+        "recorded",
+        "report",
+        "requests",
+    )
+
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        random: Random | None = None,
+        max_requests: int = 8,
+        keep: bool = True,
+        labels: Mapping[str, str] | None = None,
+        listeners: Iterable[Listener] = (),
+    ) -> None:
+        self.id = secrets.token_hex(8)
+        self.clock: Clock = clock or SystemClock()
+        self.random: Random = random or system_random()
+        self.max_requests = max_requests
+        self.requests = 0
+        self.keep = keep
+        self.labels = dict(labels or {})
+        self.cursor = Cursor()
+        self.answer = Transcript(keep=keep)
+        self.recorded = False
+        """True once a layer writes `answer`; else the edge does."""
+        self.dialect: Dialect | None = None
+        self.evidence: Evidence | None = None
+        self.report = Report(stream_id=self.id)
+        self.listeners: list[Listener] = list(listeners)
+
+    def note(self, moment: Moment) -> None:
+        """Tells everybody who listens; the report first, so that a listener sees it up to date."""
+        moment.at = self.clock.now()
+        moment.attempt = self.requests
+        self.report.add(moment)
+        for listener in self.listeners:
+            listener(moment)
+
+    @property
+    def may_request(self) -> bool:
+        """False once `max_requests` were sent: layers ask before they wait for another try."""
+        return self.requests < self.max_requests
+
+    def spend_request(self) -> None:
+        """Counts one request, or raises `BudgetExhausted`."""
+        if not self.may_request:
+            raise BudgetExhausted(
+                f"the call has sent its {self.max_requests} requests; raise it with max_requests=, or see what failed"
+            )
+        self.requests += 1
+
+
+@dataclass(slots=True)
+class _Counted(Generic[T]):
+    """The innermost wall of every pipe: what goes through here went to the upstream."""
+
+    inner: Source[T]
+
+    async def open(self, request: Request) -> Stream[T]:
+        call = request.call
+        call.spend_request()
+        call.note(Opening())
+        started = call.clock.now()
+        stream = await self.inner.open(request)
+        head = stream.head
+        request_id = head.headers.get("x-request-id") or head.headers.get("x-ds-trace-id") or ""
+        call.note(Opened(status=head.status, seconds=call.clock.now() - started, request_id=request_id))
+        return stream
+
+
+class Pipe(Generic[T]):
+    """A source and the layers over it, from the wire (left) to the reader (right). Immutable; `|` makes a new one.
+
+    `clock` and `random` replace time and chance, `max_requests` bounds what one stream may send upstream over all
+    its layers (8: four tries and four seams), `listeners` hear every moment of every stream.
+    """
+
+    __slots__ = ("_clock", "_layers", "_listeners", "_max_requests", "_random", "_source", "_top")
+
+    def __init__(
+        self,
+        source: Source[T],
+        *,
+        clock: Clock | None = None,
+        random: Random | None = None,
+        max_requests: int = 8,
+        listeners: Iterable[Listener] = (),
+    ) -> None:
+        if max_requests < 1:
+            raise ValueError(f"max_requests must be at least 1, not {max_requests}")
+        self._source: Source[Any] = source
+        self._top: Source[T] = _Counted(source)
+        self._layers: tuple[Callable[..., Any], ...] = ()
+        self._clock = clock
+        self._random = random
+        self._max_requests = max_requests
+        self._listeners = tuple(listeners)
+
+    def __or__(self, layer: Callable[[Source[T]], Source[B]]) -> Pipe[B]:
+        new: Pipe[Any] = object.__new__(Pipe)
+        for name in Pipe.__slots__:
+            setattr(new, name, getattr(self, name))
+        new._top = layer(self._top)
+        new._layers = (*self._layers, layer)
+        return new
+
+    def stream(
+        self,
+        request: Request | None = None,
+        *,
+        keep: bool = True,
+        labels: Mapping[str, str] | None = None,
+        listeners: Iterable[Listener] = (),
+    ) -> Reader[T]:
+        """Gives the one context manager: entering opens the stream, leaving closes it.
+
+        `keep=False` keeps a digest of the delivered text instead of the text, for very long streams.
+        """
+        call = Call(
+            clock=self._clock,
+            random=self._random,
+            max_requests=self._max_requests,
+            keep=keep,
+            labels=labels,
+            listeners=(
+                *(made for make in listener_factories if (made := make()) is not None),
+                *self._listeners,
+                *listeners,
+            ),
+        )
+        for listener in call.listeners:
+            hear = getattr(listener, "begin", None)
+            if hear is not None:
+                hear(call)
+        return Reader(self._top, replace(request or Request(), call=call))
+
+    def __str__(self) -> str:
+        lines = [f"Pipe({type(self._source).__name__})"]
+        for place, layer in enumerate(self._layers):
+            lines.append(f"  | {_describe(layer)}")
+            advise = getattr(layer, "advise", None)
+            if advise is not None:
+                lines.extend(f"  ! {warning}" for warning in advise(self._layers[:place], self._layers[place + 1 :]))
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+listener_factories: list[Callable[[], Listener | None]] = []
+"""Asked once per stream for somebody who listens: how telemetry hears of pipes without their knowing it."""
+
+
+def _describe(layer: Callable[..., Any]) -> str:
+    return layer.__qualname__ + "()" if inspect.isfunction(layer) else repr(layer)
+
+
+class Reader(Generic[T]):
+    """The user's edge of one stream: an asynchronous context manager and iterator.
+
+    Iteration ends when the answer is proven whole and raises a `StreamError` otherwise; read again, it says the same.
+    """
+
+    def __init__(self, source: Source[T], request: Request) -> None:
+        self._source = source
+        self._request = request
+        self._call = request.call
+        self._stream: Stream[T] | None = None
+        self._ready: Iterator[T] = iter(())
+        self._end: Exception | None = None
+        self._closed = False
+        self._reader: asyncio.Task[Any] | None = None
+        self._cancelled = False
+        self._items = 0
+        self._longest_gap = 0.0
+        self._first_seen = False
+        self._started = 0.0
+
+    # -- opening and closing -------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._stream is not None or self._closed:
+            raise UsageError("a stream is entered once; ask the pipe or the client for another")
+        call = self._call
+        self._started = call.clock.now()
+        call.note(Started(url=self._request.url, labels=call.labels))
+        try:
+            self._stream = await self._source.open(self._request)
+        except StreamError as failure:
+            self._settle(failure)
+            raise
+        except BaseException:
+            self._settle(None, cancelled=True)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Closes the stream; one that was not read to its end counts as given up. Idempotent."""
+        self._closed = True
+        if self._end is None:
+            self._settle(None, cancelled=True)
+        if self._stream is not None:
+            await self._stream.aclose()
+
+    async def cancel(self) -> None:
+        """Gives the stream up from anywhere: a waiting reader's iteration ends, and the connection is closed."""
+        self._cancelled = True
+        if self._end is None:
+            self._settle(None, cancelled=True)
+        self._ready = iter(())
+        if self._reader is not None and self._reader is not asyncio.current_task():
+            self._reader.cancel()
+        await self.aclose()
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        for item in self._ready:
+            return item
+        self._ready = iter(await self._receive())
+        return next(self._ready)
+
+    async def batches(self) -> AsyncIterator[Sequence[T]]:
+        """Iterates over what arrives in the batches it arrives in: cheaper per item, and no later."""
+        while True:
+            left = list(self._ready)
+            if left:
+                yield left
+            try:
+                batch = await self._receive()
+            except StopAsyncIteration:
+                return
+            yield batch
+
+    async def _receive(self) -> Sequence[T]:
+        if self._end is not None:
+            if isinstance(self._end, EndOfStream):
+                raise StopAsyncIteration
+            raise self._end
+        if self._stream is None:
+            raise UsageError("enter the stream first: async with ... as stream")
+        if self._reader is not None:
+            raise UsageError("this stream has a reader already")
+        self._reader = task = asyncio.current_task()
+        now = self._call.clock.now
+        asked = now()
+        try:
+            batch = await self._stream.receive()
+        except EndOfStream:
+            self._settle(None)
+            raise StopAsyncIteration from None
+        except StreamError as failure:
+            self._settle(failure)
+            raise
+        except asyncio.CancelledError:
+            if self._cancelled and task is not None and task.uncancel() == 0:
+                raise StopAsyncIteration from None
+            raise
+        finally:
+            self._reader = None
+        gap = now() - asked
+        if gap > self._longest_gap:
+            self._longest_gap = gap
+        self._items += len(batch)
+        if not self._first_seen:
+            self._look_for_first(batch)
+        if not self._call.recorded:
+            self._call.answer.add(batch)
+        return batch
+
+    def _look_for_first(self, batch: Sequence[T]) -> None:
+        for item in batch:
+            if not isinstance(item, Delta) or not item.empty:
+                self._first_seen = True
+                self._longest_gap = 0.0  # the wait for the first is first_delta_seconds, not a gap
+                self._call.note(FirstDelta(seconds=self._call.clock.now() - self._started))
+                return
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def _settle(self, failure: StreamError | None, *, cancelled: bool = False) -> None:
+        """Says once how it ended, and hangs on the error what the reader will want to know."""
+        call = self._call
+        self._end = failure or EndOfStream()
+        if self._items:
+            call.note(Delivered(items=self._items, longest_gap=self._longest_gap))
+            self._items = 0
+        evidence = call.evidence
+        usage = evidence.usage if evidence is not None else None
+        verdict = None
+        if failure is None and not cancelled and evidence is not None:
+            verdict = self._verdict()
+        billed, estimated = self._billed(usage)
+        call.note(
+            Ended(
+                verdict=verdict,
+                error=failure,
+                cancelled=cancelled,
+                usage=usage,
+                finish_reason=evidence.finish_reason if evidence is not None else None,
+                bytes_received=call.cursor.received,
+                billed_tokens=billed,
+                billed_estimated=estimated,
+            )
+        )
+        if failure is not None:
+            failure.attempts = call.requests
+            failure.partial = self.partial
+            failure.report = call.report
+
+    def _billed(self, usage: Usage | None) -> tuple[int, bool]:
+        """Tokens of all attempts: a replay is billed from the start, prompt included; a cursor costs nothing."""
+        if usage is None or usage.total_tokens is None:
+            return 0, False
+        again = [seam for seam in self._call.report.seams if seam.guarantee != "exact"]
+        extra = sum(seam.repaid_tokens + (usage.input_tokens or 0) for seam in again)
+        return usage.total_tokens + extra, bool(again)
+
+    def _verdict(self) -> Verdict:
+        seams = self._call.report.seams
+        if not seams:
+            return Verdict()
+        weakest = max((seam.guarantee for seam in seams), key=("exact", "verified", "seamed").index)
+        return Verdict("resumed", len(seams), weakest)
+
+    # -- what it was ---------------------------------------------------------------------------
+
+    @property
+    def head(self) -> Head:
+        """Status and headers of the attempt now being read."""
+        if self._stream is None:
+            raise UsageError("enter the stream first: async with ... as stream")
+        return self._stream.head
+
+    @property
+    def report(self) -> Report:
+        """The story so far."""
+        return self._call.report
+
+    @property
+    def partial(self) -> Partial:
+        """What has arrived, and all that going on from there needs."""
+        call, body = self._call, self._request.body
+        return Partial(
+            dialect=call.dialect.name if call.dialect is not None else "",
+            url=self._request.url,
+            request=body if isinstance(body, Mapping) else None,
+            last_event_id=call.cursor.last_event_id,
+            offset=call.cursor.received,
+            answer=self._answer(),
+        )
+
+    def _answer(self) -> Completion:
+        evidence = self._call.evidence
+        return self._call.answer.completion(
+            usage=evidence.usage if evidence is not None else None, verdict=self._call.report.verdict
+        )
+
+
+__all__ = [
+    "Call",
+    "Layer",
+    "Pipe",
+    "Reader",
+    "Source",
+    "Stream",
+    "Transform",
+    "TransformStream",
+    "listener_factories",
+    "transform",
+]

@@ -1,0 +1,153 @@
+"""Every way a stream can fail, and one word for each.
+
+    StreamError                  .retryable .attempts .partial .report
+    ├── ConnectError             no head arrived
+    ├── StatusError              .status .retry_after .body
+    ├── NotAStream               200 with HTML, JSON or nothing
+    ├── StreamBroken             cut after the head
+    │   └── Truncated            the framing ended cleanly, but the answer is unproven
+    ├── DeadlineExceeded         .clock: "open" | "first_token" | "progress" | "total"
+    ├── DecodeError              not UTF-8 (strict), not JSON, not the dialect, over a size limit; .offset in bytes
+    ├── IntegrityError           .expected .actual
+    ├── UpstreamError            the provider reported an error inside the stream; .code .type
+    ├── CircuitOpen              rejected here, nothing was sent; .retry_after
+    └── BudgetExhausted          nothing was sent
+
+A `StreamError` is the world's fault, a `UsageError` the programmer's. `EndOfStream` is how streams tell their
+readers of a clean end; it never leaves the library. Messages name the cause and what to do, and hold no text of
+a prompt or an answer: they reach logs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from holdfast._types import Head
+
+if TYPE_CHECKING:
+    from holdfast._types import Partial
+    from holdfast.moments import Report
+
+ClockName = Literal["open", "first_token", "progress", "total"]
+
+
+class EndOfStream(Exception):
+    """The clean end of a stream."""
+
+
+class UsageError(Exception):
+    """The program asked for something that cannot be: a second reader, a stream read before it was opened."""
+
+
+class MissingExtra(UsageError, ImportError):
+    """A feature needs a package that is not installed; the message says which extra brings it."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an extra package: pip install 'holdfast[{extra}]'")
+
+
+class StreamError(Exception):
+    """A stream failed. `retryable` says whether the same request may succeed when sent again.
+
+    The edge adds `attempts` (requests sent), `partial` (what arrived) and `report`, and each of them to nothing else.
+    """
+
+    retryable: bool = True
+    attempts: int = 0
+    partial: Partial | None = None
+    report: Report | None = None
+    retry_after: float | None = None
+    """Seconds the server asked us to wait before another try; None: it did not say."""
+
+    def __init__(self, message: str, *, retryable: bool | None = None) -> None:
+        super().__init__(message)
+        if retryable is not None:
+            self.retryable = retryable
+
+
+class ConnectError(StreamError):
+    """No head arrived: the name did not resolve, nobody listened, TLS failed, or the line died first."""
+
+
+class StatusError(StreamError):
+    """The server answered with another status than 2xx. `body` holds at most its first 64 KiB.
+
+    `code` and `type` are the provider's own words, empty where it gave none.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        head: Head,
+        body: bytes = b"",
+        retry_after: float | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message, retryable=retryable)
+        self.head = head
+        self.status = head.status
+        self.body = body
+        self.retry_after = retry_after
+        self.code = ""
+        self.type = ""
+
+
+class NotAStream(StreamError):
+    """The server said 200 and sent something else than events: a page, a JSON document, nothing."""
+
+
+class StreamBroken(StreamError):
+    """The connection was lost after the head, inside the answer."""
+
+
+class Truncated(StreamBroken):
+    """The body ended cleanly, and nothing in it proves that the answer was whole."""
+
+
+class DeadlineExceeded(StreamError):
+    """One of the four clocks ran out; `clock` says which, `seconds` what it allowed."""
+
+    def __init__(self, clock: ClockName, seconds: float, message: str | None = None) -> None:
+        super().__init__(message or f"the {clock} clock ran out after {seconds:g} s; Timeouts({clock}=...) raises it")
+        self.clock: ClockName = clock
+        self.seconds = seconds
+        self.retryable = clock != "total"
+
+
+class DecodeError(StreamError):
+    """Bytes that are not what they must be. `offset` counts bytes of the body before the place."""
+
+    def __init__(self, message: str, *, offset: int = 0, retryable: bool | None = None) -> None:
+        super().__init__(message, retryable=retryable)
+        self.offset = offset
+
+
+class IntegrityError(StreamError):
+    """The body is not the one the server announced: `expected` and `actual` length or digest."""
+
+    def __init__(self, message: str, *, expected: str, actual: str) -> None:
+        super().__init__(f"{message}: expected {expected}, got {actual}")
+        self.expected = expected
+        self.actual = actual
+
+
+class UpstreamError(StreamError):
+    """The provider reported an error in the place of an answer. `code` and `type` are its own words."""
+
+    def __init__(self, message: str, *, code: str = "", type: str = "", retryable: bool = False) -> None:
+        super().__init__(message, retryable=retryable)
+        self.code = code
+        self.type = type
+
+
+class CircuitOpen(StreamError):
+    """A circuit breaker refused: the upstream failed too often. Nothing was sent; see `retry_after`."""
+
+    retryable = False
+
+
+class BudgetExhausted(StreamError):
+    """A limit of this side refused: nothing was sent."""
+
+    retryable = False

@@ -1,0 +1,315 @@
+"""What has been delivered, in order, and the proof that a replay says the same.
+
+A `Transcript` is the answer so far: per choice a list of segments (reasoning, text, a tool call's arguments...), each
+as long as the model stayed in that channel. From it come the completion, the partial on an error, and `Replay`,
+which compares a second answer with it character by character and lets only the new suffix through.
+
+Text is folded into blocks of 4,096 characters: a list of small strings would cost twelve times what it holds. With
+`keep=False` a block is replaced by its digest, so memory does not grow with the answer and a replay can still be
+verified, block by block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+
+from holdfast._types import Choice, Completion, Delta, ToolCall, ToolCallDelta, Usage, Verdict
+
+BLOCK = 4_096
+_FOLD_EVERY = 256
+_TOOL = "tool:"
+_NAME = "name:"
+
+
+class _Segment:
+    """One run of one channel. `blocks` holds text, or digests where the text is not kept; `tail` is not yet a block."""
+
+    __slots__ = ("blocks", "channel", "keep", "length", "tail", "tail_length")
+
+    def __init__(self, channel: str, *, keep: bool) -> None:
+        self.channel = channel
+        self.keep = keep
+        self.length = 0
+        self.blocks: list[str | bytes] = []
+        self.tail: list[str] = []
+        self.tail_length = 0
+
+    def append(self, text: str) -> None:
+        self.tail.append(text)
+        self.length += len(text)
+        self.tail_length += len(text)
+        if self.tail_length >= BLOCK:
+            self._fold()
+
+    def _fold(self) -> None:
+        joined = "".join(self.tail)
+        whole = len(joined) // BLOCK * BLOCK
+        for start in range(0, whole, BLOCK):
+            block = joined[start : start + BLOCK]
+            self.blocks.append(block if self.keep else _digest(block))
+        self.tail = [joined[whole:]] if whole < len(joined) else []
+        self.tail_length = len(joined) - whole
+
+    def text(self) -> str:
+        return "".join([b for b in self.blocks if isinstance(b, str)] + self.tail)
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+class _ChoiceTape:
+    """One choice: its segments in order, how it finished, and the ids of its tool calls (opaque, never compared)."""
+
+    __slots__ = ("finish_reason", "ids", "segments")
+
+    def __init__(self) -> None:
+        self.segments: list[_Segment] = []
+        self.finish_reason: str | None = None
+        self.ids: dict[int, str] = {}
+
+
+def _pieces(delta: Delta) -> Iterator[tuple[str, str]]:
+    """Gives what a delta says as (channel, text), in the order in which a model says it."""
+    if delta.reasoning:
+        yield "reasoning", delta.reasoning
+    if delta.text:
+        yield "text", delta.text
+    if delta.refusal:
+        yield "refusal", delta.refusal
+    for call in delta.tool_calls:
+        if call.name:
+            yield f"{_NAME}{call.index}", call.name
+        if call.arguments:
+            yield f"{_TOOL}{call.index}", call.arguments
+
+
+class Transcript:
+    """The answer so far. `tokens` counts pieces that were not empty: a provider sends about one per token."""
+
+    __slots__ = ("_choices", "_keep", "_pending", "_tokens", "characters")
+
+    def __init__(self, *, keep: bool = True) -> None:
+        self._keep = keep
+        self._choices: dict[int, _ChoiceTape] = {}
+        self._pending: list[Delta] = []
+        self._tokens = 0
+        self.characters = 0
+
+    def add(self, batch: Sequence[object]) -> None:
+        """Takes a delivered batch in. Items that are not deltas are no part of an answer."""
+        if type(batch[0]) is not Delta:
+            return
+        self._pending += batch  # type: ignore[arg-type]  # a stream's items are all of one kind
+        if len(self._pending) > _FOLD_EVERY:
+            self._fold()
+
+    def _fold(self) -> None:
+        # A tight loop over many deltas at once: adding each on its own would cost a call per event.
+        for delta in self._pending:
+            tape = self._choices.get(delta.choice)
+            if tape is None:
+                tape = self._choices[delta.choice] = _ChoiceTape()
+            if delta.finish_reason is not None:
+                tape.finish_reason = delta.finish_reason
+            for call in delta.tool_calls:
+                if call.id:
+                    tape.ids.setdefault(call.index, call.id)
+            said = False
+            for channel, text in _pieces(delta):
+                said = True
+                if not tape.segments or tape.segments[-1].channel != channel:
+                    tape.segments.append(_Segment(channel, keep=self._keep))
+                tape.segments[-1].append(text)
+                self.characters += len(text)
+            self._tokens += said
+        self._pending.clear()
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens were delivered, estimated: pieces, or a quarter of the characters where pieces are long."""
+        self._fold()
+        return max(self._tokens, self.characters // 4)
+
+    @property
+    def empty(self) -> bool:
+        """True while nothing of an answer has arrived."""
+        self._fold()
+        return self.characters == 0 and all(t.finish_reason is None for t in self._choices.values())
+
+    def completion(self, *, usage: Usage | None = None, verdict: Verdict | None = None) -> Completion:
+        """Puts the answer together. With `keep=False` only what is short is there: finish reasons, usage, names."""
+        self._fold()
+        choices = tuple(_choice(index, self._choices[index]) for index in sorted(self._choices)) or (Choice(),)
+        return Completion(choices=choices, usage=usage, verdict=verdict)
+
+    def replay(self) -> Replay:
+        """Gives a comparer for an answer that is sent once more from its beginning."""
+        self._fold()
+        return Replay(self._choices)
+
+
+def _choice(index: int, tape: _ChoiceTape) -> Choice:
+    said: dict[str, list[str]] = {}
+    for segment in tape.segments:
+        said.setdefault(segment.channel, []).append(segment.text() if segment.keep else "")
+    joined = {channel: "".join(parts) for channel, parts in said.items()}
+    numbers = {int(c.partition(":")[2]) for c in joined if ":" in c} | set(tape.ids)
+    return Choice(
+        index=index,
+        text=joined.get("text", ""),
+        reasoning=joined.get("reasoning", ""),
+        refusal=joined.get("refusal", ""),
+        tool_calls=tuple(
+            ToolCall(tape.ids.get(n, ""), joined.get(f"{_NAME}{n}", ""), joined.get(f"{_TOOL}{n}", ""), n)
+            for n in sorted(numbers)
+        ),
+        finish_reason=tape.finish_reason,
+    )
+
+
+class DivergenceError(Exception):
+    """A replay said something else than what was delivered; `position` counts the characters that agreed."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(position)
+        self.position = position
+
+
+class _Place:
+    """How far the replay of one choice has agreed."""
+
+    __slots__ = ("agreed", "buffer", "offset", "segment", "tape")
+
+    def __init__(self, tape: _ChoiceTape) -> None:
+        self.tape = tape
+        self.segment = 0
+        self.offset = 0
+        self.buffer = ""  # only where the text was not kept: the replay's own block, until it can be digested
+        self.agreed = 0
+
+    @property
+    def caught_up(self) -> bool:
+        segments = self.tape.segments
+        if not segments:
+            return True
+        return self.segment == len(segments) - 1 and self.offset == segments[-1].length
+
+    def match(self, channel: str, text: str) -> str:
+        """Compares, and gives back what goes beyond what was delivered. Raises `DivergenceError`."""
+        segments = self.tape.segments
+        while text:
+            if self.segment >= len(segments):
+                return text
+            here = segments[self.segment]
+            if self.offset == here.length:
+                if self.segment == len(segments) - 1:
+                    return text
+                if here.channel == channel:  # neighbours never share a channel: ours had moved on here
+                    raise DivergenceError(self.agreed)
+                self.segment, self.offset, self.buffer = self.segment + 1, 0, ""
+                continue
+            if here.channel != channel:
+                raise DivergenceError(self.agreed)
+            head = text[: here.length - self.offset]
+            self._compare(here, head)
+            self.offset += len(head)
+            self.agreed += len(head)
+            text = text[len(head) :]
+        return ""
+
+    def _compare(self, segment: _Segment, text: str) -> None:
+        if segment.keep:
+            at = self.offset
+            while text:
+                block, inside = divmod(at, BLOCK)
+                ours = str(segment.blocks[block]) if block < len(segment.blocks) else "".join(segment.tail)
+                part = text[: len(ours) - inside]
+                if not ours.startswith(part, inside):
+                    same = next(i for i, (a, b) in enumerate(zip(ours[inside:], part, strict=False)) if a != b)
+                    raise DivergenceError(self.agreed + at - self.offset + same)
+                at += len(part)
+                text = text[len(part) :]
+            return
+        self.buffer += text
+        done = (self.offset + len(text)) // BLOCK
+        first = self.offset // BLOCK
+        for block in range(first, min(done, len(segment.blocks))):
+            if _digest(self.buffer[:BLOCK]) != segment.blocks[block]:
+                raise DivergenceError(block * BLOCK)
+            self.buffer = self.buffer[BLOCK:]
+        if self.offset + len(text) == segment.length and self.buffer != "".join(segment.tail):
+            raise DivergenceError(len(segment.blocks) * BLOCK)
+
+
+class Replay:
+    """Compares an answer that is sent again with the transcript, and holds back what is not yet vouched for.
+
+    Nothing new is let go before *every* choice has said again all that was delivered: choices are interleaved at
+    the server's whim, and one that agrees does not vouch for another that differs. Ids of tool calls are opaque
+    handles drawn anew for every response, so they are not compared, and the ids delivered first stand.
+    """
+
+    __slots__ = ("_held", "_places", "caught_up", "swallowed")
+
+    def __init__(self, choices: dict[int, _ChoiceTape]) -> None:
+        self._places = {index: _Place(tape) for index, tape in choices.items()}
+        self._held: list[Delta] = []
+        self.swallowed = 0
+        self._check()
+
+    def _check(self) -> None:
+        self.caught_up = all(place.caught_up for place in self._places.values())
+
+    def feed(self, batch: Sequence[Delta], out: list[Delta]) -> None:
+        """Appends what is new in a batch. Raises `DivergenceError` at the first character that differs."""
+        for delta in batch:
+            rest = self._rest(delta)
+            if rest is None:
+                self.swallowed += 1
+            else:
+                self._held.append(rest)
+            self._check()
+            if self.caught_up and self._held:
+                out += self._held
+                self._held.clear()
+
+    def _rest(self, delta: Delta) -> Delta | None:
+        place = self._places.get(delta.choice)
+        if place is None:
+            return delta
+        said = dict(_pieces(delta))
+        new = {channel: rest for channel, text in said.items() if (rest := place.match(channel, text))}
+        if delta.finish_reason is not None and not place.caught_up:
+            raise DivergenceError(place.agreed)
+        already = place.tape.finish_reason
+        if already is not None and (new or delta.finish_reason not in (None, already)):
+            raise DivergenceError(place.agreed)
+        finish = delta.finish_reason if already is None else None
+        if not new and finish is None and delta.usage is None:
+            return None
+        if len(new) == len(said) and all(new[c] == said[c] for c in new):
+            return delta
+        calls: list[ToolCallDelta] = []
+        for call in delta.tool_calls:
+            name = new.get(f"{_NAME}{call.index}", "")
+            arguments = new.get(f"{_TOOL}{call.index}", "")
+            if name or arguments:
+                fresh = call.id if call.index not in place.tape.ids else ""
+                calls.append(ToolCallDelta(call.index, fresh, name, arguments))
+        return Delta(
+            raw=delta.raw,
+            text=new.get("text", ""),
+            reasoning=new.get("reasoning", ""),
+            refusal=new.get("refusal", ""),
+            tool_calls=tuple(calls),
+            finish_reason=finish,
+            usage=delta.usage,
+            choice=delta.choice,
+        )
+
+    def end(self) -> None:
+        """The replay ended: it must have said everything that was delivered."""
+        if not self.caught_up:
+            raise DivergenceError(min(place.agreed for place in self._places.values() if not place.caught_up))

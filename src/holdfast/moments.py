@@ -1,0 +1,263 @@
+"""What can happen in the life of one stream, as typed values, and `Report`, the first fold over them.
+
+Layers announce moments and nothing else; reports, log lines, metrics, spans and costs are folds over the same
+moments, so they agree by construction. A moment holds names, numbers and errors, never a prompt or an answer.
+`at` is seconds on the call's clock; `Call.note()` stamps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from holdfast._errors import StreamError
+from holdfast._types import Guarantee, Usage, Verdict
+
+
+@dataclass(slots=True, kw_only=True)
+class Moment:
+    """Anything that happens: `attempt` is the number of the request it belongs to, from 1; 0 before the first."""
+
+    at: float = 0.0
+    attempt: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Started(Moment):
+    """The call began."""
+
+    url: str = ""
+    dialect: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class Opening(Moment):
+    """A request is about to be sent."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Opened(Moment):
+    """A head arrived, `seconds` after its request was sent."""
+
+    status: int = 0
+    seconds: float = 0.0
+    request_id: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class FirstDelta(Moment):
+    """The first piece of the answer that was not empty arrived, `seconds` after the call began."""
+
+    seconds: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Retrying(Moment):
+    """The request will be sent again in `delay` seconds: nothing of its answer had been delivered."""
+
+    error: StreamError
+    delay: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Resuming(Moment):
+    """A broken stream will be re-opened in `delay` seconds, on the named rung of the resume ladder."""
+
+    error: StreamError
+    rung: str = ""
+    delay: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Resumed(Moment):
+    """A seam: the stream goes on, and every item before it was delivered once.
+
+    `gap` is seconds from the break to the first new item; `swallowed` counts items that arrived again and
+    were not handed over; `repaid_tokens` estimates what the provider bills for them.
+    """
+
+    rung: str = ""
+    guarantee: Guarantee = "exact"
+    gap: float = 0.0
+    swallowed: int = 0
+    repaid_tokens: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Diverged(Moment):
+    """A replay differed from what was delivered, so nothing of it was handed over. `position` counts characters."""
+
+    position: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Stalled(Moment):
+    """A clock ran out: `clock` names it, `seconds` is what it allowed."""
+
+    clock: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class BreakerChanged(Moment):
+    """A circuit breaker went from one state to another."""
+
+    name: str = ""
+    old: str = ""
+    new: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Repaired(Moment):
+    """Bytes that were not as they must be were mended and counted: `what` names the kind."""
+
+    what: str = ""
+    count: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Dropped(Moment):
+    """`count` events arrived twice and were handed over once."""
+
+    count: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Delivered(Moment):
+    """`items` were handed to the reader since the last such moment, `longest_gap` the longest wait for one, in seconds.
+
+    One per batch would cost a healthy stream more than its parsing: the edge adds up, and notes the sum
+    whenever something else happens.
+    """
+
+    items: int = 0
+    longest_gap: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Ended(Moment):
+    """The call is over: with a verdict, with an error, or (neither) given up by its reader.
+
+    `billed_estimated`: some attempt was cut before its usage came, so its share is an estimate.
+    """
+
+    verdict: Verdict | None = None
+    error: StreamError | None = None
+    cancelled: bool = False
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    bytes_received: int = 0
+    billed_tokens: int = 0
+    billed_estimated: bool = False
+
+
+Listener = Callable[[Moment], None]
+
+
+@dataclass(slots=True)
+class Report:
+    """The story of one stream, folded from its moments. Durations are seconds."""
+
+    stream_id: str = ""
+    dialect: str = ""
+    url: str = ""
+    verdict: Verdict | None = None
+    error: StreamError | None = None
+    cancelled: bool = False
+    attempts: int = 0
+    retries: int = 0
+    seams: list[Resumed] = field(default_factory=list)
+    faults: list[StreamError] = field(default_factory=list)
+    diverged: int = 0
+    dropped: int = 0
+    repaired: int = 0
+    items: int = 0
+    status: int = 0
+    open_seconds: float | None = None
+    first_delta_seconds: float | None = None
+    longest_gap: float = 0.0
+    total_seconds: float | None = None
+    usage: Usage | None = None
+    billed_tokens: int = 0
+    """Tokens of all attempts together: what this answer cost, seams included."""
+    billed_estimated: bool = False
+    """True where a cut attempt never told its usage, and its share is an estimate."""
+    finish_reason: str | None = None
+    bytes_received: int = 0
+    labels: dict[str, str] = field(default_factory=dict)
+    _started_at: float = field(default=0.0, repr=False)
+
+    def add(self, moment: Moment) -> None:
+        """Takes one moment in."""
+        match moment:
+            case Started():
+                self.url, self.dialect, self.labels = moment.url, moment.dialect, moment.labels
+                self._started_at = moment.at
+            case Opening():
+                self.attempts = moment.attempt
+            case Opened():
+                self.status = moment.status
+                self.open_seconds = moment.seconds
+            case FirstDelta():
+                self.first_delta_seconds = moment.seconds
+            case Retrying():
+                self.retries += 1
+                self.faults.append(moment.error)
+            case Resuming():
+                self.faults.append(moment.error)
+            case Resumed():
+                self.seams.append(moment)
+            case Diverged():
+                self.diverged += 1
+            case Dropped():
+                self.dropped += moment.count
+            case Repaired():
+                self.repaired += moment.count
+            case Delivered():
+                self.items += moment.items
+                self.longest_gap = max(self.longest_gap, moment.longest_gap)
+            case Ended():
+                self._end(moment)
+
+    def _end(self, moment: Ended) -> None:
+        self.verdict, self.error, self.cancelled = moment.verdict, moment.error, moment.cancelled
+        if moment.error is not None:
+            self.faults.append(moment.error)
+        self.usage, self.finish_reason = moment.usage, moment.finish_reason
+        self.bytes_received = moment.bytes_received
+        self.billed_tokens, self.billed_estimated = moment.billed_tokens, moment.billed_estimated
+        self.total_seconds = moment.at - self._started_at
+
+    @property
+    def outcome(self) -> str:
+        """The end in one word: complete, resumed, cancelled, running, ended (unjudged), or the error's name."""
+        if self.verdict is not None:
+            return self.verdict.kind
+        if self.error is not None:
+            return type(self.error).__name__
+        if self.cancelled:
+            return "cancelled"
+        return "running" if self.total_seconds is None else "ended"
+
+    def __str__(self) -> str:
+        parts = [
+            str(self.verdict) if self.verdict is not None else self.outcome,
+            f"{self.attempts} attempt{'s' if self.attempts != 1 else ''}",
+            f"{self.items} deltas",
+        ]
+        if self.first_delta_seconds is not None:
+            parts.append(f"first after {self.first_delta_seconds:.3f} s")
+        if self.total_seconds is not None:
+            parts.append(f"{self.total_seconds:.3f} s in all")
+        if self.usage is not None and self.usage.total_tokens is not None:
+            parts.append(f"{self.usage.total_tokens} tokens")
+            if self.billed_tokens > self.usage.total_tokens:
+                parts.append(f"{'about ' if self.billed_estimated else ''}{self.billed_tokens} billed")
+        return " · ".join(parts)
+
+
+def facts(moment: Moment) -> dict[str, Any]:
+    """Gives a moment's own fields by name, in order: what a log line or a metric is made of."""
+    return {f.name: getattr(moment, f.name) for f in fields(moment) if f.name not in ("at", "attempt")}

@@ -77,7 +77,10 @@ class Transform(Protocol[A_contra, T]):
     """A machine between two formats: synchronous, without I/O, clock, chance or logging."""
 
     def feed(self, batch: Sequence[A_contra], out: list[T]) -> None:
-        """Takes a batch in and appends what it made of it. May raise; what it appended before is delivered first."""
+        """Takes a batch in and appends what it made of it. What it appended before raising is delivered first.
+
+        Raises a `StreamError`, or `EndOfStream` where the format itself says that nothing follows.
+        """
 
     def end(self, out: list[T]) -> None:
         """The input ended cleanly: appends what was held, or raises."""
@@ -135,15 +138,20 @@ class TransformStream(Generic[T]):
                 try:
                     batch: Sequence[Any] = await self.inner.receive()
                 except EndOfStream as end:
-                    batch = self._finish(end)
+                    self._end = end
+                    batch = self._finish((), 0)
                 except StreamError as failure:
                     self._end = failure
                     raise
                 else:
-                    for machine in self._machines:
+                    for place, machine in enumerate(self._machines):
                         out: list[Any] = []
                         try:
                             machine.feed(batch, out)
+                        except EndOfStream as end:  # the machine has seen the end before the wire has
+                            self._end = end
+                            batch = self._finish(out, place + 1)
+                            break
                         except StreamError as failure:
                             self._end = failure
                         batch = out
@@ -154,16 +162,14 @@ class TransformStream(Generic[T]):
         finally:
             self._reading = False
 
-    def _finish(self, end: EndOfStream) -> Sequence[Any]:
-        """Ends the machines from left to right: what one lets go of still goes through the next."""
-        self._end = end
-        batch: list[Any] = []
-        for machine in self._machines:
+    def _finish(self, batch: Sequence[Any], place: int) -> Sequence[Any]:
+        """Ends the machines from `place` on, left to right: what one lets go of still goes through the next."""
+        for machine in self._machines[place:]:
             out: list[Any] = []
             try:
                 if batch:
                     machine.feed(batch, out)
-                if self._end is end:
+                if isinstance(self._end, EndOfStream):
                     machine.end(out)
             except StreamError as failure:
                 self._end = failure
@@ -320,11 +326,12 @@ class Pipe(Generic[T]):
                 *listeners,
             ),
         )
+        request = replace(request or Request(), call=call)
         for listener in call.listeners:
             hear = getattr(listener, "begin", None)
             if hear is not None:
-                hear(call)
-        return Reader(self._top, replace(request or Request(), call=call))
+                hear(request)
+        return Reader(self._top, request)
 
     def __str__(self) -> str:
         lines = [f"Pipe({type(self._source).__name__})"]

@@ -1,0 +1,87 @@
+# The door to the project. Needs python3 (3.11 or newer) and make; everything else is installed into .venv.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all test-uvloop test-lowest test-pythons lint types format bench fuzz constraints clean
+.DELETE_ON_ERROR:
+
+SHELL := /bin/bash
+BIN := .venv/bin
+# .venv/.installed is younger than what decides about the contents of .venv.
+READY := .venv/.installed
+CHECKED := $(wildcard src tests bench examples fuzz tools)
+SECONDS ?= 60
+PIP_INSTALL := python -m pip install --quiet --disable-pip-version-check
+PYTEST := python -m pytest -q
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## watch a naive client lose text under faults, and Holdfast deliver it
+	@$(BIN)/holdfast demo
+
+# The last thing printed is pytest's own summary of the whole suite.
+test: lint types ## ruff, mypy --strict, the tests: under five minutes
+	$(BIN)/$(PYTEST)
+
+test-all: test test-uvloop test-lowest test-pythons ## the tests on every Python here, under uvloop, with the lowest versions
+
+test-uvloop: $(READY) ## the tests on uvloop's event loop
+	HOLDFAST_TEST_LOOP=uvloop $(BIN)/$(PYTEST)
+
+test-lowest: .venv-lowest/.installed ## the tests with the lowest versions that pyproject.toml allows
+	.venv-lowest/bin/$(PYTEST)
+
+test-pythons: ## the tests on every Python from 3.11 on that this machine has
+	@set -e; for version in $$(tools/venv list | cut -d' ' -f1); do \
+		$(MAKE) --no-print-directory .venv-$$version/.installed; \
+		echo "== Python $$version"; .venv-$$version/bin/$(PYTEST); \
+	done
+
+lint: $(READY) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY) ## mypy --strict
+	$(BIN)/mypy $(CHECKED)
+
+format: $(READY) ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## microseconds of CPU per event, against floors measured in the same run
+	$(BIN)/python -m bench
+
+fuzz: $(READY) ## throw mutated streams at the parser for SECONDS (60)
+	$(BIN)/python fuzz/fuzz_sse.py --seconds $(SECONDS)
+
+constraints: ## choose newest versions anew: writes constraints.txt and constraints-lowest.txt
+	tools/venv make .venv-new 3.11
+	.venv-new/bin/$(PIP_INSTALL) -e '.[dev]'
+	.venv-new/bin/python -m pip freeze --exclude-editable > constraints.txt
+	.venv-new/bin/python tools/lowest.py > .venv-new/lowest.txt
+	.venv-new/bin/$(PIP_INSTALL) -c .venv-new/lowest.txt -e '.[dev]'
+	.venv-new/bin/python -m pip freeze --exclude-editable > constraints-lowest.txt
+	rm -rf .venv-new
+
+clean: ## remove environments, caches and what fuzzing and building left
+	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist fuzz/crashes
+	find src tests bench examples fuzz -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# -- environments ------------------------------------------------------------------------------
+
+$(READY): pyproject.toml constraints.txt tools/venv
+	@$(call install,.venv,,constraints.txt)
+
+.venv-lowest/.installed: pyproject.toml constraints-lowest.txt tools/venv
+	@$(call install,.venv-lowest,3.11,constraints-lowest.txt)
+
+.venv-%/.installed: pyproject.toml constraints.txt tools/venv
+	@$(call install,.venv-$*,$*,constraints.txt)
+
+# folder, version of Python or empty, constraints
+define install
+set -e; tools/venv make $(1) $(2); \
+echo "$(1): installing, with the versions of $(3)"; \
+$(1)/bin/$(PIP_INSTALL) -c $(3) -e '.[dev]'; \
+touch $(1)/.installed
+endef

@@ -1,0 +1,204 @@
+"""Retry: sends a request again while nothing of its answer has been delivered.
+
+It owns `open()`, and `receive()` until the first item of any kind: `open()` returns at the head and holds nothing back,
+and a stream that fails before its first item is opened again inside `receive()`. From the first item on it is not there
+any more; going on in the middle of an answer is another layer's work. It retries what its error calls retryable, and
+obeys `Retry-After` as RFC 9110, section 10.2.3, means it: the earliest time at which to come back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from holdfast._core import Source, Stream
+from holdfast._errors import BudgetExhausted, StreamError, UsageError
+from holdfast._types import Head, Request
+from holdfast.machines.backoff import Backoff, Jitter
+from holdfast.moments import Retrying
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Retry:
+    """Tries a request up to `attempts` times, the first included, with jittered pauses of seconds between.
+
+    A pause is drawn from `base`, `cap` and `jitter` as `Backoff` says. What the server asked for in `Retry-After` comes
+    before it, not instead of it: nobody returns earlier than told, and clients that were told the same do not
+    return together. A server that asks for more than `max_retry_after` is not waited for: the error is raised at once.
+    When tries or the call's requests run out, the last failure itself is raised.
+
+    Cancelled while it waits or opens again, `receive()` may be called again and goes on.
+    """
+
+    attempts: int = 4
+    base: float = 1.0
+    cap: float = 10.0
+    jitter: Jitter = "full"
+    max_retry_after: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError(f"attempts must be at least 1, not {self.attempts!r}")
+        if not self.max_retry_after >= 0:
+            raise ValueError(f"max_retry_after must be a number of seconds from 0, not {self.max_retry_after!r}")
+        self.backoff()
+
+    def backoff(self) -> Backoff:
+        """Gives the machine that draws the pauses of one stream."""
+        return Backoff(base=self.base, cap=self.cap, jitter=self.jitter)
+
+    def __call__(self, inner: Source[T]) -> Source[T]:
+        return _RetrySource(inner, self)
+
+    def advise(self, left: Sequence[object], right: Sequence[object]) -> list[str]:
+        """Warns of neighbours among which it cannot do its work."""
+        warnings = []
+        if "Reconnect" in map(_name, left):
+            warnings.append(
+                "Retry right of Reconnect retries the first open() alone: put it left, and re-opening is retried too"
+            )
+        if "verify" in map(_name, right):
+            warnings.append(
+                "Retry left of verify() sees no error that came in the place of an answer with status 200: put it right"
+            )
+        if "Retry" in map(_name, right):
+            warnings.append("Retry twice multiplies the attempts: leave one out")
+        return warnings
+
+
+def _name(layer: object) -> str:
+    return str(getattr(layer, "__qualname__", type(layer).__name__))
+
+
+@dataclass(slots=True)
+class _RetrySource(Generic[T]):
+    inner: Source[T]
+    settings: Retry
+
+    async def open(self, request: Request) -> Stream[T]:
+        stream = _RetryStream(self.inner, request, self.settings)
+        await stream.connect()
+        return stream
+
+
+class _RetryStream(Generic[T]):
+    __slots__ = (
+        "_backoff",
+        "_closed",
+        "_end",
+        "_failure",
+        "_flowing",
+        "_head",
+        "_next_try",
+        "_reading",
+        "_request",
+        "_settings",
+        "_source",
+        "_tries_left",
+        "inner",
+    )
+
+    def __init__(self, source: Source[T], request: Request, settings: Retry) -> None:
+        self.inner: Stream[T] | None = None
+        self._source = source
+        self._request = request
+        self._settings = settings
+        self._backoff = settings.backoff()
+        self._tries_left = settings.attempts
+        self._failure: StreamError | None = None
+        self._end: StreamError | None = None
+        self._next_try: float | None = None  # set: `inner`, if any, is to be closed and opened anew at that time
+        self._head = Head()
+        self._flowing = self._reading = self._closed = False
+
+    @property
+    def head(self) -> Head:
+        return self.inner.head if self.inner is not None else self._head
+
+    def receive(self) -> Coroutine[Any, Any, Sequence[T]]:
+        # Not `async`: from the first item on the reader awaits the inner stream itself, without a coroutine between.
+        if self._flowing and self.inner is not None:
+            return self.inner.receive()
+        return self._receive_first()
+
+    async def _receive_first(self) -> Sequence[T]:
+        if self._reading:
+            raise UsageError("this stream has a reader already")
+        self._reading = True
+        try:
+            while True:
+                inner = await self.connect()
+                try:
+                    batch = await inner.receive()
+                except StreamError as error:
+                    failure = error
+                else:
+                    self._flowing = True
+                    self._failure = None
+                    return batch
+                self._plan_after(failure)
+        finally:
+            self._reading = False
+
+    async def connect(self) -> Stream[T]:
+        """Gives the stream of the attempt now being read, opening one where there is none. Cancelled, it may go on."""
+        while self._end is None:
+            if self._closed:
+                raise UsageError("this stream is closed")
+            if self._next_try is not None:
+                await self._pause(self._next_try)
+            elif self.inner is not None:
+                return self.inner
+            else:
+                await self._open()
+        raise self._end
+
+    async def _open(self) -> None:
+        try:
+            stream = await self._source.open(self._request)
+        except StreamError as error:
+            failure = error
+        else:
+            self.inner, self._head = stream, stream.head
+            if self._closed:  # somebody else closed us while we waited for the head
+                await stream.aclose()
+            return
+        self._plan_after(failure)  # outside the `except`, so that what it raises does not look caused by this
+
+    async def _pause(self, until: float) -> None:
+        if self.inner is not None:
+            await self.inner.aclose()
+            self.inner = None
+        clock = self._request.call.clock
+        await clock.sleep(until - clock.now())
+        self._next_try = None
+
+    def _plan_after(self, failure: StreamError) -> None:
+        """Sets the time of the next try, or raises what ends the stream."""
+        self._tries_left -= 1
+        delay = self._delay_after(failure)
+        if delay is None:
+            nothing_sent = isinstance(failure, BudgetExhausted)
+            self._end = self._failure if nothing_sent and self._failure is not None else failure
+            raise self._end
+        self._failure = failure
+        call = self._request.call
+        self._next_try = call.clock.now() + delay
+        call.note(Retrying(error=failure, delay=delay))
+
+    def _delay_after(self, failure: StreamError) -> float | None:
+        """Gives the seconds to wait before another try; None where another try is no use."""
+        call, told = self._request.call, failure.retry_after or 0.0
+        if not failure.retryable or self._tries_left < 1 or not call.may_request:
+            return None
+        if told > self._settings.max_retry_after:
+            return None
+        return max(0.0, told) + self._backoff.next(call.random.random())
+
+    async def aclose(self) -> None:
+        self._closed = True
+        if self.inner is not None:
+            await self.inner.aclose()

@@ -310,7 +310,7 @@ def _scrub(message: str, request: Request) -> str:
     """Takes out of an error's message what must not stand there, should anybody have put it in."""
     for name, value in request.headers.items():
         if name.lower() not in _PLAIN_HEADERS:
-            for secret in {value, value.rpartition(" ")[2]}:
+            for secret in (value, value.rpartition(" ")[2]):  # the whole, then the key without its scheme
                 if len(secret) >= 8:
                     message = message.replace(secret, _REDACTED)
     return _URL.sub(lambda found: _clean_url(found[0]), message)

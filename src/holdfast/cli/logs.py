@@ -1,0 +1,159 @@
+"""`holdfast logs FILE...`: each stream of a log as a timeline."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections import deque
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, BinaryIO
+
+from holdfast.cli._lanes import ASCII, UNICODE, draw, legend
+from holdfast.cli._paper import Paper, Row, seconds, wrap
+from holdfast.telemetry.timeline import Filter, Life, LogReader, Summary
+
+MAX_LINE = 4 * 1024 * 1024
+"""Bytes of the longest line that is read whole: with texts in them, lines hold whole prompts."""
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declares the command."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "logs",
+        help="show the streams of a log file as timelines",
+        description="Shows each stream in a file of JSON log lines (docs/logs.md) as a timeline: a lane per attempt, "
+        "to scale, and its steps. Memory does not grow with the file.",
+    )
+    add = parser.add_argument
+    add("files", nargs="+", metavar="FILE", help="files of JSON lines; - is standard input")
+    add("--stream", default="", metavar="ID", help="only streams whose id begins so")
+    add(
+        "--outcome",
+        default="",
+        metavar="WORD",
+        help="only streams that ended so: complete, resumed, cancelled, running, ended, error, or an error's name",
+    )
+    add("--faults", action="store_true", help="only streams that met a fault")
+    add("--slow", type=float, metavar="SECONDS", help="only streams that took at least so long in all")
+    add(
+        "--since",
+        type=_moment,
+        metavar="WHEN",
+        help="only streams begun since 2026-01-31T12:00 (UTC), or 30m, 2h, 1d ago",
+    )
+    add("--until", type=_moment, metavar="WHEN", help="only streams begun until then")
+    add("--last", type=_positive, metavar="N", help="only the last N of them")
+    add("--brief", action="store_true", help="without the list of steps")
+    add("--json", action="store_true", help="one JSON object per stream")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Reads, shows, sums up. Returns 1 when there was no line of a stream at all."""
+    reader, summary, paper = LogReader(), Summary(), Paper()
+    wanted = Filter(
+        stream=args.stream,
+        outcome=args.outcome,
+        faults=args.faults,
+        slow=args.slow,
+        since=args.since,
+        until=args.until,
+    )
+    lives = _admitted(reader, args.files, wanted)
+    shown = False
+    for life in lives if args.last is None else deque(lives, maxlen=args.last):
+        summary.add(life)
+        if args.json:
+            print(json.dumps(life.as_dict()))
+            continue
+        signs = UNICODE if paper.unicode else ASCII
+        if not shown:
+            paper.write([*legend(signs), []])
+        shown = True
+        paper.write([*draw(life, width=paper.width, signs=signs, steps=not args.brief), []])
+    (Paper(sys.stderr) if args.json else paper).write(_sums(reader, summary, paper.width))
+    return 0 if reader.lines > reader.malformed + reader.foreign else 1
+
+
+def _admitted(reader: LogReader, files: list[str], wanted: Filter) -> Iterator[Life]:
+    for name in files:
+        if name == "-":
+            yield from _lives(reader, sys.stdin.buffer, wanted)
+        else:
+            with open(name, "rb") as file:  # noqa: PTH123 - a path as it was typed is what an error should name
+                yield from _lives(reader, file, wanted)
+    yield from filter(wanted.admits, reader.unfinished())
+
+
+def _lives(reader: LogReader, file: BinaryIO, wanted: Filter) -> Iterator[Life]:
+    for line in _lines(file):
+        yield from filter(wanted.admits, reader.feed(line))
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Gives the lines; of one that is too long only its beginning, which is no JSON and counts as malformed."""
+    while line := file.readline(MAX_LINE):
+        yield line
+        while len(line) == MAX_LINE and not line.endswith(b"\n"):
+            line = file.readline(MAX_LINE)
+
+
+# -- the sums --------------------------------------------------------------------------------------
+
+
+def _sums(reader: LogReader, summary: Summary, width: int) -> list[Row]:
+    told = [_plural(summary.streams, "stream") + _listed(summary.outcomes.most_common(8))]
+    if summary.faults:
+        told.append(_plural(sum(summary.faults.values()), "fault") + _listed(summary.faults.most_common(8)))
+    first = [(p, summary.first_delta_seconds(p)) for p in (50, 99)]
+    whole = [(p, summary.seconds(p)) for p in (50, 99)]
+    times = [
+        f"{name} " + ", ".join(f"p{p} {seconds(v)}" for p, v in values if v is not None)
+        for name, values in (("first text", first), ("in all", whole))
+        if values[0][1] is not None
+    ]
+    if times:
+        told.append(" · ".join(times))
+    unused = [
+        _plural(number, f"{what} line")
+        for number, what in ((reader.malformed, "malformed"), (reader.foreign, "foreign"), (reader.late, "late"))
+        if number
+    ]
+    if unused:
+        told.append(f"{', '.join(unused)} of {reader.lines} not used")
+    return [[(line, "bold")] for text in told for line in wrap(text, width)]
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _listed(counts: list[tuple[str, int]]) -> str:
+    return ": " + ", ".join(f"{number} {name}" for name, number in counts) if counts else ""
+
+
+# -- arguments -------------------------------------------------------------------------------------
+
+
+def _moment(text: str) -> datetime:
+    """Reads a time: ISO 8601, UTC unless it says otherwise, or how long ago."""
+    ago = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if ago is not None:
+        return datetime.now(UTC) - timedelta(seconds=float(ago[1]) * _UNITS[ago[2]])
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"neither a time like 2026-01-31T12:00 nor an age like 2h: {text!r}") from None
+    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
+    return int(text)
+
+
+__all__ = ["add_parser", "run"]

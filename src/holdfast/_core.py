@@ -32,12 +32,14 @@ from holdfast.machines.cursor import Cursor
 from holdfast.machines.transcript import Transcript
 from holdfast.moments import (
     Delivered,
+    Dropped,
     Ended,
     FirstDelta,
     Listener,
     Moment,
     Opened,
     Opening,
+    Repaired,
     Report,
     Started,
 )
@@ -389,6 +391,7 @@ class Reader(Generic[T]):
             raise
         except BaseException:
             self._settle(None, cancelled=True)
+            self._closed = True
             raise
         return self
 
@@ -402,6 +405,7 @@ class Reader(Generic[T]):
         self._closed = True
         if self._end is None:
             self._settle(None, cancelled=True)
+            self._end = UsageError("the stream was closed before its end; report and partial say what it was")
         if self._stream is not None:
             await self._stream.aclose()
 
@@ -482,12 +486,22 @@ class Reader(Generic[T]):
                 self._call.note(FirstDelta(seconds=self._call.clock.now() - self._started))
                 return
 
+    async def text(self: Reader[Delta]) -> AsyncIterator[str]:
+        """Iterates over the text of the first choice, piece by piece."""
+        async for delta in self:
+            if delta.text and not delta.choice:
+                yield delta.text
+
     # -- the end -------------------------------------------------------------------------------
 
     def _settle(self, failure: StreamError | None, *, cancelled: bool = False) -> None:
         """Says once how it ended, and hangs on the error what the reader will want to know."""
-        call = self._call
+        call, cursor = self._call, self._call.cursor
         self._end = failure or EndOfStream()
+        if cursor.repaired:
+            call.note(Repaired(what="utf-8", count=cursor.repaired))
+        if cursor.dropped:
+            call.note(Dropped(count=cursor.dropped))
         if self._items:
             call.note(Delivered(items=self._items, longest_gap=self._longest_gap))
             self._items = 0
@@ -504,7 +518,7 @@ class Reader(Generic[T]):
                 cancelled=cancelled,
                 usage=usage,
                 finish_reason=evidence.finish_reason if evidence is not None else None,
-                bytes_received=call.cursor.received,
+                bytes_received=cursor.received,
                 billed_tokens=billed,
                 billed_estimated=estimated,
             )
@@ -542,6 +556,15 @@ class Reader(Generic[T]):
     def report(self) -> Report:
         """The story so far."""
         return self._call.report
+
+    @property
+    def completion(self) -> Completion:
+        """The whole answer, once it is proven whole. Raises the stream's error, or `UsageError` before its end."""
+        if self.report.verdict is None:
+            if isinstance(self._end, StreamError):
+                raise self._end
+            raise UsageError("the answer has not been read to its proven end; .partial has what arrived")
+        return self._answer()
 
     @property
     def partial(self) -> Partial:

@@ -6,12 +6,12 @@ A dialect is a frozen value. `reader()` gives the machine that turns events into
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 from holdfast._errors import StatusError, UpstreamError
-from holdfast._types import Delta, Event, Usage
+from holdfast._types import Delta, Event, Head, Usage
 from holdfast.machines.cursor import Cursor
 
 
@@ -68,7 +68,7 @@ class DeltaReader(Protocol):
     def evidence(self) -> Evidence:
         """What the verdict will rest on."""
 
-    def feed(self, batch: list[Event], out: list[Delta]) -> None:
+    def feed(self, batch: Sequence[Event], out: list[Delta]) -> None:
         """Validates events. Raises `UpstreamError`, `DecodeError`."""
 
     def end(self, out: list[Delta]) -> None:
@@ -92,7 +92,11 @@ class Dialect(Protocol):
 
     @property
     def key_variable(self) -> str:
-        """The environment variable that holds the API key by convention."""
+        """The environment variable that holds the API key by convention; empty when there is none."""
+
+    @property
+    def default_model(self) -> str:
+        """The model that a request without one means; empty when the user must name it."""
 
     @property
     def timeouts(self) -> Timeouts:
@@ -112,8 +116,19 @@ class Dialect(Protocol):
     def prepare(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Makes a request ask for a stream, and for its usage."""
 
-    def reader(self, body: Mapping[str, Any] | None, cursor: Cursor, evidence: Evidence | None = None) -> DeltaReader:
-        """Gives a machine for one attempt; `evidence` is that of the attempt which it continues exactly."""
+    def reader(
+        self,
+        body: Mapping[str, Any] | None,
+        cursor: Cursor,
+        evidence: Evidence | None = None,
+        *,
+        head: Head | None = None,
+        end_at_done: bool = True,
+    ) -> DeltaReader:
+        """Gives a machine for one attempt; `evidence` is that of the attempt which it continues exactly.
+
+        `end_at_done`: the proven end mark ends the answer, else only the end of the body does.
+        """
 
     def refine(self, error: StatusError) -> StatusError:
         """Reads the provider's own words out of a refused request: message, code, whether trying again helps."""

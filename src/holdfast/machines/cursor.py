@@ -8,6 +8,7 @@ explicit `id:` and its bytes: an id alone may be a checkpoint that several event
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from holdfast._types import BatchMode, Delta, Event
 
@@ -17,11 +18,19 @@ MAX_STRAY = 8_192
 """Bytes kept of lines that are no SSE fields: enough for an error body or the head of a page."""
 
 
+class Hasher(Protocol):
+    """Somebody who wants every byte of the body as it came: a digest."""
+
+    def update(self, data: bytes, /) -> None:
+        """Takes the next bytes."""
+
+
 class Cursor:
     """The place in one stream, over all its attempts.
 
     `mode` is what the current attempt's items are; `last_event_id` the id delivered last; `retry` the server's
-    reconnection time in milliseconds; `received` counts body bytes of the current attempt.
+    reconnection time in milliseconds; `received` counts body bytes of the current attempt, `unfinished` those of an
+    event that its end cut off; `numbered` is true once the server sent any id.
     """
 
     __slots__ = (
@@ -31,12 +40,15 @@ class Cursor:
         "_shared",
         "_tail",
         "dropped",
+        "hasher",
         "last_event_id",
         "mode",
+        "numbered",
         "received",
         "repaired",
         "retry",
         "stray",
+        "unfinished",
     )
 
     def __init__(self) -> None:
@@ -46,6 +58,9 @@ class Cursor:
         self.received = 0
         self.repaired = 0
         self.dropped = 0
+        self.unfinished = 0
+        self.numbered = False
+        self.hasher: Hasher | None = None
         self.stray = bytearray()
         self._delivered: dict[str, int] = {}
         self._seen: dict[str, int] = {}
@@ -57,6 +72,8 @@ class Cursor:
         """A new attempt starts."""
         self.mode = mode
         self.received = 0
+        self.unfinished = 0
+        self.hasher = None
         self.stray.clear()
         self._seen = {}
         self._expected = self._tail[::-1] if mode == "continue" else []
@@ -64,6 +81,13 @@ class Cursor:
             self._delivered = {}
             self._tail = []
             self.last_event_id = ""
+
+    def restart(self) -> None:
+        """The server did not continue: what comes is an answer from its beginning, to be compared and not appended."""
+        self.mode = "replay"
+        self._delivered = {}
+        self._tail = []
+        self._expected = []
 
     def note_stray(self, line: bytes) -> None:
         """Keeps a line that is no field of an event stream: an error body, a page."""
@@ -97,7 +121,7 @@ class Cursor:
         if before is None or (before != mark and self._shared):
             return True
         if before != mark and first and name != self.last_event_id:
-            self.mode = "replay"
+            self.restart()
             return True
         self.dropped += 1
         return False
@@ -109,8 +133,7 @@ class Cursor:
         if self._expected.pop() == mark:
             self.dropped += 1
             return True
-        self._expected = []
-        self.mode = "replay"
+        self.restart()
         return False
 
     def commit(self, batch: Sequence[object]) -> None:
@@ -128,5 +151,8 @@ class Cursor:
                     self._delivered[event.id] = hash((event.type, event.payload))
                     if len(self._delivered) > MAX_IDS:
                         del self._delivered[next(iter(self._delivered))]
+            elif event.last_event_id != self.last_event_id:  # set by a block of its own, without data
+                self.last_event_id = event.last_event_id
+                self._tail = [hash((event.type, event.payload))]
             elif self.last_event_id and len(self._tail) < MAX_IDS:
                 self._tail.append(hash((event.type, event.payload)))

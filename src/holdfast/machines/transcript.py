@@ -99,7 +99,7 @@ class Transcript:
 
     def add(self, batch: Sequence[object]) -> None:
         """Takes a delivered batch in. Items that are not deltas are no part of an answer."""
-        if type(batch[0]) is not Delta:
+        if not batch or type(batch[0]) is not Delta:
             return
         self._pending += batch  # type: ignore[arg-type]  # a stream's items are all of one kind
         if len(self._pending) > _FOLD_EVERY:
@@ -180,7 +180,7 @@ class DivergenceError(Exception):
 class _Place:
     """How far the replay of one choice has agreed."""
 
-    __slots__ = ("agreed", "buffer", "offset", "segment", "tape")
+    __slots__ = ("agreed", "buffer", "finished", "offset", "segment", "tape")
 
     def __init__(self, tape: _ChoiceTape) -> None:
         self.tape = tape
@@ -188,13 +188,16 @@ class _Place:
         self.offset = 0
         self.buffer = ""  # only where the text was not kept: the replay's own block, until it can be digested
         self.agreed = 0
+        self.finished = tape.finish_reason is None  # what we hold of an end has been said again
+
+    @property
+    def at_end(self) -> bool:
+        segments = self.tape.segments
+        return not segments or (self.segment == len(segments) - 1 and self.offset == segments[-1].length)
 
     @property
     def caught_up(self) -> bool:
-        segments = self.tape.segments
-        if not segments:
-            return True
-        return self.segment == len(segments) - 1 and self.offset == segments[-1].length
+        return self.finished and self.at_end
 
     def match(self, channel: str, text: str) -> str:
         """Compares, and gives back what goes beyond what was delivered. Raises `DivergenceError`."""
@@ -281,13 +284,14 @@ class Replay:
             return delta
         said = dict(_pieces(delta))
         new = {channel: rest for channel, text in said.items() if (rest := place.match(channel, text))}
-        if delta.finish_reason is not None and not place.caught_up:
+        finish, already = delta.finish_reason, place.tape.finish_reason
+        if (finish is not None and not place.at_end) or (
+            already is not None and (new or finish not in (None, already))
+        ):
             raise DivergenceError(place.agreed)
-        already = place.tape.finish_reason
-        if already is not None and (new or delta.finish_reason not in (None, already)):
-            raise DivergenceError(place.agreed)
-        finish = delta.finish_reason if already is None else None
-        if not new and finish is None and delta.usage is None:
+        if finish is not None and already is not None:
+            place.finished, finish = True, None
+        if not new and finish is None and (delta.usage is None or not self.caught_up):
             return None
         if len(new) == len(said) and all(new[c] == said[c] for c in new):
             return delta

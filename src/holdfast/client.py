@@ -1,0 +1,189 @@
+"""The facade: a provider by name, an answer exact or a typed error, and none of the layers to know.
+
+async with holdfast.Client("deepseek") as client:
+async with client.stream({"messages": [...]}) as deltas:
+async for delta in deltas:
+print(delta.text, end="")
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import pybreaker
+
+from holdfast._clock import Clock, Random
+from holdfast._core import Pipe, Reader, Source
+from holdfast._errors import UsageError
+from holdfast._types import Completion, Delta, Request
+from holdfast.dialects import Dialect, Timeouts, find
+from holdfast.layers.breaker import CircuitBreaker
+from holdfast.layers.deadline import Deadline
+from holdfast.layers.parse import parse_sse
+from holdfast.layers.reconnect import Reconnect
+from holdfast.layers.retry import Retry
+from holdfast.layers.verify import verify
+from holdfast.moments import Listener
+from holdfast.sources.aiohttp import AiohttpSource
+
+Layers = Sequence[Callable[[Source[Any]], Source[Any]]]
+
+
+def default_layers(
+    dialect: str | Dialect, *, timeouts: Timeouts | None = None, breaker: pybreaker.CircuitBreaker | None = None
+) -> list[Callable[[Source[Any]], Source[Any]]]:
+    """Gives the layers that a `Client` puts over its source, from the wire to the reader: to print, or to change.
+
+    The breaker stands right of Retry and Reconnect and so judges whole calls: a call that survived its faults is a
+    success. Left of Retry it would count every attempt, and one bad call could shut the door on itself.
+    """
+    dialect = find(dialect)
+    clocks = (timeouts or Timeouts()).over(dialect.timeouts)
+    layers: list[Callable[[Source[Any]], Source[Any]]] = [
+        parse_sse(),
+        verify(dialect),
+        Deadline(open=clocks.open, first_token=clocks.first_token, progress=clocks.progress),
+        Retry(),
+        Reconnect(),
+        Deadline(total=clocks.total),
+    ]
+    if breaker is not None:
+        layers.insert(-1, CircuitBreaker(breaker))
+    return layers
+
+
+class Client:
+    """Streams completions of one provider.
+
+    `dialect` names the provider: "deepseek", "openai", or "openai-compatible" with a `base_url`. `api_key` is taken
+    from the provider's usual environment variable when not given. `session` shares an aiohttp session of the caller's,
+    which stays open; else the client has a pooled one of its own until `aclose()`. `timeouts` are over the dialect's
+    own, `headers` go on every request, `layers` replace `default_layers()`, and `max_requests` bounds what one
+    call may send upstream (8). Raises `UsageError` for an unknown dialect or a missing key.
+    """
+
+    def __init__(
+        self,
+        dialect: str | Dialect = "deepseek",
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        session: aiohttp.ClientSession | None = None,
+        timeouts: Timeouts | None = None,
+        headers: Mapping[str, str] | None = None,
+        layers: Layers | None = None,
+        max_requests: int = 8,
+        clock: Clock | None = None,
+        random: Random | None = None,
+        listeners: Iterable[Listener] = (),
+    ) -> None:
+        self._dialect = find(dialect)
+        if timeouts is not None and layers is not None:
+            raise UsageError("timeouts= sets the clocks of the default layers; with layers= give Deadline its own")
+        self._url = _endpoint(self._dialect, base_url)
+        self._headers = {**self._dialect.headers(_key(self._dialect, api_key, base_url)), **(headers or {})}
+        self._timeouts = timeouts or Timeouts()
+        self._layers = layers
+        self._source = AiohttpSource(session)
+        self._breaker = pybreaker.CircuitBreaker(
+            fail_max=5, reset_timeout=30, name=self._dialect.name, throw_new_error_on_trip=False
+        )
+        self._settings: dict[str, Any] = {
+            "clock": clock,
+            "random": random,
+            "max_requests": max_requests,
+            "listeners": tuple(listeners),
+        }
+        self._pipe = self._build(self._timeouts)
+
+    def _build(self, timeouts: Timeouts) -> Pipe[Delta]:
+        layers = self._layers
+        if layers is None:
+            layers = default_layers(self._dialect, timeouts=timeouts, breaker=self._breaker)
+        pipe: Pipe[Any] = Pipe(self._source, **self._settings)
+        for layer in layers:
+            pipe = pipe | layer
+        return pipe
+
+    @property
+    def pipe(self) -> Pipe[Delta]:
+        """The pipe that `stream()` reads through; print it to see its layers."""
+        return self._pipe
+
+    @property
+    def breaker(self) -> pybreaker.CircuitBreaker:
+        """The circuit breaker that all streams of this client share: five broken calls in a row open it for 30 s."""
+        return self._breaker
+
+    def stream(
+        self,
+        request: Mapping[str, Any],
+        *,
+        timeouts: Timeouts | None = None,
+        headers: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        keep: bool = True,
+    ) -> Reader[Delta]:
+        """Gives the stream of one answer, an asynchronous context manager and iterator of deltas.
+
+        `request` is the provider's own JSON body; `stream` is set for you, and the default model where the provider has
+        one. `timeouts` are over the client's, `headers` beside its own; `labels` go on reports and logs.
+        `keep=False` keeps a digest of the delivered text instead of the text, for very long streams.
+        """
+        if not isinstance(request, Mapping):
+            raise UsageError(f"a request is the JSON body as a mapping, not {type(request).__name__}")
+        if timeouts is not None and self._layers is not None:
+            raise UsageError("timeouts= sets the clocks of the default layers; this client has layers of its own")
+        pipe = self._pipe if timeouts is None else self._build(timeouts.over(self._timeouts))
+        prepared = Request(
+            url=self._url, headers={**self._headers, **(headers or {})}, body=self._dialect.prepare(request)
+        )
+        return pipe.stream(prepared, keep=keep, labels=labels)
+
+    async def complete(
+        self,
+        request: Mapping[str, Any],
+        *,
+        timeouts: Timeouts | None = None,
+        headers: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Completion:
+        """Streams an answer and returns it whole. Takes and raises what `stream()` does."""
+        async with self.stream(request, timeouts=timeouts, headers=headers, labels=labels) as deltas:
+            async for _ in deltas.batches():
+                pass
+            return deltas.completion
+
+    async def aclose(self) -> None:
+        """Closes the client's own session; a shared one stays open. Idempotent."""
+        await self._source.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<Client {self._dialect.name} {self._url}>"
+
+
+def _endpoint(dialect: Dialect, base_url: str | None) -> str:
+    base = base_url or dialect.base_url
+    if not base:
+        raise UsageError(f"Client({dialect.name!r}) needs a base_url=: there is no one server of that dialect")
+    return base.rstrip("/") + dialect.path
+
+
+def _key(dialect: Dialect, api_key: str | None, base_url: str | None) -> str | None:
+    """A server of one's own may need no key; the provider's does, and says so late and in its own words."""
+    key = api_key or os.environ.get(dialect.key_variable or "", "") or None
+    if key is None and base_url is None:
+        raise UsageError(f"Client({dialect.name!r}) needs api_key=, or the environment variable {dialect.key_variable}")
+    return key

@@ -1,0 +1,115 @@
+"""What the readers of all dialects share: JSON out of events, and the words in which providers say that they failed."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from holdfast._errors import DecodeError, UpstreamError
+from holdfast._types import Event
+from holdfast.machines.cursor import Cursor
+
+T = TypeVar("T")
+
+_HOPELESS = (
+    "quota",
+    "billing",
+    "balance",
+    "credit",
+    "payment",
+    "invalid",
+    "auth",
+    "permission",
+    "forbidden",
+    "not_found",
+    "notfound",
+    "unsupported",
+    "context_length",
+    "content_filter",
+    "content_policy",
+    "moderation",
+    "too_large",
+    "tool_use_failed",
+)
+"""Parts of codes and types that no second try mends; each is some provider's own word."""
+_HOPEFUL_STATUS = {408, 409, 425, 429}
+
+
+def decode(decoder: msgspec.json.Decoder[T], event: Event, cursor: Cursor) -> T:
+    """Decodes an event's data the slow way: says what is wrong, and mends what the standard says to mend.
+
+    Bytes that are not UTF-8 become U+FFFD, counted in the cursor. Raises `DecodeError`.
+    """
+    try:
+        try:
+            return decoder.decode(event.payload)
+        except UnicodeDecodeError:
+            value = decoder.decode(event.data)
+            cursor.repaired += 1
+            return value
+    except RecursionError as error:
+        raise DecodeError("the event's JSON is nested too deeply to be an answer", offset=event.offset) from error
+    except msgspec.ValidationError as error:
+        raise DecodeError(f"the event is not of its dialect: {error}", offset=event.offset) from error
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise DecodeError(f"the event's data is not JSON: {_reason(error)}", offset=event.offset) from error
+
+
+def _reason(error: Exception) -> str:
+    return "it is not UTF-8" if isinstance(error, UnicodeError) else str(error)
+
+
+def upstream_error(error: Any, *, kind: str = "") -> UpstreamError:
+    """Makes the typed error of what a provider sent in its `error` key: an object, or just words."""
+    if not isinstance(error, dict):
+        return UpstreamError(f"the provider reported an error: {_short(error)}", type=kind, retryable=True)
+    nested = error.get("error")
+    if "message" not in error and isinstance(nested, dict):
+        return upstream_error(nested, kind=kind)
+    code, type_ = error.get("code"), error.get("type")
+    words = _short(error.get("message") or error.get("detail") or code or type_ or "no message")
+    return UpstreamError(
+        f"the provider reported an error: {words}",
+        code="" if code is None else str(code),
+        type=str(type_ or kind),
+        retryable=is_hopeful(code, type_, error.get("status_code")),
+    )
+
+
+def is_hopeful(*words: Any) -> bool:
+    """Says whether an error of these codes and types may pass. What nobody knows may: tries are bounded."""
+    for word in words:
+        if isinstance(word, str) and word.isdigit():
+            word = int(word)  # noqa: PLW2901 - the same code, as the other providers send it
+        if isinstance(word, int) and 400 <= word < 500:
+            return word in _HOPEFUL_STATUS
+        if isinstance(word, str) and any(part in word.lower() for part in _HOPELESS):
+            return False
+    return True
+
+
+def _short(words: Any) -> str:
+    text = " ".join(str(words).split())
+    return text if len(text) <= 300 else text[:300] + "..."
+
+
+def error_in(body: bytes) -> UpstreamError | None:
+    """Finds a provider's error in a bare document: an object with `error`, or one that is an error itself.
+
+    Lines of an SSE field named `error:` count as one, because some servers write that.
+    """
+    text = body.strip()
+    if text.startswith(b"error:"):
+        text = text[len(b"error:") :].strip()
+    if not text.startswith(b"{"):
+        return None
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    if value.get("error"):
+        return upstream_error(value["error"])
+    if "choices" not in value and (value.get("detail") or value.get("message")):
+        return upstream_error(value)
+    return None

@@ -1,0 +1,405 @@
+"""The OpenAI chat shape, https://api.openai.com/v1/chat/completions with `stream: true`, and who speaks it.
+
+One `data:` line of JSON an event, `choices[].delta` with the pieces, `finish_reason` once a choice is whole, usage on
+the last chunk or on one without choices, then `data: [DONE]`. What proves an answer whole is a finish reason for each
+choice: servers send `[DONE]` after an error as well, and some never send it.
+
+Unknown keys pass and stay reachable in `delta.raw`; a known key of another type is a `DecodeError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from holdfast._errors import DecodeError, EndOfStream, NotAStream, StatusError, Truncated, UpstreamError
+from holdfast._types import Delta, Event, Head, ToolCallDelta, Usage
+from holdfast.dialects._dialect import Timeouts
+from holdfast.dialects._wire import decode, error_in, is_hopeful, upstream_error
+from holdfast.machines.cursor import Cursor
+
+
+class _Function(msgspec.Struct, gc=False):
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None
+
+
+class _ToolCall(msgspec.Struct, gc=False):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _Part(msgspec.Struct, gc=False):
+    """Mistral's reasoning models send `content` as a list of typed parts."""
+
+    type: str = ""
+    text: str = ""
+    thinking: list[_Part] | str = ""
+
+
+class _Delta(msgspec.Struct, gc=False):
+    content: str | list[_Part] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    delta: _Delta | None = None
+    index: int = 0
+    finish_reason: str | None = None
+
+
+class _Groq(msgspec.Struct, gc=False):
+    usage: dict[str, Any] | None = None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    choices: list[_Choice] | None = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+    id: str | None = None
+    type: str | None = None
+    x_groq: _Groq | None = None
+
+
+_DECODER = msgspec.json.Decoder(_Chunk)
+_NO_DELTA = _Delta()
+_BREAKS = {"insufficient_system_resource", "error", "abort"}
+"""Finish reasons that say the server gave up: DeepSeek's, OpenRouter's and Mistral's, vLLM's. Never an end."""
+
+
+@dataclass(slots=True)
+class ChatEvidence:
+    """What one chat answer has proven: see `Evidence`. It also knows how its tool calls are numbered."""
+
+    expected: int = 1
+    strict: bool = True
+    usage: Usage | None = None
+    done: bool = False
+    answer_id: str = ""
+    finished: dict[int, str] = field(default_factory=dict)
+    seen: set[int] = field(default_factory=set)
+    calls: dict[int, list[list[str]]] = field(default_factory=dict)
+    """Per choice, [id, name] of each tool call in the order of their indices."""
+
+    def restart(self) -> None:
+        """Forgets all: what follows is another answer from its beginning."""
+        self.usage, self.done, self.answer_id = None, False, ""
+        self.finished, self.seen, self.calls = {}, set(), {}
+
+    @property
+    def complete(self) -> bool:
+        """A finish reason for each choice.
+
+        The forgiving profile takes usage and `[DONE]` together for an end, too: some servers (Snowflake Cortex) send no
+        finish reason at all.
+        """
+        if len(self.finished) >= self.expected and self.finished.keys() >= self.seen:
+            return True
+        return not self.strict and self.done and self.usage is not None
+
+    @property
+    def missing(self) -> str:
+        """What is still to come, in words."""
+        if self.complete:
+            return ""
+        expected = max(self.expected, len(self.seen))
+        return f"a finish_reason for {expected - len(self.finished)} of {expected} choices"
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the first choice ended."""
+        return self.finished.get(0) or next(iter(self.finished.values()), None)
+
+
+class ChatReader:
+    """Turns events of the chat shape into deltas, and keeps the evidence. See `DeltaReader`.
+
+    With `end_at_done` the answer ends at a proven `[DONE]` and not at the end of the body: a server that keeps the
+    line open after it keeps nobody waiting.
+    """
+
+    __slots__ = ("_continues", "_cursor", "_end_at_done", "_head", "_unchecked", "evidence")
+
+    def __init__(self, evidence: ChatEvidence, cursor: Cursor, head: Head, *, end_at_done: bool = True) -> None:
+        self.evidence = evidence
+        self._cursor = cursor
+        self._head = head
+        self._end_at_done = end_at_done
+        self._continues = cursor.mode == "continue"
+        self._unchecked = True
+
+    def feed(self, batch: Sequence[Event], out: list[Delta]) -> None:
+        """Appends the deltas of a batch. Raises `UpstreamError`, `DecodeError`, `Truncated`."""
+        fast = _DECODER.decode
+        for event in batch:
+            payload = event.payload
+            try:
+                chunk = fast(payload)
+            except (ValueError, RecursionError):
+                if not payload or self._is_done(payload):
+                    continue  # "data:" alone is somebody's ping
+                chunk = decode(_DECODER, event, self._cursor)
+            choices = chunk.choices
+            # The common piece, a few tokens of one choice, is told apart by what it lacks.
+            if (
+                choices
+                and len(choices) == 1
+                and chunk.error is None
+                and chunk.usage is None
+                and chunk.x_groq is None
+                and not self._unchecked
+            ):
+                choice = choices[0]
+                said = choice.delta
+                if said is not None and choice.finish_reason is None and not said.tool_calls and not choice.index:
+                    text = said.content
+                    if text is None or type(text) is str:
+                        reasoning = said.reasoning_content or said.reasoning or ""
+                        out.append(Delta(event, text or "", reasoning, said.refusal or ""))
+                        continue
+            self._take(event, chunk, out)
+
+    def _is_done(self, payload: bytes) -> bool:
+        """`[DONE]` by itself proves nothing: it must find the answer proven, or the answer is cut."""
+        if not payload.lstrip().startswith(b"[DONE]"):
+            return False
+        evidence = self.evidence
+        evidence.done = True
+        if not evidence.complete:
+            raise Truncated(f"[DONE] came, but not {evidence.missing}: the answer is not whole")
+        if self._end_at_done:
+            raise EndOfStream
+        return True
+
+    def _take(self, event: Event, chunk: _Chunk, out: list[Delta]) -> None:
+        """Any piece at all: errors first, then each choice, then usage."""
+        evidence = self.evidence
+        if self._unchecked and chunk.choices is not None:
+            self._check_start(chunk)
+        if chunk.error:
+            raise upstream_error(chunk.error)
+        if chunk.choices is None and (event.type == "error" or chunk.type == "error"):
+            raise upstream_error(_plain(event), kind="error")
+        usage = chunk.usage or (chunk.x_groq.usage if chunk.x_groq is not None else None)
+        if usage:
+            evidence.usage = _usage(usage)  # the last one wins: some servers send it cumulatively on every chunk
+        choices = chunk.choices or ()
+        for number, choice in enumerate(choices):
+            last = number == len(choices) - 1
+            out.append(self._choice(event, choice, evidence.usage if usage and last else None))
+            if choice.finish_reason in _BREAKS:
+                raise UpstreamError(
+                    f"the provider gave up: finish_reason {choice.finish_reason}",
+                    code=choice.finish_reason or "",
+                    retryable=True,
+                )
+        if not choices:
+            out.append(Delta(event, usage=evidence.usage if usage else None))
+
+    def _check_start(self, chunk: _Chunk) -> None:
+        """The first piece of an attempt tells whose it is: all pieces of one answer bear the same id."""
+        self._unchecked = False
+        evidence = self.evidence
+        if self._continues:
+            if chunk.id and evidence.answer_id and chunk.id != evidence.answer_id:
+                self._cursor.restart()
+            if self._cursor.mode == "replay":
+                evidence.restart()
+        if chunk.id:
+            evidence.answer_id = chunk.id
+        else:
+            self._unchecked = not evidence.answer_id and not chunk.choices  # Azure's first piece is about the prompt
+
+    def _choice(self, event: Event, choice: _Choice, usage: Usage | None) -> Delta:
+        evidence = self.evidence
+        said = choice.delta or _NO_DELTA
+        evidence.seen.add(choice.index)
+        text, reasoning = _content(said)
+        finish = choice.finish_reason or None
+        if finish is not None and finish not in _BREAKS:
+            if choice.index in evidence.finished:
+                finish = None  # OpenRouter says it twice
+            else:
+                evidence.finished[choice.index] = finish
+        else:
+            finish = None
+        calls = tuple(self._call(event, choice.index, call) for call in said.tool_calls or ())
+        return Delta(event, text, reasoning, said.refusal or "", calls, finish, usage, choice.index)
+
+    def _call(self, event: Event, choice: int, call: _ToolCall) -> ToolCallDelta:
+        """Numbers a fragment: by its index; without one (Mistral) by a new id, or as more of the last call.
+
+        An id that is new under a number in use, with a name, is another call whose server always counts 0. Ids and
+        names that are said again with every fragment are passed on once.
+        """
+        known = self.evidence.calls.setdefault(choice, [])
+        function = call.function or _Function()
+        index = call.index
+        if index is None:
+            index = next((n for n, (id_, _) in enumerate(known) if call.id and id_ == call.id), -1)
+            if index < 0:
+                index = len(known) if call.id or not known else len(known) - 1
+        elif 0 <= index < len(known) and call.id and known[index][0] not in ("", call.id) and function.name:
+            index = next((n for n, (id_, _) in enumerate(known) if id_ == call.id), len(known))
+        if not 0 <= index <= 1_000:
+            raise DecodeError(f"a tool call is numbered {index}: no model asks for that", offset=event.offset)
+        while len(known) <= index:
+            known.append(["", ""])
+        entry = known[index]
+        id_ = call.id if call.id and not entry[0] else ""
+        name = function.name if function.name and function.name != entry[1] else ""
+        entry[0] = entry[0] or id_
+        entry[1] += name
+        arguments = function.arguments or ""
+        if not isinstance(arguments, str):
+            arguments = msgspec.json.encode(arguments).decode()
+        return ToolCallDelta(index, id_, name, arguments)
+
+    def end(self, out: list[Delta]) -> None:
+        """The body ended cleanly. Raises `Truncated`, `NotAStream` or `UpstreamError` when the answer is unproven."""
+        cursor, evidence = self._cursor, self.evidence
+        stray = bytes(cursor.stray)
+        reported = error_in(stray) if stray else None
+        if reported is not None:
+            raise reported
+        if evidence.complete:
+            return
+        if not cursor.received:
+            raise NotAStream(f"the server answered {self._head.status} with an empty body")
+        if not evidence.seen and stray:
+            # A page may be a proxy's bad moment; a JSON document is an answer, to a request that was not for a stream.
+            is_json = stray.lstrip()[:1] in (b"{", b"[")
+            what = self._head.content_type or ("JSON" if is_json else "something")
+            raise NotAStream(
+                f"the server answered {self._head.status} with {what}, not with an event stream", retryable=not is_json
+            )
+        tail = f", and it broke off inside an event ({cursor.unfinished} bytes of it)" if cursor.unfinished else ""
+        raise Truncated(f"the body ended without {evidence.missing}{tail}: the answer is not whole")
+
+
+def _plain(event: Event) -> Any:
+    try:
+        return event.json()
+    except (ValueError, RecursionError):
+        return None
+
+
+def _content(said: _Delta) -> tuple[str, str]:
+    reasoning = said.reasoning_content or said.reasoning or ""
+    content = said.content
+    if content is None or isinstance(content, str):
+        return content or "", reasoning
+    text = "".join(part.text for part in content if part.type != "thinking")
+    return text, reasoning + "".join(_thinking(part) for part in content if part.type == "thinking")
+
+
+def _thinking(part: _Part) -> str:
+    inner = part.thinking
+    return inner if isinstance(inner, str) else "".join(piece.text for piece in inner)
+
+
+def _usage(raw: dict[str, Any]) -> Usage:
+    asked, answered = raw.get("prompt_tokens_details"), raw.get("completion_tokens_details")
+    cached = _number(asked, "cached_tokens")
+    return Usage(
+        input_tokens=_number(raw, "prompt_tokens"),
+        output_tokens=_number(raw, "completion_tokens"),
+        total_tokens=_number(raw, "total_tokens"),
+        cached_tokens=cached if cached is not None else _number(raw, "prompt_cache_hit_tokens"),
+        reasoning_tokens=_number(answered, "reasoning_tokens"),
+        raw=raw,
+    )
+
+
+def _number(values: Any, name: str) -> int | None:
+    value = values.get(name) if isinstance(values, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+_PATIENT = Timeouts(open=600, first_token=600, progress=120, total=3600)
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class ChatDialect:
+    """One speaker of the chat shape. See `Dialect`; the ready ones are below."""
+
+    name: str
+    base_url: str = ""
+    path: str = "/chat/completions"
+    key_variable: str = ""
+    default_model: str = ""
+    timeouts: Timeouts = _PATIENT
+    strict: bool = True
+    """True where every answer ends with a finish reason: its lack is a cut."""
+    ask_usage: bool = False
+    """True where `stream_options.include_usage` is known to be understood."""
+    replayable: bool = True
+    idempotency_header: str | None = None
+
+    def headers(self, api_key: str | None) -> dict[str, str]:
+        """The bearer token, where there is one."""
+        return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+    def prepare(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Asks for a stream, for its usage where that is understood, and for the default model where none is named."""
+        asked: dict[str, Any] = {**body, "stream": True}
+        if self.default_model:
+            asked.setdefault("model", self.default_model)
+        if self.ask_usage:
+            asked.setdefault("stream_options", {"include_usage": True})
+        return asked
+
+    def reader(
+        self,
+        body: Mapping[str, Any] | None,
+        cursor: Cursor,
+        evidence: Any = None,
+        *,
+        head: Head | None = None,
+        end_at_done: bool = True,
+    ) -> ChatReader:
+        """Gives the machine of one attempt; `evidence` is that of the attempt which it continues exactly."""
+        if not isinstance(evidence, ChatEvidence):
+            asked = body.get("n") if body else None
+            evidence = ChatEvidence(expected=asked if isinstance(asked, int) and asked > 0 else 1, strict=self.strict)
+        return ChatReader(evidence, cursor, head or Head(), end_at_done=end_at_done)
+
+    def refine(self, error: StatusError) -> StatusError:
+        """Reads `{"error": {...}}` out of a refused request. An empty account is a 429 that no waiting mends."""
+        reported = error_in(error.body)
+        if reported is not None:
+            error.code, error.type = reported.code, reported.type
+            error.retryable = error.retryable and is_hopeful(reported.code, reported.type)
+        return error
+
+    def error_in(self, body: bytes) -> UpstreamError | None:
+        """Recognises a bare error document."""
+        return error_in(body)
+
+
+# DeepSeek keeps a request that waits for its turn alive with comments for up to ten minutes, then closes.
+# https://api-docs.deepseek.com/quick_start/rate_limit
+DEEPSEEK = ChatDialect(
+    name="deepseek",
+    base_url="https://api.deepseek.com",
+    key_variable="DEEPSEEK_API_KEY",
+    default_model="deepseek-flash",
+    timeouts=Timeouts(open=60, first_token=630, progress=60, total=3600),
+    ask_usage=True,
+)
+OPENAI = ChatDialect(
+    name="openai",
+    base_url="https://api.openai.com/v1",
+    key_variable="OPENAI_API_KEY",
+    timeouts=Timeouts(open=120, first_token=600, progress=60, total=3600),
+    ask_usage=True,
+)
+# A local server may load its model before it sends a head; how it ends an answer varies, so it is forgiven more.
+OPENAI_COMPATIBLE = ChatDialect(name="openai-compatible", key_variable="OPENAI_API_KEY", strict=False)

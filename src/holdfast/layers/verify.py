@@ -1,0 +1,83 @@
+"""The integrity checker: events in, validated deltas out, and an end only where the dialect proves one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from holdfast._core import Source, Stream, TransformStream
+from holdfast._errors import StatusError
+from holdfast._types import Delta, Event, Request
+from holdfast.dialects import DeltaReader, Dialect, find
+from holdfast.machines.digest import BodyCheck
+
+
+@dataclass(slots=True, frozen=True)
+class Verify:
+    """Validates each event against its dialect and decides the verdict from evidence. Made by `verify()`."""
+
+    dialect: Dialect
+    length: bool = True
+    digest: bool = True
+
+    def __call__(self, inner: Source[Event]) -> Source[Delta]:
+        return _VerifySource(inner, self)
+
+    def advise(self, left: Sequence[object], right: Sequence[object]) -> list[str]:
+        """Warns of orders that cannot work."""
+        early = [type(layer).__name__ for layer in left if type(layer).__name__ == "Reconnect"]
+        return [f"{name} left of verify() cannot tell a cut answer from a whole one" for name in early]
+
+
+def verify(dialect: str | Dialect, *, length: bool = True, digest: bool = True) -> Verify:
+    """Gives the layer that checks a dialect's events.
+
+    `length` and `digest` compare the body with the `Content-Length` and the digest header (`Content-Digest`,
+    `Repr-Digest`, `Digest`, `Content-MD5`) of servers that send one; they need `parse_sse()` left of them. Raises
+    `UpstreamError`, `DecodeError`, `Truncated`, `NotAStream` and `IntegrityError` when read.
+    """
+    return Verify(find(dialect), length, digest)
+
+
+@dataclass(slots=True)
+class _VerifySource:
+    inner: Source[Event]
+    layer: Verify
+
+    async def open(self, request: Request) -> Stream[Delta]:
+        call, dialect = request.call, self.layer.dialect
+        call.dialect = dialect
+        if dialect.idempotency_header is not None:
+            # One key for the whole call: it tells the server that every attempt means the same answer.
+            request = request.with_headers({dialect.idempotency_header: f"holdfast-{call.id}"})
+        before = call.evidence if call.cursor.mode == "continue" else None
+        try:
+            stream = await self.inner.open(request)
+        except StatusError as error:
+            raise dialect.refine(error) from error.__cause__
+        check = BodyCheck.of(stream.head, length=self.layer.length, digest=self.layer.digest)
+        call.cursor.hasher = check.hasher if check is not None else None
+        body = request.body if not isinstance(request.body, bytes) else None
+        reader = dialect.reader(body, call.cursor, before, head=stream.head, end_at_done=check is None)
+        call.evidence = reader.evidence
+        return TransformStream(stream, _Checked(reader, check, request))
+
+
+class _Checked:
+    """A dialect's reader, and after its end the checks on the whole body."""
+
+    __slots__ = ("_check", "_reader", "_request", "feed")
+
+    def __init__(self, reader: DeltaReader, check: BodyCheck | None, request: Request) -> None:
+        self._reader = reader
+        self._check = check
+        self._request = request
+        self.feed = reader.feed  # the hot path is the reader's own
+
+    def end(self, out: list[Delta]) -> None:
+        self._reader.end(out)
+        if self._check is not None:
+            self._check.end(self._request.call.cursor.received)
+
+
+__all__ = ["Verify", "verify"]

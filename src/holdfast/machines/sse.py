@@ -1,0 +1,297 @@
+"""The event stream format, by the letter of https://html.spec.whatwg.org/multipage/server-sent-events.html.
+
+It frames *bytes*: line ends are ASCII, so cutting first and decoding after is the same as decoding first, and every
+event keeps its exact bytes and its offset. An event is handed over as soon as the bytes of its blank line are in. Time
+is linear whatever the chunking, and nothing grows past the declared limits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from holdfast._errors import DecodeError
+from holdfast._types import Event
+from holdfast.machines.cursor import Cursor
+
+MAX_LINE = 8 * 1024 * 1024
+"""Bytes of one line. The longest recorded is 100,867 (an image in one event); 8 MiB is 80 times that."""
+MAX_EVENT = 16 * 1024 * 1024
+"""Bytes of one event, comments before it included."""
+MAX_STREAM = 1024 * 1024 * 1024
+"""Bytes of one attempt's body: 384,000 tokens at 300 bytes an event are about a tenth of it."""
+_IDLE = 64 * 1024
+_MAX_RETRY_DIGITS = 4_000  # int() refuses more than 4,300
+_BOM = b"\xef\xbb\xbf"
+# "Lines must be separated by either a CRLF pair, a single LF, or a single CR." Nothing else ends a line.
+_LINE_END = re.compile(rb"\r\n?|\n")
+_FIELDS = (b"data", b"event", b"id", b"retry", b":")
+
+
+class SseParser:
+    """Turns chunks of bytes into `Event`s.
+
+    `strict` raises `DecodeError` on bytes that are not UTF-8 (else they become U+FFFD when the event is read).
+    `comments` hands over blocks that dispatch nothing as events of type "", as soon as their lines are in, so that the
+    `wire` of all events together is the stream. What it sees of ids, retry times and stray lines it tells its cursor.
+    """
+
+    __slots__ = (
+        "_block_id",
+        "_comments",
+        "_cursor",
+        "_data",
+        "_head",
+        "_id",
+        "_last_event_id",
+        "_line_at",
+        "_max_event",
+        "_max_line",
+        "_max_stream",
+        "_offset",
+        "_skip_lf",
+        "_strict",
+        "_type",
+        "_wire",
+    )
+
+    def __init__(
+        self,
+        cursor: Cursor | None = None,
+        *,
+        strict: bool = False,
+        comments: bool = False,
+        max_line: int = MAX_LINE,
+        max_event: int = MAX_EVENT,
+        max_stream: int = MAX_STREAM,
+    ) -> None:
+        for name, value in (("max_line", max_line), ("max_event", max_event), ("max_stream", max_stream)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1 byte, not {value}")
+        self._cursor = cursor if cursor is not None else Cursor()
+        self._strict = strict
+        self._comments = comments
+        self._max_line = max_line
+        self._max_event = max_event
+        self._max_stream = max_stream
+        self._head: bytes | None = b""  # the first bytes, until they are a BOM or not
+        self._wire = bytearray()  # all bytes since the last event handed over
+        self._line_at = 0  # where in it the unfinished line begins
+        self._offset = 0  # of its first byte in the body
+        self._skip_lf = False  # a CR ended the last line; an LF right after it belongs to it
+        self._data: list[bytes] = []
+        self._type = ""
+        # "the last event ID string ... is not reset": a continuation starts with the id it asked for.
+        self._id = self._last_event_id = self._cursor.last_event_id
+        self._block_id: str | None = None
+
+    @property
+    def last_event_id(self) -> str:
+        """The id that a reconnection would send, as of the last blank line."""
+        return self._last_event_id
+
+    @property
+    def retry(self) -> int | None:
+        """The server's reconnection time in milliseconds."""
+        return self._cursor.retry
+
+    def feed(self, batch: Sequence[bytes], out: list[Event]) -> None:
+        """Appends every event whose blank line is in. Raises `DecodeError` over a limit."""
+        for chunk in batch:
+            received = self._cursor.received = self._cursor.received + len(chunk)
+            if received > self._max_stream:
+                raise self._too_long("body", self._max_stream, "max_stream")
+            start = 0
+            if self._head is not None:
+                chunk = self._begin(chunk)  # noqa: PLW2901 - the start of the stream, not yet known to be a BOM
+            if self._skip_lf and chunk:
+                self._skip_lf = False
+                if chunk[0] == 10:
+                    self._wire += b"\n"
+                    self._line_at = len(self._wire)
+                    start = 1
+            plain = b"\r" not in chunk
+            size = len(chunk)
+            while start < size:
+                if plain and not self._wire:
+                    start = self._blocks(chunk, start, out)
+                if start < size:
+                    start = self._lines(chunk, start, out, until_event=plain)
+
+    def end(self, out: list[Event]) -> None:
+        """The body is over. "Discard any unfinished event": its bytes are only noted, for an error message."""
+        if self._head:
+            self._wire += self._head
+        left = bytes(self._wire[self._line_at :])
+        if left and not left.startswith(_FIELDS):
+            self._cursor.note_stray(left)
+        self._cursor.unfinished = len(self._wire) if self._data or left else 0
+        if self._comments and self._wire:
+            out.append(self._silent(bytes(self._wire)))
+
+    def _begin(self, chunk: bytes) -> bytes:
+        """Drops a byte order mark: "one leading U+FEFF BYTE ORDER MARK character must be ignored"."""
+        head = (self._head or b"") + chunk
+        if len(head) < len(_BOM) and _BOM.startswith(head):
+            self._head = head
+            return b""
+        self._head = None
+        if head.startswith(_BOM):
+            self._wire += _BOM
+            self._line_at = len(_BOM)
+            head = head[len(_BOM) :]
+        return head
+
+    def _blocks(self, chunk: bytes, start: int, out: list[Event]) -> int:
+        """The fast way: whole blocks in one chunk without a CR, nothing pending. Gives where it stopped.
+
+        Nearly every event of every provider is one `data: ` line and a blank line: two searches and one slice.
+        """
+        base = self._cursor.received - len(chunk)
+        longest = min(self._max_line, self._max_event)
+        last_id = self._last_event_id
+        strict = self._strict
+        find = chunk.find
+        while (end := find(b"\n\n", start)) >= 0:
+            if end - start > longest:
+                break  # the general way knows which limit it is
+            if find(b"\n", start, end) >= 0 or chunk[start : start + 6] != b"data: ":
+                if end == start or chunk[start] == 10:
+                    break  # blank lines before a block are the general way's business, too
+                self._offset = base + start
+                for line in chunk[start:end].split(b"\n"):
+                    if line[:6] == b"data: ":
+                        self._data.append(line[6:])
+                    else:
+                        self._field(line)
+                if not self._dispatch(out, self._wire, chunk, start, end + 2):
+                    self._wire += chunk[start : end + 2]
+                    self._line_at = len(self._wire)
+                    return end + 2
+                last_id = self._last_event_id
+            else:
+                payload = chunk[start + 6 : end]
+                if strict:
+                    self._check_utf8(payload, base + start + 6)
+                out.append(Event(payload, "message", last_id, None, base + start))
+            start = end + 2
+        self._offset = base + start
+        return start
+
+    def _lines(self, chunk: bytes, start: int, out: list[Event], *, until_event: bool) -> int:
+        """The general way, line by line. Gives where it stopped: at the chunk's end, or after an event."""
+        wire_from = start
+        wire = self._wire
+        ended = False
+        for found in _LINE_END.finditer(chunk, start):
+            stop, after = found.span()
+            line = chunk[start:stop]
+            if self._line_at < len(wire):
+                line = bytes(wire[self._line_at :]) + line
+            self._line_at = len(wire)  # taken: what follows in this chunk is not in `wire` yet
+            start, ended = after, True
+            if len(line) > self._max_line:
+                raise self._too_long("line", self._max_line, "max_line")
+            if line:
+                self._field(line)
+                continue
+            wire_size = len(wire) + after - wire_from
+            if self._dispatch(out, wire, chunk, wire_from, after):
+                wire_from = after
+                if wire_size > self._max_event:
+                    raise self._too_long("event", self._max_event, "max_event")
+                if until_event:
+                    return after
+        self._skip_lf = start == len(chunk) and chunk.endswith(b"\r")
+        wire += chunk[wire_from:]
+        if ended:
+            self._line_at = len(wire) - (len(chunk) - start)
+        self._settle(out)
+        return len(chunk)
+
+    def _settle(self, out: list[Event]) -> None:
+        """After each chunk: limits on what is pending; comments go out at once where they are asked for."""
+        pending = len(self._wire)
+        if pending - self._line_at > self._max_line:
+            raise self._too_long("line", self._max_line, "max_line")
+        if self._data or self._type or self._block_id is not None:
+            if pending > self._max_event:
+                raise self._too_long("event", self._max_event, "max_event")
+        elif self._comments or pending > _IDLE:  # comments for hours must not pile up before the next event
+            idle = bytes(self._wire[: self._line_at])
+            if idle:
+                if self._comments:
+                    out.append(self._silent(idle))
+                del self._wire[: self._line_at]
+                self._offset += self._line_at
+                self._line_at = 0
+
+    def _field(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        if value[:1] == b" ":  # "If value starts with a U+0020 SPACE character, remove it from value."
+            value = value[1:]
+        if name == b"data":
+            self._data.append(value)
+        elif not name:
+            return  # "If the line starts with a U+003A COLON character (:): Ignore the line."
+        elif name == b"event":
+            self._type = self._text(value)
+        elif name == b"id":
+            if (
+                b"\0" not in value
+            ):  # "If the field value does not contain U+0000 NULL, ..., Otherwise, ignore the field."
+                self._id = self._block_id = self._text(value)
+                self._cursor.numbered = True
+        elif name == b"retry":
+            # "If the field value consists of only ASCII digits, then interpret [it] as an integer in base ten"
+            if value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
+                self._cursor.retry = int(value)
+        else:
+            self._cursor.note_stray(line)  # "Otherwise: The field is ignored" - but an error body is worth a message
+
+    def _dispatch(self, out: list[Event], wire: bytearray, chunk: bytes, start: int, after: int) -> bool:
+        """A blank line: "dispatch the event". True when its bytes were handed over."""
+        # "Set the last event ID string of the event source to the value of the last event ID buffer."
+        self._last_event_id = self._id
+        if (
+            not self._data
+        ):  # "If the data buffer is an empty string, set [...] the event type buffer to the empty string"
+            self._type = ""
+            if not self._comments:
+                self._block_id = None
+                return False
+            event = self._silent(bytes(wire) + chunk[start:after])
+        else:
+            payload = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+            exact = bytes(wire) + chunk[start:after]
+            if self._strict:
+                self._check_utf8(exact, self._offset)
+            event = Event(payload, self._type or "message", self._last_event_id, self._block_id, self._offset, exact)
+            self._data = []
+            self._type = ""
+        self._block_id = None
+        out.append(event)
+        self._offset += len(wire) + after - start
+        wire.clear()
+        self._line_at = 0
+        return True
+
+    def _silent(self, exact: bytes) -> Event:
+        return Event(b"", "", self._last_event_id, self._block_id, self._offset, exact)
+
+    def _text(self, value: bytes) -> str:
+        return str(value, "utf-8", "replace")
+
+    def _check_utf8(self, data: bytes, offset: int) -> None:
+        try:
+            data.decode()
+        except UnicodeDecodeError as error:
+            where = offset + error.start
+            raise DecodeError(f"byte {where} of the body is not UTF-8: {error.reason}", offset=where) from error
+
+    def _too_long(self, what: str, limit: int, setting: str) -> DecodeError:
+        return DecodeError(
+            f"a {what} is longer than {limit:,} bytes; if that is no attack, raise parse_sse({setting}=...)",
+            offset=self._cursor.received,
+            retryable=False,
+        )

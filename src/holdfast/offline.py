@@ -1,0 +1,78 @@
+"""Recorded bytes to what they say, without any I/O: the same machines, the same errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from holdfast._errors import EndOfStream, StreamError
+from holdfast._types import Completion, Delta, Event, Partial, Verdict
+from holdfast.dialects import Dialect, find
+from holdfast.machines.cursor import Cursor
+from holdfast.machines.sse import SseParser
+from holdfast.machines.transcript import Transcript
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class EventLog:
+    """What a body of server-sent events said.
+
+    `last_event_id` is what a reconnection would send; `retry` the server's reconnection time in seconds, None without.
+    """
+
+    events: tuple[Event, ...] = ()
+    last_event_id: str = ""
+    retry: float | None = None
+
+
+def parse_events(chunks: bytes | Iterable[bytes]) -> EventLog:
+    """Parses any bytes of server-sent events, cut anywhere. Raises `DecodeError` over a size limit."""
+    parser = SseParser()
+    events: list[Event] = []
+    for chunk in _batch(chunks):
+        parser.feed((chunk,), events)
+    parser.end(events)
+    retry = parser.retry
+    return EventLog(
+        events=tuple(events), last_event_id=parser.last_event_id, retry=None if retry is None else retry / 1000
+    )
+
+
+def assemble(chunks: bytes | Iterable[bytes], dialect: str | Dialect = "deepseek") -> Completion:
+    """Puts a recorded answer together, cut anywhere.
+
+    Raises what a stream of these bytes would: `UpstreamError`, `Truncated`, `DecodeError`, `NotAStream`. Their `.partial`
+    has what was whole.
+    """
+    dialect = find(dialect)
+    cursor = Cursor()
+    parser, reader, answer = SseParser(cursor), dialect.reader(None, cursor), Transcript()
+    events: list[Event] = []
+    deltas: list[Delta] = []
+    try:
+        try:
+            for chunk in _batch(chunks):
+                parser.feed((chunk,), events)
+                reader.feed(events, deltas)
+                events.clear()
+                answer.add(deltas)
+                deltas.clear()
+            parser.end(events)
+            reader.end(deltas)
+        except EndOfStream:
+            pass  # the proven end mark: nothing after it counts
+        answer.add(deltas)
+    except StreamError as error:
+        answer.add(deltas)
+        error.partial = Partial(
+            dialect=dialect.name,
+            last_event_id=cursor.last_event_id,
+            offset=cursor.received,
+            answer=answer.completion(usage=reader.evidence.usage),
+        )
+        raise
+    return answer.completion(usage=reader.evidence.usage, verdict=Verdict())
+
+
+def _batch(chunks: bytes | Iterable[bytes]) -> Iterable[bytes]:
+    return (bytes(chunks),) if isinstance(chunks, bytes | bytearray | memoryview) else chunks

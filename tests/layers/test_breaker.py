@@ -36,7 +36,8 @@ from holdfast._errors import (
 from holdfast._types import Head
 from holdfast.layers.breaker import CircuitBreaker
 from holdfast.moments import BreakerChanged, Moment
-from holdfast.testing import FakeClock
+from holdfast.testing import FakeClock, cancel_everywhere, check_layer
+from holdfast.testing.inner import Inner
 from tests.puppet import Puppet, Script, Wait, drain, request_on
 
 GOOD = Script("a", "b")
@@ -763,6 +764,34 @@ async def test_a_storage_that_raises_lets_streams_through_unjudged(clock: FakeCl
     assert breaker.current_state == "closed"
     await fail(source, clock)
     assert breaker.current_state == "open"
+
+
+# -- the contract ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("storage", [pybreaker.CircuitMemoryStorage, SlowStorage])
+async def test_the_layer_keeps_the_contract_of_a_stream(storage: type[pybreaker.CircuitMemoryStorage]) -> None:
+    breaker = pybreaker.CircuitBreaker(fail_max=10_000, state_storage=storage("closed"))
+    # Promptness is counted in turns of the loop, and a thread takes as many as it likes to admit a stream.
+    threaded = storage is SlowStorage
+    await check_layer(CircuitBreaker(breaker), items=["a", "b", "c"], waits_to_fill=threaded)
+
+
+async def test_a_probe_cancelled_anywhere_gives_its_place_back(clock: FakeClock) -> None:
+    breaker = pybreaker.CircuitBreaker()
+    inner = Inner(batches=[["a"], ["b"]], ticks=3)
+    source = CircuitBreaker(breaker)(inner)
+
+    async def probe() -> None:
+        breaker.half_open()
+        await read(source, clock)
+
+    async def check() -> None:
+        assert inner.opened == 0
+        assert await read(source, clock) == ["a", "b"]
+        assert breaker.current_state == "closed"
+
+    assert await cancel_everywhere(probe, check=check) > 10
 
 
 # -- pybreaker itself -------------------------------------------------------------------------------

@@ -28,7 +28,15 @@ import pybreaker
 
 from holdfast._clock import Clock
 from holdfast._core import Call, Source, Stream
-from holdfast._errors import BudgetExhausted, CircuitOpen, EndOfStream, StatusError, StreamError, UpstreamError
+from holdfast._errors import (
+    BudgetExhausted,
+    CircuitOpen,
+    EndOfStream,
+    StatusError,
+    StreamError,
+    UpstreamError,
+    UsageError,
+)
 from holdfast._types import Head, Request
 from holdfast.machines.tickets import Ticket, Tickets
 from holdfast.moments import BreakerChanged
@@ -122,6 +130,7 @@ class _BreakerStream(Generic[T]):
     ticket: Ticket
     call: Call
     recorded: asyncio.Future[_Minutes] | None = None
+    recording: bool = False
 
     @property
     def head(self) -> Head:
@@ -138,10 +147,16 @@ class _BreakerStream(Generic[T]):
             raise
 
     async def _settle(self, failure: StreamError | None) -> None:
+        if self.recording:  # the inner stream has let its reader go, but we have not
+            raise UsageError("this stream has a reader already") from None
         recorded = self.desk.settle(self.call, self.ticket, failure)
-        if recorded is not None:
-            self.recorded = recorded
+        if recorded is None:
+            return
+        self.recorded, self.recording = recorded, True
+        try:
             await asyncio.shield(recorded)
+        finally:
+            self.recording = False
 
     async def aclose(self) -> None:
         self.desk.give_up(self.ticket)

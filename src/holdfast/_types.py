@@ -70,10 +70,10 @@ class Event(msgspec.Struct, gc=False):
     """
 
     payload: bytes = b""
-    type: str = "message"
-    last_event_id: str = ""
-    id: str | None = None
     offset: int = 0
+    last_event_id: str = ""
+    type: str = "message"
+    id: str | None = None
     exact: bytes | None = None
     """The bytes on the wire where they are not just `data: <payload>` and a blank line."""
 

@@ -41,8 +41,8 @@ def parse_events(chunks: bytes | Iterable[bytes]) -> EventLog:
 def assemble(chunks: bytes | Iterable[bytes], dialect: str | Dialect = "deepseek") -> Completion:
     """Puts a recorded answer together, cut anywhere.
 
-    Raises what a stream of these bytes would: `UpstreamError`, `Truncated`, `DecodeError`, `NotAStream`. Their `.partial`
-    has what was whole.
+    Raises what a stream of these bytes would: `UpstreamError`, `Truncated`, `DecodeError`, `NotAStream`. Their
+    `.partial` has what was whole.
     """
     dialect = find(dialect)
     cursor = Cursor()

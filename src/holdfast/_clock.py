@@ -73,10 +73,11 @@ class Alarm:
     alarm's own; an outer cancellation that met it wins (`asyncio.Task.uncancel` accounting).
     """
 
-    __slots__ = ("_cancelling", "_clock", "_rung", "_task", "_timer", "_timer_when", "_when")
+    __slots__ = ("_cancelling", "_clock", "_loop", "_rung", "_task", "_timer", "_timer_when", "_when")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._loop = asyncio.get_running_loop()  # asked once: on Python 3.11 it costs as much as all the rest
         self._when = 0.0
         self._timer: Timer | None = None
         self._timer_when = 0.0
@@ -87,7 +88,7 @@ class Alarm:
     def arm(self, when: float) -> None:
         """From now on the current task is interrupted at `when`."""
         self._when = when
-        self._task = task = asyncio.current_task()
+        self._task = task = asyncio.current_task(self._loop)
         self._cancelling = task.cancelling() if task is not None else 0
         if self._timer is None or self._timer_when > when:
             self._start()

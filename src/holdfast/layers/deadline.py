@@ -189,7 +189,7 @@ def _moves_on(batch: Sequence[object]) -> bool:
     """Says whether anything in a batch is more than padding."""
     for item in batch:
         if type(item) is Delta:
-            if not item.empty:
+            if item.text or not item.empty:  # the plain case first: this runs at every read
                 return True
         elif type(item) is not Event or item.type:
             return True

@@ -104,6 +104,7 @@ def full_moments() -> list[moments.Moment]:
         moments.BreakerChanged(name="deepseek", old="closed", new="open"),
         moments.Repaired(what="utf8", count=1),
         moments.Dropped(count=2),
+        moments.RecordingFailed(path="answer.sse", reason="No space left on device"),
         moments.Delivered(items=5, longest_gap=0.75),
     ]
     for error in every_error():

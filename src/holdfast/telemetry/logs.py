@@ -14,18 +14,17 @@ import contextlib
 import json as _json
 import logging
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
-from urllib.parse import urlsplit, urlunsplit
 
 from holdfast import moments
 from holdfast._clock import Clock, SystemClock
 from holdfast._errors import StatusError, StreamError, UpstreamError
 from holdfast._types import Completion, Request, Usage
+from holdfast.machines.redact import clean_url, scrub
 from holdfast.moments import BreakerChanged, Ended, Listener, Moment, Started
 
 EVENTS: Mapping[type[Moment], tuple[str, str]] = {
@@ -41,17 +40,13 @@ EVENTS: Mapping[type[Moment], tuple[str, str]] = {
     moments.BreakerChanged: ("breaker.changed", "warning"),
     moments.Repaired: ("stream.repaired", "warning"),
     moments.Dropped: ("events.dropped", "info"),
+    moments.RecordingFailed: ("recording.failed", "warning"),
     moments.Delivered: ("stream.delivered", "debug"),
     moments.Ended: ("stream.ended", "info"),
 }
 """One event for each kind of moment, with its level; a stream that ended in an error says so at `error`."""
 
 LEVELS = ("debug", "info", "warning", "error")
-_PLAIN_HEADERS = frozenset(
-    ("accept", "accept-encoding", "cache-control", "connection", "content-type", "host", "user-agent")
-)
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>\])}]+")
-_REDACTED = "[redacted]"
 
 
 @dataclass(slots=True, frozen=True)
@@ -219,7 +214,7 @@ def _fields(moment: Moment, request: Request, *, text: bool) -> Iterator[tuple[s
     """Gives the fields of a moment's line; those without a value are left out later."""
     match moment:
         case Started():
-            yield "url", _clean_url(moment.url)
+            yield "url", clean_url(moment.url)
             yield "dialect", moment.dialect
             yield "labels", moment.labels or None
             if text:
@@ -240,11 +235,11 @@ def _error(error: StreamError, request: Request, *, text: bool) -> Iterator[tupl
     yield "error", type(error).__name__
     theirs = isinstance(error, StatusError | UpstreamError)
     if text or not theirs:
-        yield "error_message", _scrub(str(error), request)
+        yield "error_message", scrub(str(error), request.headers)
     yield "retryable", error.retryable
     for name in ("status", "code", "type", "clock", "offset"):
         value = getattr(error, name, None)
-        yield {"type": "error_type"}.get(name, name), _scrub(value, request) if isinstance(value, str) else value
+        yield {"type": "error_type"}.get(name, name), scrub(value, request.headers) if isinstance(value, str) else value
     yield "retry_after", error.retry_after
     cause = error.__cause__
     yield "cause", type(cause).__name__ if cause is not None else None
@@ -295,25 +290,6 @@ def _answer(answer: Completion) -> Iterator[tuple[str, Any]]:
     yield "reasoning", answer.reasoning
     calls = [{"name": call.name, "arguments": call.arguments} for call in answer.tool_calls]
     yield "tool_calls", calls or None
-
-
-def _clean_url(url: str) -> str:
-    """Drops user, password, query and fragment: keys travel in all of them."""
-    try:
-        parts = urlsplit(url)
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-    except ValueError:
-        return ""
-
-
-def _scrub(message: str, request: Request) -> str:
-    """Takes out of an error's message what must not stand there, should anybody have put it in."""
-    for name, value in request.headers.items():
-        if name.lower() not in _PLAIN_HEADERS:
-            for secret in (value, value.rpartition(" ")[2]):  # the whole, then the key without its scheme
-                if len(secret) >= 8:
-                    message = message.replace(secret, _REDACTED)
-    return _URL.sub(lambda found: _clean_url(found[0]), message)
 
 
 __all__ = ["EVENTS", "LEVELS", "configure_logs", "listener"]

@@ -125,6 +125,14 @@ class Dropped(Moment):
 
 
 @dataclass(slots=True, kw_only=True)
+class RecordingFailed(Moment):
+    """A recording could not be written and was given up; the stream goes on."""
+
+    path: str = ""
+    reason: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
 class Delivered(Moment):
     """`items` were handed to the reader since the last such moment, `longest_gap` the longest wait for one, in seconds.
 

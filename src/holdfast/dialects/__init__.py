@@ -18,4 +18,15 @@ def find(dialect: str | Dialect) -> Dialect:
         raise UsageError(f"no dialect is called {dialect!r}; there are {', '.join(sorted(DIALECTS))}") from None
 
 
-__all__ = ["DIALECTS", "ChatDialect", "DeltaReader", "Dialect", "Evidence", "Timeouts", "find"]
+__all__ = [
+    "DEEPSEEK",
+    "DIALECTS",
+    "OPENAI",
+    "OPENAI_COMPATIBLE",
+    "ChatDialect",
+    "DeltaReader",
+    "Dialect",
+    "Evidence",
+    "Timeouts",
+    "find",
+]

@@ -34,7 +34,7 @@ from holdfast._errors import (
     UsageError,
 )
 from holdfast._types import Head
-from holdfast.layers.breaker import CircuitBreaker
+from holdfast.layers.breaker import CircuitBreaker, _ledger_of
 from holdfast.moments import BreakerChanged, Moment
 from holdfast.testing import FakeClock, cancel_everywhere, check_layer
 from holdfast.testing.inner import Inner
@@ -667,18 +667,21 @@ async def test_a_storage_that_blocks_does_not_block_the_loop(clock: FakeClock) -
 
 
 async def test_cancelled_while_its_admission_waits_for_the_storage_a_probe_takes_no_place(clock: FakeClock) -> None:
-    storage = SlowStorage("half-open")
+    storage = SlowStorage("open")
     breaker = pybreaker.CircuitBreaker(state_storage=storage)
     puppet = Puppet(GOOD)
     source = CircuitBreaker(breaker)(puppet)
     storage.shut()
-    opening = asyncio.create_task(source.open(request_on(clock)))
+    moments: list[Moment] = []
+    opening = asyncio.create_task(source.open(request_on(clock, listeners=[moments.append])))
     await until(storage.entered.is_set)
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
     assert puppet.opens == 0
     storage.gate.set()
+    await until(lambda: bool(moments))  # what the thread brought about is told all the same
+    assert [(m.old, m.new) for m in moments if isinstance(m, BreakerChanged)] == [("open", "half-open")]
     assert await read(source, clock) == ["a", "b"]
 
 
@@ -689,8 +692,13 @@ async def test_cancelled_while_its_outcome_is_recorded_the_record_is_made(
 ) -> None:
     pool = ThreadPoolExecutor(1)
     asyncio.get_running_loop().set_default_executor(pool)
-    storage = SlowStorage()
-    breaker = pybreaker.CircuitBreaker(fail_max=1, state_storage=storage)
+    storage = SlowStorage("half-open")
+    breaker = pybreaker.CircuitBreaker(state_storage=storage)
+    ledger = _ledger_of(breaker)
+
+    def probing() -> bool:
+        return ledger.tickets.probe is not None
+
     error = ConnectError("refused")
     go = asyncio.Event()
     puppet = Puppet(Script(opening=[go, error]) if in_open else Script(go, error))
@@ -705,12 +713,14 @@ async def test_cancelled_while_its_outcome_is_recorded_the_record_is_made(
     reading.cancel()
     await clock.settle()
     assert reading.done() == in_open  # a stream's aclose() waits for the record, an open() just leaves
+    assert probing()  # its place is its own until the record is made
     storage.gate.set()
     with pytest.raises(asyncio.CancelledError):
         await reading
     await asyncio.to_thread(lambda: None)  # the only thread: what was before us in its queue is done
     assert full is None or full.done()
     assert breaker.current_state == "open"
+    assert not probing()
     assert not puppet.live
 
 

@@ -203,6 +203,7 @@ _SAID = {
     "breaker.changed": ("breaker {breaker}: {old} -> {new}", "yellow"),
     "stream.repaired": ("mended {count} x {what}", "yellow"),
     "events.dropped": ("dropped {count} events that came twice", ""),
+    "recording.failed": ("the recording {path} was given up: {reason}", "yellow"),
     "stream.delivered": ("{items} items delivered, longest gap {longest_gap}", ""),
 }
 _DURATIONS = frozenset(("seconds", "delay", "gap", "longest_gap"))

@@ -1,0 +1,192 @@
+"""`holdfast stream PROMPT`: asks a model, and prints its answer as it comes."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from holdfast._core import Source
+from holdfast._errors import (
+    BudgetExhausted,
+    CircuitOpen,
+    ConnectError,
+    DeadlineExceeded,
+    NotAStream,
+    StatusError,
+    StreamBroken,
+    StreamError,
+    UsageError,
+)
+from holdfast._types import Delta
+from holdfast.client import Client, default_layers
+from holdfast.dialects import DIALECTS
+from holdfast.layers.record import Record
+from holdfast.moments import Report
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declares the command."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "stream",
+        help="ask a model, and print its answer as it comes",
+        description="Prints the answer's text to standard output as it comes, and the report to standard error. The "
+        "API key is read from the provider's usual environment variable. Exits with 1 when the answer is not whole.",
+    )
+    add = parser.add_argument
+    add("prompt", metavar="PROMPT", help="what to ask; - reads it from standard input")
+    add("--dialect", default="deepseek", choices=list(DIALECTS), help="the provider (deepseek)")
+    add("--model", help="the model, where the provider's default is not wanted")
+    add("--base-url", metavar="URL", help="another server of that dialect, /v1 included where it has one")
+    add("--system", metavar="TEXT", help="a system prompt")
+    add("--record", metavar="FILE", help="write what arrives to FILE, for `holdfast inspect`")
+    add("--json", action="store_true", help="one JSON object per piece, and the report as the last")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Asks, prints. Returns 1 when the stream failed."""
+    prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+    if not prompt.strip():
+        raise UsageError("the prompt is empty")
+    said = [{"role": "system", "content": args.system}] if args.system else []
+    request: dict[str, Any] = {"messages": [*said, {"role": "user", "content": prompt}]}
+    if args.model:
+        request["model"] = args.model
+    return asyncio.run(_ask(args, request))
+
+
+async def _ask(args: argparse.Namespace, request: dict[str, Any]) -> int:
+    printer = _Json() if args.json else _Text()
+    layers: list[Callable[[Source[Any]], Source[Any]]] | None = None
+    if args.record:
+        layers = [Record(args.record), *default_layers(args.dialect)]
+    async with Client(args.dialect, base_url=args.base_url, layers=layers) as client:
+        reader = client.stream(request)
+        try:
+            async with reader as deltas:
+                async for batch in deltas.batches():
+                    for delta in batch:
+                        printer.show(delta)
+                    sys.stdout.flush()
+        except StreamError as error:
+            printer.failed(error)
+            return 1
+        printer.done(reader.report)
+    return 0
+
+
+class _Text:
+    """For a person: text to stdout, all else to stderr. What a model says must not steer a terminal."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stdout.isatty()
+        self._aside = sys.stderr.isatty()
+        self._last = "\n"
+
+    def show(self, delta: Delta) -> None:
+        if delta.reasoning and self._aside:
+            sys.stderr.write(f"\x1b[2m{_tame(delta.reasoning)}\x1b[0m")
+            sys.stderr.flush()
+        text = delta.text or delta.refusal
+        if text:
+            sys.stdout.write(_tame(text) if self._terminal else text)
+            self._last = text[-1]
+        for call in delta.tool_calls:
+            if call.name:
+                sys.stderr.write(f"[the model calls {_tame(call.name)}]\n")
+
+    def _end_line(self) -> None:
+        if self._last != "\n":
+            sys.stdout.write("\n")
+        sys.stdout.flush()
+
+    def done(self, report: Report) -> None:
+        self._end_line()
+        print(report, file=sys.stderr)
+
+    def failed(self, error: StreamError) -> None:
+        self._end_line()
+        print(f"holdfast: {type(error).__name__}: {_tame(str(error))}", file=sys.stderr)
+        print(f"  {advice(error)}", file=sys.stderr)
+        if error.report is not None:
+            print(f"  {error.report}", file=sys.stderr)
+
+
+class _Json:
+    """For a program: one object per piece, then one with the report."""
+
+    def show(self, delta: Delta) -> None:
+        calls = [{"index": c.index, "id": c.id, "name": c.name, "arguments": c.arguments} for c in delta.tool_calls]
+        told = {
+            "text": delta.text,
+            "reasoning": delta.reasoning,
+            "refusal": delta.refusal,
+            "tool_calls": calls,
+            "finish_reason": delta.finish_reason,
+            "choice": delta.choice,
+        }
+        piece = {name: value for name, value in told.items() if value}
+        if piece:
+            print(json.dumps(piece))
+
+    def done(self, report: Report) -> None:
+        print(json.dumps({"report": _facts(report)}))
+
+    def failed(self, error: StreamError) -> None:
+        said = {"error": type(error).__name__, "message": str(error), "advice": advice(error)}
+        print(json.dumps({**said, "report": _facts(error.report) if error.report is not None else None}))
+
+
+def _facts(report: Report) -> dict[str, Any]:
+    return {
+        "stream_id": report.stream_id,
+        "outcome": report.outcome,
+        "attempts": report.attempts,
+        "seams": len(report.seams),
+        "faults": [type(fault).__name__ for fault in report.faults],
+        "items": report.items,
+        "first_delta_seconds": report.first_delta_seconds,
+        "longest_gap": report.longest_gap,
+        "seconds": report.total_seconds,
+        "finish_reason": report.finish_reason,
+        "usage": report.usage.raw if report.usage is not None else None,
+        "billed_tokens": report.billed_tokens,
+    }
+
+
+_STATUS_ADVICE = {
+    400: "the server does not take this request: see its words above, and --model",
+    401: "the API key is not accepted: see the provider's environment variable",
+    402: "the account has no balance left",
+    403: "the API key may not do this",
+    404: "there is no such model or path: see --model and --base-url",
+    422: "the server does not take this request: see its words above, and --model",
+    429: "too many requests, or no quota left: wait, then ask again",
+}
+
+
+def advice(error: StreamError) -> str:
+    """Says what to do about a failure, in one line."""
+    if isinstance(error, StatusError):
+        return _STATUS_ADVICE.get(error.status, "the server is in trouble: ask again later")
+    if isinstance(error, ConnectError):
+        return "nobody answered: see the network, a proxy, and --base-url"
+    if isinstance(error, NotAStream):
+        return "this is not an API's streaming endpoint: see --base-url"
+    if isinstance(error, DeadlineExceeded):
+        return "the server was silent for too long: ask again later"
+    if isinstance(error, StreamBroken):
+        return "what is printed is only a part of the answer: ask again"
+    if isinstance(error, CircuitOpen | BudgetExhausted):
+        return "nothing more was sent: ask again later"
+    return "ask again" if error.retryable else "asking again will not help; see the words above"
+
+
+def _tame(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
+
+
+__all__ = ["add_parser", "advice", "run"]

@@ -1,0 +1,100 @@
+"""`holdfast stream` against a server on real TCP: text to stdout, the story to stderr, exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from holdfast._errors import StatusError, Truncated, UpstreamError
+from holdfast._types import Head
+from holdfast.cli import main
+from holdfast.cli.stream import advice
+from holdfast.testing.server import Reply, ScriptedServer, respond, sse, stream
+
+KEY = "sk-secret-of-the-test"
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPSEEK_API_KEY", KEY)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+def piece(text: str, finish: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish}
+    return sse(json.dumps({"id": "a", "choices": [choice], "usage": {"total_tokens": 9} if finish else None}))
+
+
+WHOLE = stream(piece("你好"), piece(", world"), piece("", "stop"), sse("[DONE]"))
+CUT = stream(piece("Hel"), sse('{"error": {"message": "no such luck", "code": "invalid_request_error"}}'))
+
+
+async def ask(reply: Reply, *words: str) -> tuple[int, ScriptedServer]:
+    async with ScriptedServer([reply]) as server:
+        code = await asyncio.to_thread(main, ["stream", "hi there", "--base-url", server.url, *words])
+        return code, server
+
+
+async def test_the_text_goes_to_stdout_and_the_report_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    code, server = await ask(WHOLE, "--model", "m1", "--system", "be brief")
+    captured = capsys.readouterr()
+    assert (code, captured.out) == (0, "你好, world\n")
+    assert captured.err.startswith("COMPLETE · 1 attempt")
+    sent = server.requests[0].json()
+    assert sent["model"] == "m1"
+    assert sent["messages"] == [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi there"}]
+
+
+async def test_json_is_an_object_a_piece_and_the_report(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _ = await ask(WHOLE, "--json")
+    *pieces, last = (json.loads(row) for row in capsys.readouterr().out.splitlines())
+    assert code == 0
+    assert "".join(one.get("text", "") for one in pieces) == "你好, world"
+    assert (last["report"]["outcome"], last["report"]["usage"]["total_tokens"]) == ("complete", 9)
+
+
+async def test_a_recording_can_be_inspected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "answer.sse"
+    code, _ = await ask(WHOLE, "--record", str(file))
+    assert code == 0
+    assert main(["inspect", str(file), "--dialect", "deepseek"]) == 0
+    assert "text, 9 characters: 你好, world" in capsys.readouterr().out
+    assert KEY not in file.read_text() + file.with_name("answer.sse.json").read_text()
+
+
+async def test_a_failure_keeps_the_text_and_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _ = await ask(CUT)
+    captured = capsys.readouterr()
+    assert (code, captured.out) == (1, "Hel\n")
+    first, second, third = captured.err.splitlines()
+    assert first.startswith("holdfast: UpstreamError: ")
+    assert second == "  asking again will not help; see the words above"
+    assert third.startswith("  UpstreamError · 1 attempt")
+
+
+async def test_a_refused_key_names_what_to_look_at(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _ = await ask(respond(b'{"error":{"message":"bad key"}}', 401, content_type="application/json"), "--json")
+    told = json.loads(capsys.readouterr().out)
+    assert (code, told["error"]) == (1, "StatusError")
+    assert "API key" in told["advice"]
+
+
+def test_a_missing_key_names_its_variable(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("DEEPSEEK_API_KEY")
+    assert main(["stream", "hi"]) == 2
+    assert "DEEPSEEK_API_KEY" in capsys.readouterr().err
+
+
+def test_an_empty_prompt_is_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stream", " "]) == 2
+    assert capsys.readouterr().err == "holdfast: the prompt is empty\n"
+
+
+def test_every_failure_has_an_advice() -> None:
+    assert advice(StatusError("HTTP 429", head=Head(status=429))).startswith("too many requests")
+    assert advice(StatusError("HTTP 502", head=Head(status=502))) == "the server is in trouble: ask again later"
+    assert advice(Truncated("cut")) == "what is printed is only a part of the answer: ask again"
+    assert advice(UpstreamError("busy", retryable=True)) == "ask again"

@@ -13,6 +13,10 @@ SECONDS ?= 60
 PIP_INSTALL := python -m pip install --quiet --disable-pip-version-check
 PYTEST := python -m pytest -q
 
+# Conformance vectors and recorded streams are no part of the repository; where they lie beside it, the tests use them.
+export HOLDFAST_VECTORS ?= $(abspath $(wildcard ../shared/vectors/sse.json))
+export HOLDFAST_RECORDINGS ?= $(abspath $(wildcard ../shared/recordings))
+
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 

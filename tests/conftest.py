@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import os
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -15,3 +17,12 @@ def clock() -> Iterator[FakeClock]:
     fake = FakeClock()
     yield fake
     fake.close()
+
+
+if os.environ.get("HOLDFAST_TEST_LOOP") == "uvloop":  # make test-uvloop
+
+    def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+        """Runs every asynchronous test on uvloop."""
+        import uvloop  # noqa: PLC0415 - an extra, needed in this run alone
+
+        return {"uvloop": uvloop.new_event_loop}

@@ -22,6 +22,7 @@ from holdfast._errors import (
     UsageError,
 )
 from holdfast._types import Delta
+from holdfast.cli._paper import Paper, wrap
 from holdfast.client import Client, default_layers
 from holdfast.dialects import DIALECTS
 from holdfast.layers.record import Record
@@ -85,13 +86,19 @@ class _Text:
         self._terminal = sys.stdout.isatty()
         self._aside = sys.stderr.isatty()
         self._last = "\n"
+        self._thinking = False
 
     def show(self, delta: Delta) -> None:
         if delta.reasoning and self._aside:
             sys.stderr.write(f"\x1b[2m{_tame(delta.reasoning)}\x1b[0m")
             sys.stderr.flush()
+            self._thinking = True
         text = delta.text or delta.refusal
         if text:
+            if self._thinking:
+                sys.stderr.write("\n\n")
+                sys.stderr.flush()
+                self._thinking = False
             sys.stdout.write(_tame(text) if self._terminal else text)
             self._last = text[-1]
         for call in delta.tool_calls:
@@ -105,14 +112,20 @@ class _Text:
 
     def done(self, report: Report) -> None:
         self._end_line()
-        print(report, file=sys.stderr)
+        _say(str(report))
 
     def failed(self, error: StreamError) -> None:
         self._end_line()
-        print(f"holdfast: {type(error).__name__}: {_tame(str(error))}", file=sys.stderr)
-        print(f"  {advice(error)}", file=sys.stderr)
+        _say(f"holdfast: {type(error).__name__}: {_tame(str(error))}")
+        _say(f"  {advice(error)}")
         if error.report is not None:
-            print(f"  {error.report}", file=sys.stderr)
+            _say(f"  {error.report}")
+
+
+def _say(words: str) -> None:
+    paper = Paper(sys.stderr)
+    lines = wrap(words, paper.width) if paper.terminal else [words]
+    paper.write([[(line, "")] for line in lines])
 
 
 class _Json:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
 from holdfast._core import Call, Source, Stream
-from holdfast._errors import BudgetExhausted, CircuitOpen, EndOfStream, StreamBroken, StreamError
+from holdfast._errors import BudgetExhausted, CircuitOpen, EndOfStream, StreamBroken, StreamError, UsageError
 from holdfast._types import Delta, Head, Request
 from holdfast.machines.backoff import Backoff, Jitter
 from holdfast.machines.ladder import RUNGS, Ladder, Rung, Situation, Step
@@ -95,6 +95,7 @@ class _ReconnectStream(Generic[T]):
         "_head",
         "_inner",
         "_ladder",
+        "_mending",
         "_replay",
         "_request",
         "_source",
@@ -117,6 +118,7 @@ class _ReconnectStream(Generic[T]):
         self._replay: Replay | None = None
         self._broke_at = 0.0
         self._dropped = 0
+        self._mending = False  # a reader is between two inner streams, where no inner one turns a second reader away
 
     @property
     def head(self) -> Head:
@@ -176,7 +178,11 @@ class _ReconnectStream(Generic[T]):
         call.note(Resuming(error=failure, rung=step.rung or "", delay=step.delay))
         if inner is not None:
             self._head = inner.head
-            await inner.aclose()
+            self._mending = True
+            try:
+                await inner.aclose()
+            finally:
+                self._mending = False
 
     def _situation(self) -> Situation:
         call = self._call
@@ -205,14 +211,20 @@ class _ReconnectStream(Generic[T]):
         step, call = self._step, self._call
         if step is None:
             raise EndOfStream
-        await call.clock.sleep(step.delay)
-        cursor = call.cursor
-        request = self._request
-        if step.mode == "continue":
-            request = request.with_headers({"Last-Event-ID": cursor.last_event_id})
-        cursor.mode = step.mode
-        self._dropped = cursor.dropped
-        self._inner = await self._source.open(request)
+        if self._mending:
+            raise UsageError("this stream has a reader already")
+        self._mending = True
+        try:
+            await call.clock.sleep(step.delay)
+            cursor = call.cursor
+            request = self._request
+            if step.mode == "continue":
+                request = request.with_headers({"Last-Event-ID": cursor.last_event_id})
+            cursor.mode = step.mode
+            self._dropped = cursor.dropped
+            self._inner = await self._source.open(request)
+        finally:
+            self._mending = False
 
     def _across_the_seam(self, batch: Sequence[T]) -> Sequence[T]:
         """Lets through what is new in the first batches after a re-opening, and notes the seam once something is.

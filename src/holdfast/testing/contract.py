@@ -17,7 +17,7 @@ from holdfast._core import Call, Source, Stream
 from holdfast._errors import ConnectError, EndOfStream, StreamBroken, StreamError, UsageError
 from holdfast._types import Request
 from holdfast.testing.clock import FakeClock
-from holdfast.testing.driving import MAX_TICKS, Driver, Outcome
+from holdfast.testing.driving import MAX_TICKS, Driver, Outcome, ticks_or_done
 from holdfast.testing.inner import Inner
 
 A = TypeVar("A")
@@ -67,7 +67,7 @@ async def check_source(
             return
         await check.rests()
         await check.cancelled_receives(whole)
-        await check.second_reader(whole)
+        await check.second_readers(whole)
         await check.closing()
 
 
@@ -299,38 +299,52 @@ class _Check:
             _require(not outcome.cancelled, 3, "receive() was cancelled, and nobody had cancelled it")
             items.extend(outcome.value)
 
-    async def second_reader(self, whole: _Reading) -> None:
-        """Point 6: it is turned away, and the first does not notice."""
-        stream = await self.open_well()
+    async def second_readers(self, whole: _Reading) -> None:
+        """Point 6: one that comes at any tick is turned away, and the first does not notice."""
+        for ticks in range(1, MAX_TICKS):
+            stream = await self.open_well()
+            reading, intrusions = await self._read_with_intruder(stream, ticks)
+            when = f"with a second reader at tick {ticks} of each receive()"
+            await self.close(stream, 4, when)
+            same = reading.same_items(whole.items) and reading.same_end(whole.end)
+            _require(same, 6, f"{when} the first got {_whole(reading.items)!r} and {reading.end!r}")
+            if not intrusions:
+                return
+
+    async def _read_with_intruder(self, stream: Stream[Any], ticks: int) -> tuple[_Reading, int]:
         items: list[Any] = []
+        intrusions = 0
         while True:
             first = self.driver.start(stream.receive())
-            await asyncio.sleep(0)
+            await ticks_or_done(first, ticks)
             if not first.done():
+                intrusions += 1
                 second = await self.driver.run(_intrude(stream, first))
-                _require(isinstance(second.error, UsageError), 6, f"a second reader got {second}")
+                if not isinstance(second.error, UsageError):
+                    await self.driver.finish(first)
+                    await self.driver.run(stream.aclose())
+                    _require(False, 6, f"a second reader at tick {ticks} got {second}")
             outcome = await self.driver.finish(first)
             if outcome.error is not None:
-                break
+                return _Reading(items, outcome.error), intrusions
             items.extend(outcome.value)
-        await self.close(stream, 4, "after two readers")
-        same = whole.same_items(items) and whole.same_end(outcome.error)
-        _require(same, 6, f"the first reader got {_whole(items)!r} and {outcome.error!r} when a second came")
 
     async def closing(self) -> None:
         """Point 4: never read, read a little, cancelled while closing, and with a reader that is just giving up."""
         await self.close(await self.open_well(), 4, "when never read")
         for batches in (0, 1):
             await self._cancelled_close(batches)
-        for ticks in range(8):
+        for ticks in range(MAX_TICKS):
             stream = await self.open_well()
-            reader = self.driver.start(stream.receive())
-            for _ in range(ticks):
-                await asyncio.sleep(0)
+            reader = self.driver.start(_read(stream))
+            await ticks_or_done(reader, ticks)
+            if reader.done():
+                await self.driver.run(stream.aclose())
+                return
             reader.cancel()
             await self.driver.run(stream.aclose())
             await self.driver.finish(reader)
-            await self.close(stream, 4, "while a reader gave up")
+            await self.close(stream, 4, f"while a reader gave up at tick {ticks}")
 
     async def _cancelled_close(self, batches: int) -> None:
         for ticks in range(1, MAX_TICKS):

@@ -31,9 +31,12 @@ class Outcome:
     cancelled: bool = False
 
 
-async def tick(number: int) -> None:
-    """Lets the loop turn once."""
-    await asyncio.sleep(0 if number < SPINS else 1e-4)  # less is over before the loop could be idle
+async def ticks_or_done(task: asyncio.Task[Any], ticks: int) -> None:
+    """Lets the loop turn so many times, or until the task is done."""
+    for number in range(ticks):
+        if task.done():
+            return
+        await asyncio.sleep(0 if number < SPINS else 1e-4)  # less is over before the loop could be idle
 
 
 def _new_task(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
@@ -89,10 +92,7 @@ class Driver:
         """Runs a call, cancelling it at the given tick if it is still running by then."""
         task = self.start(coro)
         if cancel_at is not None:
-            for number in range(cancel_at):
-                if task.done():
-                    break
-                await tick(number)
+            await ticks_or_done(task, cancel_at)
             task.cancel()  # harmless where it is done
         return await self.finish(task)
 

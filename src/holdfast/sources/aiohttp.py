@@ -1,0 +1,400 @@
+"""The default source of bytes: one HTTP request over aiohttp.
+
+It sends, reads what is ready and translates what goes wrong. It never retries, never follows a redirect (a 307 would
+take body and key to whatever address the server names) and never lets a session's timeouts cut a stream: clocks are
+layers. aiohttp's own inflater ends a truncated gzip body cleanly, so bodies are inflated here. Messages name hosts and
+causes, never headers or bodies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import os
+import ssl
+from collections import deque
+from collections.abc import Mapping, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+from weakref import WeakSet
+
+import aiohttp
+import msgspec
+from aiohttp.http_exceptions import HttpProcessingError
+
+from holdfast._errors import ConnectError, EndOfStream, MissingExtra, StreamBroken, StreamError, UsageError
+from holdfast._types import Head, Request
+from holdfast.machines.inflate import Inflater, inflater
+from holdfast.machines.statuses import RETRYABLE, status_error
+
+CONNECT_SECONDS = 30.0
+"""For the name, a place in the pool, TCP and TLS together."""
+MAX_ERROR_BODY = 64 * 1024
+"""Bytes kept of a refused request's body: providers' errors take hundreds."""
+ERROR_BODY_SECONDS = 10.0
+"""An error is not kept waiting longer for the rest of its explanation."""
+_LARGE_BODY = 512 * 1024  # bytes
+_MAX_HEADER = 64 * 1024  # bytes of one header line; policies that proxies add pass aiohttp's 8,190
+
+
+class AiohttpSource:
+    """Sends requests with aiohttp. A `Source[bytes]`; each batch is one bytes object.
+
+    Without `session` it owns one, made at the first request and closed by `aclose()` or `async with`: keep-alive, no
+    limit of connections, no cookies, proxies from the environment where `trust_env` says so. A borrowed session is
+    used as it is, except that its timeouts and its `raise_for_status` do not apply; it is never closed.
+
+    `connect_timeout` is seconds. `accept_encoding` is `identity` because proxies that compress a stream hold tokens
+    back to do so. `max_error_body` bounds, in bytes, what is read of a refused request's body.
+
+    A body that is a mapping is sent as JSON. Bytes are sent as they are: their Content-Type is the caller's to give.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession | None = None,
+        *,
+        connect_timeout: float = CONNECT_SECONDS,
+        accept_encoding: str = "identity",
+        max_error_body: int = MAX_ERROR_BODY,
+        trust_env: bool = True,
+    ) -> None:
+        if not connect_timeout > 0:
+            raise ValueError(f"connect_timeout must be above 0 seconds, not {connect_timeout!r}")
+        if max_error_body < 0:
+            raise ValueError(f"max_error_body must be at least 0 bytes, not {max_error_body}")
+        self._borrowed = session
+        self._own: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_timeout)
+        self._accept_encoding = accept_encoding
+        self._max_error_body = max_error_body
+        self._trust_env = trust_env
+        self._streams: WeakSet[_AiohttpStream] = WeakSet()
+        self._closed = False
+
+    async def open(self, request: Request) -> _AiohttpStream:
+        """Sends the request and returns once the head is in.
+
+        Raises `ConnectError` when no head came, `StatusError` for any status but 2xx.
+        """
+        session = await self._session()
+        try:
+            settings = self._settings(session, request)
+            response = await session.request(request.method, request.url, **settings)
+        except _FOREIGN as error:
+            raise _before_head(error, request.url) from error
+        try:
+            stream = _AiohttpStream(response, _where(request.url))
+            if not 200 <= response.status < 300:
+                body = await stream.read_some(self._max_error_body)
+                raise status_error(stream.head, body, request.call.clock.wall())
+            stream.inflate()
+        except BaseException:
+            _drop(response)
+            raise
+        self._streams.add(stream)
+        return stream
+
+    def _settings(self, session: aiohttp.ClientSession, request: Request) -> dict[str, Any]:
+        headers = dict(request.headers)
+        given = {name.lower() for name in (*headers, *session.headers)}
+        if "accept" not in given:
+            headers["Accept"] = "text/event-stream"
+        if "accept-encoding" not in given:
+            headers["Accept-Encoding"] = self._accept_encoding
+        data: bytes | None
+        if isinstance(request.body, Mapping):
+            data = _encode(request.body)
+            if "content-type" not in given:
+                headers["Content-Type"] = "application/json"
+        else:
+            data = request.body
+        settings: dict[str, Any] = {
+            "headers": headers,
+            # aiohttp writes bytes in one go, and warns of it from a mebibyte on; a file it writes as the peer takes it.
+            "data": io.BytesIO(data) if data is not None and len(data) > _LARGE_BODY else data,
+            "skip_auto_headers": ("Content-Type",),
+            "allow_redirects": False,
+            "auto_decompress": False,
+            "raise_for_status": False,
+            "timeout": self._timeout,
+        }
+        if self._own is not None and self._trust_env and (proxy := _proxy_for(request.url)):
+            settings["proxy"] = proxy
+        return settings
+
+    # -- the session ---------------------------------------------------------------------------
+
+    async def _session(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise UsageError("this source is closed")
+        if self._borrowed is not None:
+            if self._borrowed.closed:
+                raise UsageError("the session lent to AiohttpSource is closed")
+            return self._borrowed
+        loop = asyncio.get_running_loop()
+        if self._own is not None and self._loop is not loop:
+            await self._leave_loop()
+        if self._own is None:
+            self._loop = loop
+            # trust_env is not aiohttp's: that one reads ~/.netrc as well, whose entry for a host cannot go together
+            # with an Authorization header, and asks a thread for the proxies at each request.
+            self._own = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=self._timeout,
+                max_line_size=_MAX_HEADER,
+                max_field_size=_MAX_HEADER,
+            )
+        return self._own
+
+    async def _leave_loop(self) -> None:
+        """A session lives in one event loop; when that one is over (a second `asyncio.run`), so is the session."""
+        if self._loop is not None and not self._loop.is_closed():
+            raise UsageError("this AiohttpSource belongs to another event loop that is still open; make one for each")
+        left, self._own = self._own, None
+        if left is not None:
+            await left.close()
+
+    async def aclose(self) -> None:
+        """Closes its streams and its own session, never a borrowed one. Idempotent."""
+        self._closed = True
+        left, self._own = self._own, None
+        if left is None:
+            return
+        for stream in list(self._streams):
+            await stream.aclose()
+        await left.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class _AiohttpStream:
+    """One response. Its connection goes back to the pool by itself when the body was read to the end."""
+
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_content",
+        "_end",
+        "_inflater",
+        "_lost",
+        "_reading",
+        "_response",
+        "_wake",
+        "_where",
+        "head",
+    )
+
+    def __init__(self, response: aiohttp.ClientResponse, where: str) -> None:
+        names = dict.fromkeys(name.lower() for name in response.headers)
+        headers = {name: ", ".join(response.headers.getall(name)) for name in names}
+        encoding = headers.get("content-encoding", "identity")
+        self.head = Head(status=response.status, headers=headers, url=str(response.url), encoding=encoding)
+        self._response = response
+        self._content = response.content
+        self._inflater: Inflater | None = None
+        self._where = where
+        # aiohttp never tells a reader that waits of chunks it could not parse, nor of a session closed under it: the
+        # reader would wait for ever. The connection's own end does tell.
+        self._wake = partial(_wake, response.content)
+        connection = response.connection
+        self._lost: asyncio.Future[None] | None = getattr(connection and connection.protocol, "closed", None)
+        if self._lost is not None:
+            self._lost.add_done_callback(self._wake)
+        self._end: Exception | None = None
+        self._reading = False
+        self._closed = False
+
+    def inflate(self) -> None:
+        """Makes ready to undo the body's coding. Raises `DecodeError` or `MissingExtra` when it cannot."""
+        self._inflater = inflater(self.head.encoding)
+
+    async def receive(self) -> Sequence[bytes]:
+        if self._end is not None:
+            raise self._end
+        if self._reading:
+            raise UsageError("this stream has a reader already")
+        self._reading = True
+        try:
+            if self._inflater is None:
+                data = await self._content.readany()
+            else:
+                data = await self._inflated(self._inflater)
+        except StreamError as failure:
+            self._end = failure
+            raise
+        except _FOREIGN as error:
+            data = self._after(error)
+        finally:
+            self._reading = False
+        if data:
+            return (data,)
+        self._end = EndOfStream()
+        raise self._end
+
+    async def _inflated(self, machine: Inflater) -> bytes:
+        # No await between a piece and its return; what the machine has taken in stays in it when this is cancelled.
+        piece = machine.feed(b"")
+        while not piece:
+            data = await self._content.readany()
+            if not data:
+                machine.end()
+                return b""
+            piece = machine.feed(data)
+        return piece
+
+    def _after(self, error: Exception) -> bytes:
+        """The connection failed: gives what had arrived before, or raises when there is nothing more."""
+        if self._closed:
+            self._end = UsageError("this stream was closed")
+            raise self._end from None
+        left = _left_in(self._content)
+        if left and self._inflater is not None:
+            left = self._inflater.feed(left)  # the next receive() asks for more of it, and then meets the error again
+        if not left:
+            self._end = _after_head(error, self._where)
+            raise self._end from error
+        return left
+
+    async def read_some(self, limit: int) -> bytes:
+        """Reads at most `limit` bytes of a body that explains an error, as far as it comes."""
+        body = bytearray()
+        with contextlib.suppress(EndOfStream, StreamError, MissingExtra, TimeoutError):
+            self.inflate()
+            async with asyncio.timeout(ERROR_BODY_SECONDS):
+                while len(body) < limit:
+                    body += (await self.receive())[0]
+        return bytes(body[:limit])
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._end is None and not self._reading:
+            self._end = UsageError("this stream was closed")
+        if self._lost is not None:
+            self._lost.remove_done_callback(self._wake)
+        _drop(self._response)
+
+
+def _wake(content: aiohttp.StreamReader, lost: asyncio.Future[None]) -> None:
+    if not lost.cancelled():
+        lost.exception()  # looked at, so that nobody complains
+    if not content.is_eof() and content.exception() is None:
+        content.set_exception(aiohttp.ClientPayloadError("the connection was closed"))
+
+
+def _drop(response: aiohttp.ClientResponse) -> None:
+    """Ends the connection at once, unless it went back to the pool.
+
+    A transport that is merely closed first sends what is left of the request, and says goodbye to TLS.
+    """
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    response.close()
+
+
+def _left_in(content: aiohttp.StreamReader) -> bytes:
+    """Takes out what had arrived before a failure: aiohttp raises at once, and has no public way to get it."""
+    buffer = getattr(content, "_buffer", None)
+    if not isinstance(buffer, deque):
+        return b""
+    skip = getattr(content, "_buffer_offset", 0)
+    data = b"".join(buffer)[skip if isinstance(skip, int) else 0 :]
+    buffer.clear()
+    with contextlib.suppress(AttributeError):
+        content._buffer_offset = 0  # noqa: SLF001 - it counts from the start of what was just taken out
+    return data
+
+
+def _encode(body: Mapping[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(body if isinstance(body, dict) else dict(body))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the request's body cannot be written as JSON: {error}") from error
+
+
+def _proxy_for(url: str) -> str | None:
+    parts = urlsplit(url)
+    proxy = getproxies().get(parts.scheme)
+    if not proxy or not parts.hostname or proxy_bypass(parts.hostname):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+# -- the border: what aiohttp raises, in our words -----------------------------------------------
+
+_FOREIGN = (aiohttp.ClientError, HttpProcessingError, OSError, RuntimeError, ValueError)
+
+_PLAIN_WORDS: tuple[tuple[tuple[type[Exception], ...], str, bool | None], ...] = (
+    # What it was, in words, and whether trying again helps; None: the program is wrong. The first row that fits counts.
+    ((aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError), "the url is not http or https with a host", None),
+    ((aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError), "its certificate is not trusted", False),
+    ((aiohttp.ServerFingerprintMismatch,), "its certificate is not the pinned one", False),
+    ((aiohttp.ClientConnectorDNSError,), "its name does not resolve", True),
+    ((aiohttp.ClientProxyConnectionError,), "the proxy cannot be reached", True),
+    ((aiohttp.ClientSSLError, ssl.SSLError), "TLS failed", True),
+    ((aiohttp.ConnectionTimeoutError,), "connecting took longer than AiohttpSource(connect_timeout=...) allows", True),
+    ((aiohttp.ClientConnectorError,), "the connection was refused or failed", True),
+    ((aiohttp.ServerDisconnectedError,), "the server hung up", True),
+    ((aiohttp.ClientPayloadError,), "the body's framing was cut short or broken", True),
+    ((aiohttp.ClientResponseError, HttpProcessingError), "what came is not HTTP", True),
+    ((TimeoutError,), "the connection timed out", True),
+    ((aiohttp.ClientError, OSError), "the connection was lost", True),
+    ((RuntimeError,), "the connection was closed on this side", True),
+    ((ValueError,), "aiohttp cannot send such a request", None),
+)
+
+
+def _before_head(error: Exception, url: str) -> StreamError | UsageError:
+    """No head arrived."""
+    where = _where(url)
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return ConnectError(f"{where}: the proxy answered {error.status}", retryable=error.status in RETRYABLE)
+    words, retryable = _words(error)
+    if retryable is None:
+        return UsageError(f"{where}: {words}{_cause(error)}")
+    return ConnectError(f"{where}: {words}{_cause(error)}", retryable=retryable)
+
+
+def _after_head(error: Exception, where: str) -> StreamBroken:
+    """The answer was cut: whatever cut it, the same request may succeed."""
+    return StreamBroken(f"{where}: {_words(error)[0]}{_cause(error)}")
+
+
+def _words(error: Exception) -> tuple[str, bool | None]:
+    return next((words, again) for kinds, words, again in _PLAIN_WORDS if isinstance(error, kinds))
+
+
+def _cause(error: BaseException) -> str:
+    """Names the cause without its text, which may quote bytes of the body."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f" ({error.verify_message})"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return f" ({error.reason})"
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return f" ({os.strerror(error.errno)})"
+    return f" ({type(error).__name__})"
+
+
+def _where(url: str) -> str:
+    """Host and port: a url's credentials and query stay out of messages."""
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2] or "the server"
+    except ValueError:
+        return "the server"

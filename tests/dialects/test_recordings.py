@@ -1,0 +1,81 @@
+"""Every recorded answer of the chat shape, cut anywhere, assembles to what its index says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from holdfast._errors import UpstreamError
+from holdfast._types import Completion
+from holdfast.offline import assemble
+from tests import shared
+from tests.cuts import bytewise, randomly
+
+CHAT = [entry for entry in shared.recordings() if entry["api"] == "openai_chat"]
+WHOLE = [entry for entry in CHAT if not entry["assembled"]["errors"]]
+FAILED = [entry for entry in CHAT if entry["assembled"]["errors"]]
+BYTEWISE_LIMIT = 30_000  # bytes: a longer recording is cut by bytes at its beginning and its end alone
+
+
+def by_file(entry: dict[str, Any]) -> str:
+    return str(entry["file"])
+
+
+def dialect_of(entry: dict[str, Any]) -> str:
+    if entry["provider"] in ("deepseek", "openai") and "edited" not in (entry["note"] or ""):
+        return str(entry["provider"])
+    return "openai-compatible"
+
+
+def cuttings(data: bytes) -> Iterator[list[bytes]]:
+    yield [data]
+    yield from randomly(data, times=2, most=200)
+    if len(data) <= BYTEWISE_LIMIT:
+        yield bytewise(data)
+    else:
+        head, body, tail = data[:8_000], data[8_000:-8_000], data[-8_000:]
+        yield [*bytewise(head), body, *bytewise(tail)]
+
+
+def said(answer: Completion) -> dict[str, Any]:
+    return {
+        "text": answer.text,
+        "reasoning": answer.reasoning,
+        "refusal": answer.refusal,
+        "tool_calls": [
+            {"index": c.index, "id": c.id, "name": c.name, "arguments": c.arguments} for c in answer.tool_calls
+        ],
+        "finish_reason": answer.finish_reason,
+        "usage": answer.usage.raw if answer.usage is not None else None,
+    }
+
+
+def test_there_are_recordings_to_test_against() -> None:
+    shared.recordings_folder()
+    assert len(WHOLE) >= 20
+    assert FAILED
+
+
+@pytest.mark.parametrize("entry", WHOLE, ids=by_file)
+def test_a_recording_assembles_to_what_its_index_says(entry: dict[str, Any]) -> None:
+    expected = {key: entry["assembled"][key] for key in said(Completion())}
+    for chunks in cuttings(shared.recorded(entry)):
+        answer = assemble(chunks, dialect_of(entry))
+        assert said(answer) == expected
+        assert str(answer.verdict) == "COMPLETE"
+
+
+@pytest.mark.parametrize("entry", FAILED, ids=by_file)
+def test_a_recording_that_ends_in_an_error_raises_it_with_what_had_arrived(entry: dict[str, Any]) -> None:
+    expected, error = entry["assembled"], entry["assembled"]["errors"][0]
+    for chunks in cuttings(shared.recorded(entry)):
+        with pytest.raises(UpstreamError, match=error["message"]) as raised:
+            assemble(chunks, dialect_of(entry))
+        assert (raised.value.code, raised.value.type) == (error["code"], error["type"])
+        assert raised.value.partial is not None
+        answer = raised.value.partial.answer
+        assert answer.text == expected["text"]
+        assert answer.reasoning == expected["reasoning"]
+        assert answer.verdict is None

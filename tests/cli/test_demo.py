@@ -1,0 +1,84 @@
+"""The demo on real TCP: what it promises a newcomer, and what its exit code says."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+
+import pytest
+
+from holdfast.cli import demo, main
+from holdfast.cli._paper import columns
+from holdfast.cli._stage import Act, Side, frame, table_head, table_row
+from holdfast.testing.upstream import Answer
+
+TRUTH = Answer(pieces=("潮起", "潮落，", "the kelp ", "holds.\n\n", "It holds."))
+
+
+def act(naive: str, holdfast: str, *, exact: bool = True) -> Act:
+    sides = (Side(text=naive, said="done", over=True), Side(text=holdfast, said="exact", over=True, seams=[4]))
+    return Act(
+        number=1,
+        total=2,
+        name="reset mid-stream",
+        truth=TRUTH,
+        naive=sides[0],
+        holdfast=sides[1],
+        exact=exact,
+        requests=2,
+    )
+
+
+def plain(rows: list[list[tuple[str, str]]]) -> list[str]:
+    return ["".join(text for text, _ in row) for row in rows]
+
+
+def test_a_few_streams_come_out_exact_and_the_exit_code_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--streams", "2", "--rate", "3000", "--seed", "5"]) == 0
+    out = capsys.readouterr().out
+    assert "2 of 2 exact: 1 seam" in out
+    assert all(columns(line) <= 80 for line in out.splitlines())
+    assert not [c for c in out if ord(c) < 32 and c != "\n"]
+
+
+def test_a_text_that_is_not_exact_fails_the_demo(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def play(args: argparse.Namespace, stage: object) -> list[Act]:
+        await asyncio.sleep(0)
+        return [act("潮起", "潮起潮", exact=False)]
+
+    monkeypatch.setattr(demo, "_play", play)
+    assert main(["demo"]) == 1
+    assert "0 of 1 exact" in capsys.readouterr().out
+
+
+def test_a_seed_draws_the_same_misfortunes_and_another_one_others() -> None:
+    assert demo._programme(7, 30) == demo._programme(7, 30)
+    assert demo._programme(7, None) != demo._programme(8, None)
+    assert len(demo._programme(7, 30)) == 30
+
+
+@pytest.mark.parametrize("arguments", [["--streams", "0"], ["--rate", "0"], ["--rate", "fast"], ["--seed", "x"]])
+def test_arguments_that_cannot_be_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", *arguments]) == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_lost_characters_count_from_the_first_that_differs() -> None:
+    assert act("", "").lost(Side(text="潮起X落")) == len(TRUTH.text) - 2
+    assert act("", "").lost(Side(text=TRUTH.text)) == 0
+
+
+def test_what_never_came_is_struck_out_beside_what_did() -> None:
+    rows = frame(act("潮起", TRUTH.text), 80, 6)
+    struck = "".join(text for row in rows for text, style in row if "strike" in style)
+    assert "".join(struck.split()) == "".join(TRUTH.text[2:].split())
+    assert ("┿", "bold magenta") in [piece for row in rows for piece in row]
+    assert len({columns(line.split("│")[0]) for line in plain(rows)[1:]}) == 1
+
+
+def test_the_table_stays_within_its_paper() -> None:
+    widest = act("", "")
+    widest.seams, widest.seconds = 12, 123.0
+    assert all(columns(line) <= 80 for line in plain([*table_head(), table_row(widest)]))

@@ -6,11 +6,8 @@ delivered before a cut, goes no further. The parser itself never drops anything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from holdfast._core import Layer, transform
 from holdfast._types import Event, Request
-from holdfast.machines.cursor import Cursor
 from holdfast.machines.sse import MAX_EVENT, MAX_LINE, MAX_STREAM, SseParser
 from holdfast.machines.utf8 import Utf8Decoder
 
@@ -31,13 +28,18 @@ def parse_sse(
     # Bad settings are told here, where they are written, and not at the first stream.
     SseParser(strict=strict, comments=comments, max_line=max_line, max_event=max_event, max_stream=max_stream)
 
-    def parse_sse(request: Request) -> _Admission:
+    def parse_sse(request: Request) -> SseParser:
         cursor = request.call.cursor
         cursor.begin(cursor.mode)
-        parser = SseParser(
-            cursor, strict=strict, comments=comments, max_line=max_line, max_event=max_event, max_stream=max_stream
+        return SseParser(
+            cursor,
+            admits=cursor.admits,
+            strict=strict,
+            comments=comments,
+            max_line=max_line,
+            max_event=max_event,
+            max_stream=max_stream,
         )
-        return _Admission(parser, cursor)
 
     return transform(parse_sse)
 
@@ -52,27 +54,3 @@ def decode_utf8(*, strict: bool = False) -> Layer[bytes, str]:
         return Utf8Decoder(request.call.cursor, strict=strict)
 
     return transform(decode_utf8)
-
-
-class _Admission:
-    """The parser, and behind it the cursor: only servers that send ids pay for it."""
-
-    __slots__ = ("_cursor", "_parser")
-
-    def __init__(self, parser: SseParser, cursor: Cursor) -> None:
-        self._parser = parser
-        self._cursor = cursor
-
-    def feed(self, batch: Sequence[bytes], out: list[Event]) -> None:
-        cursor, first = self._cursor, len(out)
-        if cursor.hasher is not None:
-            for chunk in batch:
-                cursor.hasher.update(chunk)
-        try:
-            self._parser.feed(batch, out)
-        finally:
-            if cursor.numbered:
-                out[first:] = [event for event in out[first:] if cursor.admits(event)]
-
-    def end(self, out: list[Event]) -> None:
-        self._parser.end(out)

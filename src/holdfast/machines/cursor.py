@@ -2,7 +2,8 @@
 
 One `Cursor` lives as long as its call. The parser notes what it sees; a layer that re-opens streams commits what it
 handed on, item by item, because a batch may hold events that an error kept back. An event is recognised by its
-explicit `id:` and its bytes: an id alone may be a checkpoint that several events share.
+explicit `id:` and its bytes: an id alone may be a checkpoint that several events share. A server that contradicts what
+we hold is never believed: its answer becomes a replay to be compared, or the attempt breaks.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from holdfast._errors import StreamBroken
 from holdfast._types import BatchMode, Delta, Event
 
 MAX_IDS = 65_536
-"""Ids remembered per call: a server that resumes repeats the recent past, never the whole of a long stream."""
+"""Ids remembered per call, and events per id: a server that resumes repeats the recent past, never a whole stream."""
 MAX_STRAY = 8_192
 """Bytes kept of lines that are no SSE fields: enough for an error body or the head of a page."""
 
@@ -28,20 +30,23 @@ class Hasher(Protocol):
 class Cursor:
     """The place in one stream, over all its attempts.
 
-    `mode` is what the current attempt's items are; `last_event_id` the id delivered last; `retry` the server's
-    reconnection time in milliseconds; `received` counts body bytes of the current attempt, `unfinished` those of an
-    event that its end cut off; `numbered` is true once the server sent any id.
+    `mode` is what the current attempt's items are; `retry` the server's reconnection time in milliseconds; `received`
+    counts body bytes of the current attempt, `unfinished` those of an event that its end cut off; `numbered` is true
+    once the server sent any id; `vouched` is false while what was committed belongs to a replay that has not yet said
+    all that was delivered.
     """
 
     __slots__ = (
+        "_admitted",
+        "_bearer",
         "_delivered",
         "_expected",
+        "_group",
+        "_last_id",
         "_seen",
         "_shared",
-        "_tail",
         "dropped",
         "hasher",
-        "last_event_id",
         "mode",
         "numbered",
         "received",
@@ -49,24 +54,39 @@ class Cursor:
         "retry",
         "stray",
         "unfinished",
+        "vouched",
     )
 
     def __init__(self) -> None:
         self.mode: BatchMode = "start"
-        self.last_event_id = ""
         self.retry: int | None = None
         self.received = 0
         self.repaired = 0
         self.dropped = 0
         self.unfinished = 0
         self.numbered = False
+        self.vouched = True
         self.hasher: Hasher | None = None
         self.stray = bytearray()
-        self._delivered: dict[str, int] = {}
-        self._seen: dict[str, int] = {}
-        self._shared = False
-        self._tail: list[int] = []
-        self._expected: list[int] = []
+        self._last_id = ""
+        self._delivered: dict[str, int] = {}  # each id delivered, and the mark of its last event
+        self._group: list[int] = []  # marks of what was delivered from the last id on
+        self._bearer = False  # the first of them bore the id, and did not come after a block that had nothing else
+        self._seen: dict[str, int] = {}  # ids of this attempt
+        self._shared = False  # some id stood over several events: ids are checkpoints here
+        self._expected: list[int] = []  # what of the last group may come again, the next one last
+        self._admitted = False  # this continuation has brought something new
+
+    @property
+    def last_event_id(self) -> str:
+        """The id delivered last, from which a server can continue; empty where there is none."""
+        # Of a group that outgrew our memory a server could repeat more than we would recognise.
+        return self._last_id if self.vouched and len(self._group) < MAX_IDS else ""
+
+    @property
+    def expects(self) -> bool:
+        """True while a continuation may still repeat what was delivered: every event is asked about then."""
+        return self.mode == "continue" and not self._admitted
 
     def begin(self, mode: BatchMode) -> None:
         """A new attempt starts."""
@@ -76,17 +96,21 @@ class Cursor:
         self.hasher = None
         self.stray.clear()
         self._seen = {}
-        self._expected = self._tail[::-1] if mode == "continue" else []
-        if mode != "continue":
-            self._delivered = {}
-            self._tail = []
-            self.last_event_id = ""
+        self._admitted = False
+        self._expected = self._group[::-1] if mode == "continue" else []
+        if mode == "replay":
+            self._forget()
 
     def restart(self) -> None:
         """The server did not continue: what comes is an answer from its beginning, to be compared and not appended."""
         self.mode = "replay"
+        self._forget()
+
+    def _forget(self) -> None:
+        self.vouched = False
+        self._last_id = ""
         self._delivered = {}
-        self._tail = []
+        self._group = []
         self._expected = []
 
     def note_stray(self, line: bytes) -> None:
@@ -98,61 +122,71 @@ class Cursor:
     def admits(self, event: Event) -> bool:
         """Says whether an event is new. In a continuation, what was delivered before the cut is not.
 
-        The first event of a continuation that contradicts what we hold (an id of ours over other bytes) shows that
-        the server began another answer: from there on the attempt is a replay, and everything is admitted.
+        An event of a continuation that contradicts what we hold (an id of ours over other bytes) shows that the server
+        began another answer: see `restart()`.
         """
-        mark = hash((event.type, event.payload))
-        name = event.id
-        if name is None:
-            return not self._repeats_tail(mark)
-        seen = self._seen.get(name)
-        if seen is not None:
-            if seen == mark:
+        mark, name = _mark(event), event.id
+        seen = None if name is None else self._seen.get(name)
+        if name is not None:
+            if seen == mark and not self._shared:
                 self.dropped += 1
                 return False
-            self._shared = True
-        first = not self._seen
-        self._seen[name] = mark
-        if len(self._seen) > MAX_IDS:
-            del self._seen[next(iter(self._seen))]
-        if self.mode != "continue":
+            self._shared = self._shared or seen is not None
+            self._seen[name] = mark
+            if len(self._seen) > MAX_IDS:
+                del self._seen[next(iter(self._seen))]
+        if self.mode != "continue" or (self._admitted and seen is not None):
             return True
-        before = self._delivered.get(name)
-        if before is None or (before != mark and self._shared):
-            return True
-        if before != mark and first and name != self.last_event_id:
-            self.restart()
-            return True
-        self.dropped += 1
-        return False
-
-    def _repeats_tail(self, mark: int) -> bool:
-        """Events without an id that followed the last id come again after a resume: they must be the same ones."""
-        if not self._expected:
-            return False
-        if self._expected.pop() == mark:
+        if self._repeats(mark, name):
             self.dropped += 1
+            return False
+        self._admitted = True
+        return True
+
+    def _repeats(self, mark: int, name: str | None) -> bool:
+        """Says whether a continuation's event was delivered before the cut."""
+        if not self._admitted and name in (None, self._last_id):
+            return self._repeats_group(mark, name)
+        known = None if name is None else self._delivered.get(name)
+        return known is not None and self._agrees(known, mark)
+
+    def _repeats_group(self, mark: int, name: str | None) -> bool:
+        """Events from the last id on come again, in order: all of them, or those after the one that bore the id."""
+        expected = self._expected
+        untouched = self._bearer and len(expected) == len(self._group)
+        if untouched and (name is None or (self._shared and expected[-1] != mark)):
+            expected.pop()
+        return bool(expected) and self._agrees(expected.pop(), mark)
+
+    def _agrees(self, known: int, mark: int) -> bool:
+        """False once the event has turned the attempt into a replay. Raises `StreamBroken` where it is too late."""
+        if known == mark:
             return True
+        if self._admitted:
+            raise StreamBroken("the server continued our stream, and then sent an id of ours over other contents")
         self.restart()
         return False
 
     def commit(self, batch: Sequence[object]) -> None:
-        """Everything in this batch has been handed on: it will not be asked for again."""
+        """Everything in this batch has been handed on, or compared: it need not be asked for again."""
         last = None
         for item in batch:
             event = item.raw if type(item) is Delta else item
             if event is last or not isinstance(event, Event):
                 continue
             last = event
-            if event.id is not None:
-                self.last_event_id = event.id
-                self._tail.clear()
-                if event.id:
-                    self._delivered[event.id] = hash((event.type, event.payload))
-                    if len(self._delivered) > MAX_IDS:
-                        del self._delivered[next(iter(self._delivered))]
-            elif event.last_event_id != self.last_event_id:  # set by a block of its own, without data
-                self.last_event_id = event.last_event_id
-                self._tail = [hash((event.type, event.payload))]
-            elif self.last_event_id and len(self._tail) < MAX_IDS:
-                self._tail.append(hash((event.type, event.payload)))
+            mark = _mark(event)
+            # An id may come in a block of its own, without data; the empty id takes the last one back.
+            name = event.id if event.id is not None else event.last_event_id
+            if name != self._last_id or (event.id is not None and not self._shared):
+                self._last_id, self._group, self._bearer = name, [mark], event.id is not None
+            elif name and len(self._group) < MAX_IDS:
+                self._group.append(mark)
+            if event.id:
+                self._delivered[event.id] = mark
+                if len(self._delivered) > MAX_IDS:
+                    del self._delivered[next(iter(self._delivered))]
+
+
+def _mark(event: Event) -> int:
+    return hash((event.id, event.type, event.payload))

@@ -8,7 +8,7 @@ is linear whatever the chunking, and nothing grows past the declared limits.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from holdfast._errors import DecodeError
 from holdfast._types import Event
@@ -33,10 +33,13 @@ class SseParser:
 
     `strict` raises `DecodeError` on bytes that are not UTF-8 (else they become U+FFFD when the event is read).
     `comments` hands over blocks that dispatch nothing as events of type "", as soon as their lines are in, so that the
-    `wire` of all events together is the stream. What it sees of ids, retry times and stray lines it tells its cursor.
+    `wire` of all events together is the stream. `admits` is asked about every event that has an id, and one that it
+    refuses goes no further; by itself the parser drops nothing. What it sees of ids, retry times and stray lines it
+    tells its cursor.
     """
 
     __slots__ = (
+        "_admits",
         "_block_id",
         "_comments",
         "_cursor",
@@ -60,6 +63,7 @@ class SseParser:
         self,
         cursor: Cursor | None = None,
         *,
+        admits: Callable[[Event], bool] | None = None,
         strict: bool = False,
         comments: bool = False,
         max_line: int = MAX_LINE,
@@ -70,6 +74,7 @@ class SseParser:
             if value < 1:
                 raise ValueError(f"{name} must be at least 1 byte, not {value}")
         self._cursor = cursor if cursor is not None else Cursor()
+        self._admits = admits
         self._strict = strict
         self._comments = comments
         self._max_line = max_line
@@ -99,26 +104,38 @@ class SseParser:
 
     def feed(self, batch: Sequence[bytes], out: list[Event]) -> None:
         """Appends every event whose blank line is in. Raises `DecodeError` over a limit."""
+        cursor = self._cursor
         for chunk in batch:
-            received = self._cursor.received = self._cursor.received + len(chunk)
-            if received > self._max_stream:
+            cursor.received += len(chunk)
+            if cursor.received > self._max_stream:
                 raise self._too_long("body", self._max_stream, "max_stream")
-            start = 0
-            if self._head is not None:
-                chunk = self._begin(chunk)  # noqa: PLW2901 - the start of the stream, not yet known to be a BOM
-            if self._skip_lf and chunk:
-                self._skip_lf = False
-                if chunk[0] == 10:
-                    self._wire += b"\n"
-                    self._line_at = len(self._wire)
-                    start = 1
-            plain = b"\r" not in chunk
-            size = len(chunk)
-            while start < size:
-                if plain and not self._wire:
-                    start = self._blocks(chunk, start, out)
-                if start < size:
-                    start = self._lines(chunk, start, out, until_event=plain)
+            if cursor.hasher is not None:
+                cursor.hasher.update(chunk)
+            if self._head is not None or self._skip_lf or self._wire or cursor.expects or b"\r" in chunk:
+                self._general(chunk, out)
+                continue
+            start = self._blocks(chunk, 0, out)
+            if start < len(chunk):
+                self._general(chunk[start:], out)
+
+    def _general(self, chunk: bytes, out: list[Event]) -> None:
+        """Any chunk in any state: line by line up to the next event, then by blocks where that can be."""
+        start = 0
+        if self._head is not None:
+            chunk = self._begin(chunk)
+        if self._skip_lf and chunk:
+            self._skip_lf = False
+            if chunk[0] == 10:
+                self._wire += b"\n"
+                self._line_at = len(self._wire)
+                start = 1
+        plain = b"\r" not in chunk and not self._cursor.expects
+        size = len(chunk)
+        while start < size:
+            if plain and not self._wire:
+                start = self._blocks(chunk, start, out)
+            if start < size:
+                start = self._lines(chunk, start, out, until_event=plain)
 
     def end(self, out: list[Event]) -> None:
         """The body is over. "Discard any unfinished event": its bytes are only noted, for an error message."""
@@ -271,7 +288,8 @@ class SseParser:
             self._data = []
             self._type = ""
         self._block_id = None
-        out.append(event)
+        if self._admits is None or self._admits(event):
+            out.append(event)
         self._offset += len(wire) + after - start
         wire.clear()
         self._line_at = 0

@@ -1,0 +1,257 @@
+"""A source that needs no network: bytes or items from memory, from any iterable, or from a recording.
+
+It keeps the contract like any other source: an iterable's own exceptions are translated, a cancelled `receive()` does
+not break a generator that was about to yield, and what can be read only once says so when it is asked for again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast, overload
+
+import msgspec
+
+from holdfast import _errors
+from holdfast._core import Stream
+from holdfast._errors import ConnectError, EndOfStream, StreamBroken, StreamError, UsageError
+from holdfast._types import Head, Request
+from holdfast.machines.statuses import status_error
+
+T = TypeVar("T")
+
+MAX_ERROR_BODY = 64 * 1024
+_EVENT_STREAM = Head(headers={"content-type": "text/event-stream"})
+_PLAIN_ERRORS = ("ConnectError", "NotAStream", "StreamBroken", "Truncated")
+
+
+class MemorySource(Generic[T]):
+    """Serves `bodies`, one an `open()`; the last one again and again.
+
+    A body is bytes (or a str), an iterable or asynchronous iterable of items, or an exception that `open()` raises.
+    Each item is a batch of its own; one that is an exception is raised when it is reached. An iterator can be read
+    once: a second `open()` raises a `ConnectError` that is not retryable. `head` answers every `open()`; a status that
+    is not 2xx makes the body a refusal, as it does on the wire.
+    """
+
+    @overload
+    def __init__(
+        self: MemorySource[bytes],
+        *bodies: bytes | Iterable[bytes | Exception] | AsyncIterable[bytes | Exception] | Exception,
+        head: Head = ...,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        *bodies: Iterable[T | Exception] | AsyncIterable[T | Exception] | Exception,
+        head: Head = ...,
+    ) -> None: ...
+
+    def __init__(self, *bodies: Any, head: Head = _EVENT_STREAM) -> None:
+        if not bodies:
+            raise ValueError("MemorySource needs at least one body; an empty one is b''")
+        self._attempts: list[tuple[Any, Head]] = [(body, head) for body in bodies]
+        self._opened = 0
+        self._spent: set[int] = set()
+
+    @classmethod
+    def replay(cls, path: str | os.PathLike[str]) -> MemorySource[bytes]:
+        """Plays what the `Record` layer wrote to `path`: every attempt of the stream, with heads and failures.
+
+        A plain file of wire bytes will do as well. An attempt that the reader gave up ends where the recording ends.
+        """
+        first = Path(path)
+        story = _story(first)
+        attempts = [_attempt(first, story)]
+        later = first
+        while story:
+            later = first.with_name(f"{first.stem}.{len(attempts) + 1}{first.suffix}")
+            following = _story(later)
+            if following.get("stream_id") != story.get("stream_id"):
+                break  # nothing, or what is left of another stream
+            attempts.append(_attempt(later, following))
+        source: MemorySource[bytes] = MemorySource(b"")
+        source._attempts = attempts
+        return source
+
+    async def open(self, request: Request) -> Stream[T]:
+        place = min(self._opened, len(self._attempts) - 1)
+        self._opened += 1
+        body, head = self._attempts[place]
+        if isinstance(body, Exception):
+            raise _translated(body, ConnectError) from _cause(body)
+        if isinstance(body, bytes | str):
+            body = (body,) if body else ()
+        items: Any = body.__aiter__() if isinstance(body, AsyncIterable) else iter(body)
+        if items is body:
+            if place in self._spent:
+                raise ConnectError("an iterator can be read only once; give MemorySource a list", retryable=False)
+            self._spent.add(place)
+        stream: Stream[T] = _Pulled(items, head) if isinstance(items, AsyncIterator) else _Listed(items, head)
+        if not 200 <= head.status < 300:
+            raise status_error(head, await _read_refusal(stream), request.call.clock.wall())
+        return stream
+
+
+class _Listed(Generic[T]):
+    """A stream of items that are there: it never waits, so it can neither be cancelled nor have a second reader."""
+
+    __slots__ = ("_end", "_items", "head")
+
+    def __init__(self, items: Iterator[T], head: Head) -> None:
+        self.head = head
+        self._items = items
+        self._end: Exception | None = None
+
+    async def receive(self) -> Sequence[T]:
+        if self._end is not None:
+            raise self._end
+        item = _take(self._items)
+        if isinstance(item, Exception):
+            self._end = _translated(item, StreamBroken)
+            raise self._end from _cause(item)
+        return (item,)
+
+    async def aclose(self) -> None:
+        if self._end is None:
+            self._end = UsageError("this stream is closed")
+            self._items = iter(())
+
+
+class _Pulled(Generic[T]):
+    """A stream of items that have to be waited for.
+
+    Cancelling an asynchronous generator ends it, so each item is fetched in a task that a cancelled `receive()` leaves
+    running.
+    """
+
+    __slots__ = ("_closing", "_end", "_items", "_next", "_reading", "head")
+
+    def __init__(self, items: AsyncIterator[T], head: Head) -> None:
+        self.head = head
+        self._items = items
+        self._next: asyncio.Task[T | Exception] | None = None
+        self._end: Exception | None = None
+        self._reading = False
+        self._closing: asyncio.Task[None] | None = None
+
+    async def receive(self) -> Sequence[T]:
+        if self._end is not None:
+            raise self._end
+        if self._reading:
+            raise UsageError("this stream has a reader already")
+        self._reading = True
+        try:
+            if self._next is None:
+                self._next = asyncio.create_task(_fetch(self._items))
+            await asyncio.wait([self._next])
+        finally:
+            self._reading = False
+        fetched, self._next = self._next, None
+        if fetched.cancelled():  # by aclose(), which has said so, or by the iterable itself
+            self._end = self._end or StreamBroken("the iterable that is read was cancelled")
+            raise self._end
+        item = fetched.result()
+        if isinstance(item, Exception):
+            self._end = _translated(item, StreamBroken)
+            raise self._end from _cause(item)
+        return (item,)
+
+    async def aclose(self) -> None:
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._finish())
+        interrupted: asyncio.CancelledError | None = None
+        while not self._closing.done():
+            try:
+                await asyncio.wait([self._closing])
+            except asyncio.CancelledError as cancelled:
+                interrupted = cancelled
+        if interrupted is not None:
+            raise interrupted
+
+    async def _finish(self) -> None:
+        if self._end is None:
+            self._end = UsageError("this stream is closed")
+        if self._next is not None:
+            self._next.cancel()
+            await asyncio.wait([self._next])
+        close = getattr(self._items, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def _take(items: Iterator[T]) -> T | Exception:
+    try:
+        return next(items)
+    except Exception as error:  # noqa: BLE001 - whatever somebody's iterator raises is how its stream ends
+        return error
+
+
+async def _fetch(items: AsyncIterator[T]) -> T | Exception:
+    try:
+        return await items.__anext__()
+    except Exception as error:  # noqa: BLE001 - as above
+        return error
+
+
+def _translated(error: Exception, kind: type[StreamError]) -> Exception:
+    """Gives the exception to raise for what an iterable raised or held."""
+    if isinstance(error, StopIteration | StopAsyncIteration | EndOfStream):
+        return EndOfStream()
+    if isinstance(error, StreamError | UsageError):
+        return error
+    return kind(f"the iterable that is read failed ({type(error).__name__})")
+
+
+def _cause(error: Exception) -> Exception | None:
+    ours = (StopIteration, StopAsyncIteration, EndOfStream, StreamError, UsageError)
+    return None if isinstance(error, ours) else error
+
+
+async def _read_refusal(stream: Stream[Any]) -> bytes:
+    body = bytearray()
+    try:
+        while len(body) < MAX_ERROR_BODY:
+            body += cast("bytes", (await stream.receive())[0])
+    except (EndOfStream, StreamError):
+        pass  # as far as it came
+    finally:
+        await stream.aclose()
+    return bytes(body[:MAX_ERROR_BODY])
+
+
+# -- recordings ----------------------------------------------------------------------------------
+
+
+def _story(path: Path) -> dict[str, Any]:
+    """Reads what stands beside a recording; nothing for a plain file."""
+    beside = path.with_name(path.name + ".json")
+    try:
+        story = msgspec.json.decode(beside.read_bytes())
+    except FileNotFoundError:
+        return {}
+    if not isinstance(story, dict):
+        raise UsageError(f"{beside} does not tell of a recording")
+    return story
+
+
+def _attempt(path: Path, story: dict[str, Any]) -> tuple[Any, Head]:
+    data = path.read_bytes()
+    told = story.get("response")
+    failure = _recorded_failure(story.get("error"))
+    if story and told is None:
+        return failure or ConnectError("the recorded attempt got no head"), _EVENT_STREAM
+    head = msgspec.convert(told, Head) if told else _EVENT_STREAM
+    return [item for item in (data, failure) if item], head
+
+
+def _recorded_failure(told: dict[str, str] | None) -> StreamError | None:
+    """Makes the error again. Kinds that need more than a message become `StreamBroken`: the body was cut, anyhow."""
+    if told is None:
+        return None
+    kind = getattr(_errors, told["type"]) if told["type"] in _PLAIN_ERRORS else StreamBroken
+    failure: StreamError = kind(told["message"])
+    return failure

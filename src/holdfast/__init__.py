@@ -1,1 +1,125 @@
-"""Holdfast: resilient streaming transport for LLM completions. Exact, or a typed error."""
+"""Holdfast: resilient streaming transport for LLM completions. Exact, or a typed error.
+
+async with holdfast.Client("deepseek") as client:
+    async with client.stream({"messages": [{"role": "user", "content": "hello"}]}) as deltas:
+        async for delta in deltas:
+            print(delta.text, end="")
+    print(deltas.report)
+"""
+
+from holdfast import moments
+from holdfast._clock import Clock, Random, SystemClock
+from holdfast._core import Call, Layer, Pipe, Reader, Source, Stream, Transform, listener_factories, transform
+from holdfast._errors import (
+    BudgetExhausted,
+    CircuitOpen,
+    ConnectError,
+    DeadlineExceeded,
+    DecodeError,
+    EndOfStream,
+    IntegrityError,
+    MissingExtra,
+    NotAStream,
+    StatusError,
+    StreamBroken,
+    StreamError,
+    Truncated,
+    UpstreamError,
+    UsageError,
+)
+from holdfast._types import (
+    Choice,
+    Completion,
+    Delta,
+    Event,
+    Head,
+    Partial,
+    Request,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+    Verdict,
+)
+from holdfast.client import Client, default_layers
+from holdfast.dialects import ChatDialect, Dialect, Timeouts
+from holdfast.layers.breaker import CircuitBreaker
+from holdfast.layers.buffer import Buffer
+from holdfast.layers.deadline import Deadline
+from holdfast.layers.parse import decode_utf8, parse_sse
+from holdfast.layers.read_ahead import ReadAhead
+from holdfast.layers.reconnect import Reconnect
+from holdfast.layers.record import Record
+from holdfast.layers.retry import Retry
+from holdfast.layers.verify import verify
+from holdfast.moments import Report
+from holdfast.offline import EventLog, assemble, parse_events
+from holdfast.sources.aiohttp import AiohttpSource
+from holdfast.sources.memory import MemorySource
+from holdfast.telemetry import logs as _logs
+from holdfast.telemetry.logs import configure_logs
+
+listener_factories.append(_logs.listener)
+__version__ = "0.1.0"
+
+__all__ = [
+    "AiohttpSource",
+    "BudgetExhausted",
+    "Buffer",
+    "Call",
+    "ChatDialect",
+    "Choice",
+    "CircuitBreaker",
+    "CircuitOpen",
+    "Client",
+    "Clock",
+    "Completion",
+    "ConnectError",
+    "Deadline",
+    "DeadlineExceeded",
+    "DecodeError",
+    "Delta",
+    "Dialect",
+    "EndOfStream",
+    "Event",
+    "EventLog",
+    "Head",
+    "IntegrityError",
+    "Layer",
+    "MemorySource",
+    "MissingExtra",
+    "NotAStream",
+    "Partial",
+    "Pipe",
+    "Random",
+    "ReadAhead",
+    "Reader",
+    "Reconnect",
+    "Record",
+    "Report",
+    "Request",
+    "Retry",
+    "Source",
+    "StatusError",
+    "Stream",
+    "StreamBroken",
+    "StreamError",
+    "SystemClock",
+    "Timeouts",
+    "ToolCall",
+    "ToolCallDelta",
+    "Transform",
+    "Truncated",
+    "UpstreamError",
+    "Usage",
+    "UsageError",
+    "Verdict",
+    "assemble",
+    "configure_logs",
+    "decode_utf8",
+    "default_layers",
+    "moments",
+    "parse_events",
+    "parse_sse",
+    "transform",
+    "verify",
+]

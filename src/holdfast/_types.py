@@ -222,7 +222,7 @@ class Completion:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Partial:
-    """What had arrived when a stream broke, and all that going on from there needs, without headers: no secret is in it.
+    """What had arrived when a stream broke, and all that going on from there needs; no headers, so no secret.
 
     `request` is the JSON body that was sent, `last_event_id` the cursor that was delivered, `offset` counts body bytes.
     """

@@ -8,37 +8,35 @@ moments, so they agree by construction. A moment holds names, numbers and errors
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from holdfast._errors import StreamError
 from holdfast._types import Guarantee, Usage, Verdict
 
 
-@dataclass(slots=True, kw_only=True)
-class Moment:
+class Moment(msgspec.Struct, kw_only=True):
     """Anything that happens: `attempt` is the number of the request it belongs to, from 1; 0 before the first."""
 
     at: float = 0.0
     attempt: int = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class Started(Moment):
+class Started(Moment, kw_only=True):
     """The call began."""
 
     url: str = ""
     dialect: str = ""
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = {}
 
 
-@dataclass(slots=True, kw_only=True)
-class Opening(Moment):
+class Opening(Moment, kw_only=True):
     """A request is about to be sent."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Opened(Moment):
+class Opened(Moment, kw_only=True):
     """A head arrived, `seconds` after its request was sent."""
 
     status: int = 0
@@ -46,23 +44,20 @@ class Opened(Moment):
     request_id: str = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class FirstDelta(Moment):
+class FirstDelta(Moment, kw_only=True):
     """The first piece of the answer that was not empty arrived, `seconds` after the call began."""
 
     seconds: float = 0.0
 
 
-@dataclass(slots=True, kw_only=True)
-class Retrying(Moment):
+class Retrying(Moment, kw_only=True):
     """The request will be sent again in `delay` seconds: nothing of its answer had been delivered."""
 
     error: StreamError
     delay: float = 0.0
 
 
-@dataclass(slots=True, kw_only=True)
-class Resuming(Moment):
+class Resuming(Moment, kw_only=True):
     """A broken stream will be re-opened in `delay` seconds, on the named rung of the resume ladder."""
 
     error: StreamError
@@ -70,8 +65,7 @@ class Resuming(Moment):
     delay: float = 0.0
 
 
-@dataclass(slots=True, kw_only=True)
-class Resumed(Moment):
+class Resumed(Moment, kw_only=True):
     """A seam: the stream goes on, and every item before it was delivered once.
 
     `gap` is seconds from the break to the first new item; `swallowed` counts items that arrived again and
@@ -85,23 +79,20 @@ class Resumed(Moment):
     repaid_tokens: int = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class Diverged(Moment):
+class Diverged(Moment, kw_only=True):
     """A replay differed from what was delivered, so nothing of it was handed over. `position` counts characters."""
 
     position: int = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class Stalled(Moment):
+class Stalled(Moment, kw_only=True):
     """A clock ran out: `clock` names it, `seconds` is what it allowed."""
 
     clock: str = ""
     seconds: float = 0.0
 
 
-@dataclass(slots=True, kw_only=True)
-class BreakerChanged(Moment):
+class BreakerChanged(Moment, kw_only=True):
     """A circuit breaker went from one state to another."""
 
     name: str = ""
@@ -109,31 +100,27 @@ class BreakerChanged(Moment):
     new: str = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class Repaired(Moment):
+class Repaired(Moment, kw_only=True):
     """Bytes that were not as they must be were mended and counted: `what` names the kind."""
 
     what: str = ""
     count: int = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class Dropped(Moment):
+class Dropped(Moment, kw_only=True):
     """`count` events arrived twice and were handed over once."""
 
     count: int = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class RecordingFailed(Moment):
+class RecordingFailed(Moment, kw_only=True):
     """A recording could not be written and was given up; the stream goes on."""
 
     path: str = ""
     reason: str = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class Delivered(Moment):
+class Delivered(Moment, kw_only=True):
     """`items` were handed to the reader since the last such moment, `longest_gap` the longest wait for one, in seconds.
 
     One per batch would cost a healthy stream more than its parsing: the edge adds up, and notes the sum
@@ -144,8 +131,7 @@ class Delivered(Moment):
     longest_gap: float = 0.0
 
 
-@dataclass(slots=True, kw_only=True)
-class Ended(Moment):
+class Ended(Moment, kw_only=True):
     """The call is over: with a verdict, with an error, or (neither) given up by its reader.
 
     `billed_estimated`: some attempt was cut before its usage came, so its share is an estimate.
@@ -268,4 +254,4 @@ class Report:
 
 def facts(moment: Moment) -> dict[str, Any]:
     """Gives a moment's own fields by name, in order: what a log line or a metric is made of."""
-    return {f.name: getattr(moment, f.name) for f in fields(moment) if f.name not in ("at", "attempt")}
+    return {name: getattr(moment, name) for name in moment.__struct_fields__ if name not in ("at", "attempt")}

@@ -1,10 +1,6 @@
 """Holdfast: resilient streaming transport for LLM completions. Exact, or a typed error.
 
-async with holdfast.Client("deepseek") as client:
-    async with client.stream({"messages": [{"role": "user", "content": "hello"}]}) as deltas:
-        async for delta in deltas:
-            print(delta.text, end="")
-    print(deltas.report)
+`Client` is the door for most; `Pipe` and the layers are what it is made of. Everything public is named here.
 """
 
 from holdfast import moments

@@ -42,6 +42,7 @@ class _Part(msgspec.Struct, gc=False):
 
 
 class _Delta(msgspec.Struct, gc=False):
+    role: str | None = None
     content: str | list[_Part] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -208,7 +209,7 @@ class ChatReader:
         self._unchecked = False
         evidence = self.evidence
         if self._continues:
-            if chunk.id and evidence.answer_id and chunk.id != evidence.answer_id:
+            if (chunk.id and evidence.answer_id and chunk.id != evidence.answer_id) or _opens(chunk):
                 self._cursor.restart()
             if self._cursor.mode == "replay":
                 evidence.restart()
@@ -282,6 +283,12 @@ class ChatReader:
             )
         tail = f", and it broke off inside an event ({cursor.unfinished} bytes of it)" if cursor.unfinished else ""
         raise Truncated(f"the body ended without {evidence.missing}{tail}: the answer is not whole")
+
+
+def _opens(chunk: _Chunk) -> bool:
+    """Says whether a piece is how answers begin: a role, and no words. Some servers repeat the role, with words."""
+    said = chunk.choices[0].delta if chunk.choices else None
+    return bool(said and said.role and not (said.content or said.reasoning_content or said.reasoning))
 
 
 def _plain(event: Event) -> Any:

@@ -131,9 +131,9 @@ class _ReconnectStream(Generic[T]):
             try:
                 if self._inner is None:
                     await self._reopen()
-                batch = await self._inner.receive()  # type: ignore[union-attr]  # _reopen() set it
+                batch = taken = await self._inner.receive()  # type: ignore[union-attr]  # _reopen() set it
                 if self._step is not None:
-                    batch = self._across_the_seam(batch)
+                    batch = self._across_the_seam(taken)
             except EndOfStream as end:
                 cut_short = self._finish(end)
                 if cut_short is not None:
@@ -142,11 +142,11 @@ class _ReconnectStream(Generic[T]):
             except StreamError as failure:
                 await self._broken(failure)
                 continue
+            if self._call.cursor.numbered:
+                self._call.cursor.commit(taken)  # what a replay only repeats is delivered, too
             if batch:
                 self._started = True
                 self._call.answer.add(batch)
-                if self._call.cursor.numbered:
-                    self._call.cursor.commit(batch)
                 return batch
 
     # -- the end of an attempt -----------------------------------------------------------------
@@ -246,6 +246,7 @@ class _ReconnectStream(Generic[T]):
             batch = cast("Sequence[T]", fresh)
             if not replay.caught_up:
                 return ()
+            self._call.cursor.vouched = True
         if any(not isinstance(item, Delta) or not item.empty for item in batch):
             self._note_seam()
         return batch

@@ -71,7 +71,7 @@ class Cursor:
         self._last_id = ""
         self._delivered: dict[str, int] = {}  # each id delivered, and the mark of its last event
         self._group: list[int] = []  # marks of what was delivered from the last id on
-        self._bearer = False  # the first of them bore the id, and did not come after a block that had nothing else
+        self._bearer = False  # the first of them bore the id, which else came in a block of its own
         self._seen: dict[str, int] = {}  # ids of this attempt
         self._shared = False  # some id stood over several events: ids are checkpoints here
         self._expected: list[int] = []  # what of the last group may come again, the next one last
@@ -125,7 +125,7 @@ class Cursor:
         An event of a continuation that contradicts what we hold (an id of ours over other bytes) shows that the server
         began another answer: see `restart()`.
         """
-        mark, name = _mark(event), event.id
+        mark, name = _mark(event), event.id or None  # the empty id names nothing
         seen = None if name is None else self._seen.get(name)
         if name is not None:
             if seen == mark and not self._shared:
@@ -153,7 +153,7 @@ class Cursor:
     def _repeats_group(self, mark: int, name: str | None) -> bool:
         """Events from the last id on come again, in order: all of them, or those after the one that bore the id."""
         expected = self._expected
-        untouched = self._bearer and len(expected) == len(self._group)
+        untouched = expected and self._bearer and len(expected) == len(self._group)
         if untouched and (name is None or (self._shared and expected[-1] != mark)):
             expected.pop()
         return bool(expected) and self._agrees(expected.pop(), mark)

@@ -1,0 +1,69 @@
+"""The public names of `holdfast`, as users rely on them: adding one is a decision, and losing one breaks somebody."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import holdfast
+from holdfast import _errors
+
+EXPECTED = {
+    "the facade": {"Client", "default_layers", "assemble", "parse_events", "EventLog", "configure_logs", "Timeouts"},
+    "the core": {"Pipe", "Reader", "Request", "transform", "Source", "Stream", "Transform", "Layer", "Call", "moments"},
+    "time and chance": {"Clock", "SystemClock", "Random"},
+    "dialects": {"Dialect", "ChatDialect"},
+    "transforms": {"parse_sse", "decode_utf8", "verify"},
+    "layers": {"Retry", "Reconnect", "CircuitBreaker", "Deadline", "Buffer", "ReadAhead", "Record"},
+    "sources": {"AiohttpSource", "AiohttpSseClientSource", "MemorySource"},
+    "values": {"Event", "Delta", "ToolCallDelta", "Usage", "Completion", "Choice", "ToolCall", "Partial", "Verdict"}
+    | {"Head", "Report"},
+    "errors": {"StreamError", "ConnectError", "StatusError", "NotAStream", "StreamBroken", "Truncated"}
+    | {"DeadlineExceeded", "DecodeError", "IntegrityError", "UpstreamError", "CircuitOpen", "BudgetExhausted"}
+    | {"UsageError", "MissingExtra"},
+    "for whoever writes a layer": {"EndOfStream"},
+}
+NAMES = sorted(set().union(*EXPECTED.values()))
+# What the library needs only for a feature that was asked for: importing it must not cost those who never ask.
+LATE = ("rich", "brotli", "backports.zstd", "hypothesis", "structlog", "uvloop", "openai", "httpx2", "pytest")
+TIMES = 5
+
+
+def test_the_names_are_these_and_no_others() -> None:
+    assert list(holdfast.__all__) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_public_name_exists_and_says_what_it_is(name: str) -> None:
+    value = getattr(holdfast, name)
+    if inspect.isclass(value) or inspect.isfunction(value) or inspect.ismodule(value):
+        doc = value.__doc__ or ""
+        assert doc.strip()
+        assert not doc.startswith(f"{name}("), "a dataclass without a docstring of its own"
+
+
+def test_every_error_that_can_reach_a_reader_is_public() -> None:
+    errors = {value for value in vars(_errors).values() if inspect.isclass(value) and issubclass(value, Exception)}
+    assert {error.__name__ for error in errors} <= EXPECTED["errors"] | {"EndOfStream"}
+
+
+def run(program: str) -> str:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout.strip()
+
+
+def test_importing_holdfast_imports_no_extra() -> None:
+    program = "import sys, {module}; print([name for name in {late} if name in sys.modules])"
+    # aiohttp looks for codings itself; what it loads anyway is no cost of ours.
+    assert run(program.format(module="holdfast", late=LATE)) == run(program.format(module="aiohttp", late=LATE))
+
+
+def test_importing_holdfast_costs_little_more_than_importing_aiohttp() -> None:
+    def seconds(module: str) -> float:
+        program = f"import time; t = time.process_time(); import {module}; print(time.process_time() - t)"
+        return min(float(run(program)) for _ in range(TIMES))
+
+    assert seconds("holdfast") < 1.4 * seconds("aiohttp") + 0.02

@@ -17,6 +17,8 @@ from typing import Any, Self
 PATIENCE_SECONDS = 10.0
 SPINS = 32
 """Ticks that are bare turns of the loop. Later ones let it idle, so that clocks jump and sockets are heard."""
+IDLE_SECONDS = 0.002
+"""What such a tick lasts: uvloop, whose timers know whole milliseconds, must have time to be idle and be seen to be."""
 MAX_TICKS = 2_000
 
 _driven: contextvars.ContextVar[bool] = contextvars.ContextVar("holdfast_driven", default=False)
@@ -36,7 +38,7 @@ async def ticks_or_done(task: asyncio.Task[Any], ticks: int) -> None:
     for number in range(ticks):
         if task.done():
             return
-        await asyncio.sleep(0 if number < SPINS else 1e-4)  # less is over before the loop could be idle
+        await asyncio.sleep(0 if number < SPINS else IDLE_SECONDS)
 
 
 def _new_task(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:

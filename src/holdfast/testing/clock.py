@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,8 +19,8 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-_PROBE_SECONDS = 0.001
-_PROBE_HOPS = 20
+_PROBE_SECONDS = 0.002
+_PROBE_TURNS = 20
 
 
 @dataclass(slots=True, order=True)
@@ -208,12 +209,17 @@ class _SelectorWatch:
 
 
 class _ProbeWatch:
-    """On loops that show no selector (uvloop): idle is when a real millisecond and some rounds of it have passed."""
+    """On loops that show no selector (uvloop): idle is a real moment in which the loop's thread hardly computed.
+
+    A guess, but a careful one: after the moment come some bare turns of the loop, in which work that somebody else's
+    process held up could go on, and whoever uses the clock meanwhile starts the moment anew.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, idle: Callable[[], bool]) -> None:
         self._loop = loop
         self._idle = idle
         self._looked = False
+        self._computed = 0.0
         self._probe: asyncio.Handle | None = None
 
     def look(self) -> None:
@@ -223,13 +229,20 @@ class _ProbeWatch:
 
     def _start(self) -> None:
         self._looked = False
-        self._probe = self._loop.call_later(_PROBE_SECONDS, self._hop, _PROBE_HOPS)
+        self._computed = time.thread_time()
+        self._probe = self._loop.call_later(_PROBE_SECONDS, self._rest)
 
-    def _hop(self, left: int) -> None:
-        if self._looked:  # somebody has used the clock meanwhile: the loop is busy
+    def _rest(self) -> None:
+        if time.thread_time() - self._computed > _PROBE_SECONDS / 4:
+            self._start()
+        else:
+            self._turn(_PROBE_TURNS)
+
+    def _turn(self, left: int) -> None:
+        if self._looked:
             self._start()
         elif left:
-            self._probe = self._loop.call_soon(self._hop, left - 1)
+            self._probe = self._loop.call_soon(self._turn, left - 1)
         else:
             self._probe = None
             if self._idle():

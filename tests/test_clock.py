@@ -39,8 +39,8 @@ async def _forever() -> None:
 async def test_system_time_is_a_clock() -> None:
     clock: Clock = SystemClock()
     before = clock.now()
-    await clock.sleep(0.001)
-    assert clock.now() - before >= 0.0009
+    await clock.sleep(0.005)
+    assert clock.now() - before >= 0.003, "uvloop's timers know whole milliseconds"
     assert abs(clock.wall().timestamp() - time.time()) < 5
     assert clock.wall().tzinfo is UTC
     rang = asyncio.Event()

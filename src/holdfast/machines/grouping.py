@@ -30,7 +30,7 @@ _LATIN_MARKS = ".!?"
 _CLOSERS = "」』”’）)]】》〉\"'*_`"  # Markdown's emphasis closes like a quote
 _WIDE_FROM = "\u2e80"  # CJK begins here: ideographs, kana, full-width forms
 
-_STOP = re.compile(rf"([^{_WIDE_MARKS}{_LATIN_MARKS}\n]*)(\n|[{_WIDE_MARKS}{_LATIN_MARKS}]+[{re.escape(_CLOSERS)}]*)")
+_STOP = re.compile(rf"([^{_WIDE_MARKS}{_LATIN_MARKS}\n]*+)(\n|[{_WIDE_MARKS}{_LATIN_MARKS}]+[{re.escape(_CLOSERS)}]*)")
 _DOTTED_WORD = re.compile(r"(?:^|[\s(\[\"'“‘])(?:[A-Za-z]\.)*[A-Za-z]$")  # e.g, i.e, U.S, J
 _LINE_NUMBER = re.compile(r"(?:^|\n)[\s*_#>-]*\d+$")
 _LAST_WORD = re.compile(r"(\w+)$")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,6 +16,7 @@ from holdfast._types import Head, Request
 from holdfast.layers.read_ahead import ReadAhead
 from holdfast.layers.record import Record
 from holdfast.moments import Moment, RecordingFailed
+from holdfast.sources.memory import MemorySource
 from holdfast.testing import cancel_everywhere, check_layer
 from tests.puppet import Puppet, Script, drain
 
@@ -40,13 +42,15 @@ def names(folder: Path) -> list[str]:
 
 async def record(path: Path, *scripts: Any, prompts: bool = False, opens: int = 1) -> list[Any]:
     """Opens and reads as often as told, in one call, as a retry would; gives what each attempt came to."""
-    top: Source[bytes] = (Pipe[bytes](Puppet(*scripts)) | Record(path, prompts=prompts))._top
-    asked = request().with_headers({})
-    call = Call()
+    return await read_attempts((Pipe[bytes](Puppet(*scripts)) | Record(path, prompts=prompts))._top, opens)
+
+
+async def read_attempts(source: Source[bytes], opens: int) -> list[Any]:
+    asked = replace(request(), call=Call())
     came: list[Any] = []
     for _ in range(opens):
         try:
-            stream = await top.open(Request(url=asked.url, headers=asked.headers, body=asked.body, call=call))
+            stream = await source.open(asked)
         except (StatusError, ConnectError) as error:
             came.append(error)
             continue
@@ -221,6 +225,16 @@ async def test_an_older_story_does_not_stand_beside_a_recording_that_is_not_whol
     assert not file.with_name("answer.sse.json").exists()
     assert b"".join(await drain(stream)) == WHOLE
     assert told(file)["ended"] == "clean"
+
+
+async def test_a_recording_plays_again_attempt_by_attempt(tmp_path: Path) -> None:
+    file = tmp_path / "answer.sse"
+    busy = StatusError("busy", head=Head(status=503), body=b"{}")
+    recorded = await record(file, busy, [b"data: 1\n", StreamBroken("cut")], PIECES, opens=3)
+    replay = MemorySource.replay(file)
+    played = await read_attempts(replay, 3)
+    assert [type(came) for came in played] == [type(came) for came in recorded]
+    assert played[-1] == WHOLE
 
 
 async def test_the_contract(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 VALUES = {"_types", "_errors"}
 FORMATS = VALUES | {"machines", "dialects"}
-CORE = FORMATS | {"_clock", "moments", "_core"}
+CORE = FORMATS | {"_clock", "_tasks", "moments", "_core"}
 OUTSIDE = {"sources", "mounts", "gateway"}
 FACADE = {"client", "offline", "__init__"}
 
@@ -22,8 +22,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "machines": VALUES,
     "dialects": VALUES | {"machines"},
     "_clock": set(),
+    "_tasks": set(),
     "moments": VALUES,
-    "_core": FORMATS | {"_clock", "moments"},
+    "_core": FORMATS | {"_clock", "_tasks", "moments"},
     "telemetry": CORE,  # it listens to moments: of what runs it knows nothing
     "layers": CORE,
     **dict.fromkeys(OUTSIDE, CORE | {"layers"}),

@@ -17,6 +17,7 @@ import msgspec
 from holdfast import _errors
 from holdfast._core import Stream
 from holdfast._errors import ConnectError, EndOfStream, StreamBroken, StreamError, UsageError
+from holdfast._tasks import outlast
 from holdfast._types import Head, Request
 from holdfast.machines.statuses import status_error
 
@@ -128,7 +129,7 @@ class _Pulled(Generic[T]):
     running.
     """
 
-    __slots__ = ("_closing", "_end", "_items", "_next", "_reading", "head")
+    __slots__ = ("_closed", "_closing", "_end", "_items", "_next", "_reading", "head")
 
     def __init__(self, items: AsyncIterator[T], head: Head) -> None:
         self.head = head
@@ -136,6 +137,7 @@ class _Pulled(Generic[T]):
         self._next: asyncio.Task[T | Exception] | None = None
         self._end: Exception | None = None
         self._reading = False
+        self._closed: UsageError | None = None
         self._closing: asyncio.Task[None] | None = None
 
     async def receive(self) -> Sequence[T]:
@@ -152,9 +154,9 @@ class _Pulled(Generic[T]):
             self._reading = False
         fetched, self._next = self._next, None
         if fetched.cancelled():  # by aclose(), which has said so, or by the iterable itself
-            self._end = self._end or StreamBroken("the iterable that is read was cancelled")
-            raise self._end
-        item = fetched.result()
+            item: T | Exception = self._closed or StreamBroken("the iterable that is read was cancelled")
+        else:
+            item = fetched.result()
         if isinstance(item, Exception):
             self._end = _translated(item, StreamBroken)
             raise self._end from _cause(item)
@@ -163,18 +165,11 @@ class _Pulled(Generic[T]):
     async def aclose(self) -> None:
         if self._closing is None:
             self._closing = asyncio.create_task(self._finish())
-        interrupted: asyncio.CancelledError | None = None
-        while not self._closing.done():
-            try:
-                await asyncio.wait([self._closing])
-            except asyncio.CancelledError as cancelled:
-                interrupted = cancelled
-        if interrupted is not None:
-            raise interrupted
+        await outlast(self._closing)
 
     async def _finish(self) -> None:
-        if self._end is None:
-            self._end = UsageError("this stream is closed")
+        self._closed = UsageError("this stream is closed")
+        self._end = self._end or self._closed
         if self._next is not None:
             self._next.cancel()
             await asyncio.wait([self._next])

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 from holdfast._core import Source, Stream
 from holdfast._errors import UsageError
+from holdfast._tasks import outlast
 from holdfast._types import Head, Request
 
 T = TypeVar("T")
@@ -101,17 +102,6 @@ class _ReadAheadStream(Generic[T]):
     async def aclose(self) -> None:
         self._task.cancel()
         try:
-            await self._task_over()
+            await outlast(self._task)
         finally:
             await self.inner.aclose()
-
-    async def _task_over(self) -> None:
-        """Waits for the task, also when cancelled meanwhile: nobody else would, and it is about to end."""
-        cancelled: asyncio.CancelledError | None = None
-        while not self._task.done():
-            try:
-                await asyncio.wait([self._task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled

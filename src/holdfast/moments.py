@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -249,3 +250,8 @@ class Report:
             if self.billed_tokens > self.usage.total_tokens:
                 parts.append(f"{'about ' if self.billed_estimated else ''}{self.billed_tokens} billed")
         return " · ".join(parts)
+
+
+def facts(moment: Moment) -> dict[str, Any]:
+    """Gives a moment's own fields by name, in order: what a log line or a metric is made of."""
+    return {name: getattr(moment, name) for name in moment.__struct_fields__ if name not in ("at", "attempt")}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 
 import pytest
 
 from holdfast.cli import demo, main
-from holdfast.cli._paper import columns
-from holdfast.cli._stage import Act, Side, frame, table_head, table_row
+from holdfast.cli._paper import Paper, columns
+from holdfast.cli._stage import Act, Side, frame, plain_frame, stage_for, table_head, table_row
 from holdfast.testing.upstream import Answer
 
 TRUTH = Answer(pieces=("潮起", "潮落，", "the kelp ", "holds.\n\n", "It holds."))
@@ -35,8 +36,11 @@ def plain(rows: list[list[tuple[str, str]]]) -> list[str]:
 
 def test_a_few_streams_come_out_exact_and_the_exit_code_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--streams", "2", "--rate", "3000", "--seed", "5"]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert err == ""
     assert "2 of 2 exact: 1 seam" in out
+    assert "Stream 2 (reset mid-stream)" in out
+    assert "SEAM verified by replay" in out
     assert all(columns(line) <= 80 for line in out.splitlines())
     assert not [c for c in out if ord(c) < 32 and c != "\n"]
 
@@ -76,6 +80,34 @@ def test_what_never_came_is_struck_out_beside_what_did() -> None:
     assert "".join(struck.split()) == "".join(TRUTH.text[2:].split())
     assert ("┿", "bold magenta") in [piece for row in rows for piece in row]
     assert len({columns(line.split("│")[0]) for line in plain(rows)[1:]}) == 1
+
+
+def test_without_signs_for_chinese_the_columns_still_stand() -> None:
+    lines = plain(plain_frame(act("潮起", TRUTH.text), 80, unicode=False))
+    assert all(line.isascii() for line in lines)
+    assert {line.index("|") for line in lines[1:-1]} == {39}
+
+
+class Screen(io.StringIO):
+    """A terminal, as far as anybody asks."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_the_text_moves_and_the_table_grows_above_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    screen = Screen()
+    with stage_for(Paper(screen)) as stage:
+        stage.draw(act("潮", "潮"))
+        stage.finish(act("潮起", TRUTH.text))
+    shown = screen.getvalue()
+    assert "\x1b[" in shown
+    assert shown.index("it said") < shown.index("stream 1 of 2") < shown.rindex("reset mid-stream")
+    assert "\x1b[?25h" in shown  # the cursor is back
 
 
 def test_the_table_stays_within_its_paper() -> None:

@@ -95,8 +95,14 @@ def plain_frame(act: Act, width: int, *, unicode: bool) -> list[Row]:
     sides = Act(number=act.number, total=act.total, name=act.name, truth=act.truth)
     for mine, theirs in ((sides.naive, act.naive), (sides.holdfast, act.holdfast)):
         mine.text = theirs.text or "(nothing)"
-        mine.said = theirs.said
-    return [*frame(sides, width, _TAIL, unicode=unicode), []]
+        mine.said, mine.seams = theirs.said, theirs.seams
+    rows = frame(sides, width, _TAIL, unicode=unicode)
+    return [*(rows if unicode else map(_in_ascii, rows)), []]
+
+
+def _in_ascii(row: Row) -> Row:
+    """Keeps the columns where the paper has no sign for a character."""
+    return [("".join(c if c.isascii() else "?" * columns(c) for c in text), style) for text, style in row]
 
 
 def _flow(pieces: Iterable[tuple[str, str]], width: int) -> list[Row]:

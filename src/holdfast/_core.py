@@ -173,6 +173,8 @@ class TransformStream(Generic[T]):
                     machine.feed(batch, out)
                 if isinstance(self._end, EndOfStream):
                     machine.end(out)
+            except EndOfStream:
+                pass  # the end we are at
             except StreamError as failure:
                 self._end = failure
             batch = out
@@ -379,20 +381,25 @@ class Reader(Generic[T]):
     # -- opening and closing -------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        if self._stream is not None or self._closed:
+        if self._stream is not None or self._closed or self._end is not None:
             raise UsageError("a stream is entered once; ask the pipe or the client for another")
         call = self._call
         self._started = call.clock.now()
         call.note(Started(url=self._request.url, labels=call.labels))
+        self._reader = task = asyncio.current_task()
         try:
             self._stream = await self._source.open(self._request)
         except StreamError as failure:
             self._settle(failure)
             raise
-        except BaseException:
+        except BaseException as stop:
+            if self._cancelled and isinstance(stop, asyncio.CancelledError) and task and task.uncancel() == 0:
+                return self  # cancel() came while the head was waited for: there is nothing to iterate over
             self._settle(None, cancelled=True)
             self._closed = True
             raise
+        finally:
+            self._reader = None
         return self
 
     async def __aexit__(

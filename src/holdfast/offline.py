@@ -52,8 +52,10 @@ def assemble(chunks: bytes | Iterable[bytes], dialect: str | Dialect = "deepseek
     try:
         try:
             for chunk in _batch(chunks):
-                parser.feed((chunk,), events)
-                reader.feed(events, deltas)
+                try:
+                    parser.feed((chunk,), events)
+                finally:  # what came before a failure counts, and may be the end
+                    reader.feed(events, deltas)
                 events.clear()
                 answer.add(deltas)
                 deltas.clear()

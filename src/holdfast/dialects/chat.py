@@ -209,7 +209,8 @@ class ChatReader:
         self._unchecked = False
         evidence = self.evidence
         if self._continues:
-            if (chunk.id and evidence.answer_id and chunk.id != evidence.answer_id) or _opens(chunk):
+            renamed = chunk.id and evidence.answer_id and chunk.id != evidence.answer_id
+            if renamed or _opens(chunk) or self._goes_on_after_its_end(chunk):
                 self._cursor.restart()
             if self._cursor.mode == "replay":
                 evidence.restart()
@@ -217,6 +218,10 @@ class ChatReader:
             evidence.answer_id = chunk.id
         else:
             self._unchecked = not evidence.answer_id and not chunk.choices  # Azure's first piece is about the prompt
+
+    def _goes_on_after_its_end(self, chunk: _Chunk) -> bool:
+        finished = self.evidence.finished
+        return any(c.index in finished and c.delta and any(_content(c.delta)) for c in chunk.choices or ())
 
     def _choice(self, event: Event, choice: _Choice, usage: Usage | None) -> Delta:
         evidence = self.evidence

@@ -169,7 +169,7 @@ class _ReconnectStream(Generic[T]):
         if step is not None and step.finish:
             self._end = EndOfStream()
             return
-        if step is None or not call.may_request:
+        if step is None:
             self._end = self._give_up(failure)
             return
         if self._step is None:
@@ -192,6 +192,7 @@ class _ReconnectStream(Generic[T]):
             replayable=call.dialect is not None and call.dialect.replayable,
             complete=evidence is not None and evidence.complete and (self._replay is None or self._replay.caught_up),
             usage_known=evidence is not None and evidence.usage is not None,
+            may_request=call.may_request,
             delivered_tokens=call.answer.tokens,
             server_retry=None if cursor.retry is None else cursor.retry / 1000,
             u=call.random.random(),
@@ -222,7 +223,11 @@ class _ReconnectStream(Generic[T]):
                 request = request.with_headers({"Last-Event-ID": cursor.last_event_id})
             cursor.mode = step.mode
             self._dropped = cursor.dropped
-            self._inner = await self._source.open(request)
+            stream = await self._source.open(request)
+            if self._end is not None:  # somebody else closed us while we waited for the head
+                await stream.aclose()
+                raise self._end
+            self._inner = stream
         finally:
             self._mending = False
 
@@ -278,7 +283,7 @@ class _ReconnectStream(Generic[T]):
         )
 
     async def aclose(self) -> None:
-        self._end = self._end or EndOfStream()
+        self._end = self._end or UsageError("this stream is closed")
         inner, self._inner = self._inner, None
         self._step = None
         if inner is not None:

@@ -15,6 +15,7 @@ from typing import Literal, get_args
 from holdfast._errors import (
     BudgetExhausted,
     CircuitOpen,
+    ConnectError,
     DeadlineExceeded,
     NotAStream,
     StatusError,
@@ -59,12 +60,16 @@ class Step:
 
 @dataclass(slots=True, kw_only=True)
 class Situation:
-    """Where a stream stood when it broke. `u` is the chance for the delay, in [0, 1)."""
+    """Where a stream stood when it broke. `u` is the chance for the delay, in [0, 1).
+
+    `complete`: all of the answer was delivered, only its usage or its end mark may be missing.
+    """
 
     last_event_id: str = ""
     replayable: bool = False
     complete: bool = False
     usage_known: bool = False
+    may_request: bool = True
     delivered_tokens: int = 0
     server_retry: float | None = None
     """Seconds, from the stream's own `retry:` field."""
@@ -77,9 +82,11 @@ class Ladder:
     __slots__ = (
         "_backoff",
         "_barren",
+        "_cost",
         "_max_barren",
         "_max_repaid",
         "_max_seams",
+        "_proven",
         "_refused",
         "_repaid",
         "_rung",
@@ -106,6 +113,8 @@ class Ladder:
         self._barren = 0
         self._seams = 0
         self._repaid = 0
+        self._cost = 0
+        self._proven = False
 
     def made_progress(self) -> None:
         """New content came: the tries in a row without any count from zero again, and so does a refused cursor."""
@@ -122,24 +131,32 @@ class Ladder:
 
     def next(self, failure: StreamError, at: Situation) -> Step | None:
         """Gives the next step, or None: raise the failure."""
-        has_all = at.usage_known or not at.last_event_id or self._barren
-        if at.complete and has_all and isinstance(failure, StreamBroken | DeadlineExceeded):
+        if self._proven:
+            return Step()  # what we asked for was no more than the usage
+        self._proven = at.complete and isinstance(failure, StreamBroken | DeadlineExceeded)
+        if self._proven and (at.usage_known or not at.last_event_id):
             # The line died after the proof came. Usage may be missing, and a second answer is not bought for it.
             return Step()
-        if isinstance(failure, BudgetExhausted | CircuitOpen):
+        return self._climb(failure, at) or (Step() if self._proven else None)
+
+    def _climb(self, failure: StreamError, at: Situation) -> Step | None:
+        if isinstance(failure, BudgetExhausted | CircuitOpen) or not at.may_request:
             return None
         if self._rung == "last-event-id" and _refuses_cursor(failure):
             self._refused.add("last-event-id")
         elif not failure.retryable:
             return None
+        if self._rung == "replay" and isinstance(failure, ConnectError | StatusError):
+            self._repaid -= self._cost  # nothing was generated for it
         if self._barren >= self._max_barren or self._seams >= self._max_seams:
             return None
         rung = next((r for r in self._rungs if r not in self._refused and self._possible(r, at)), None)
         wait = max(at.server_retry or 0.0, failure.retry_after or 0.0)
-        if rung is None or wait > MAX_WAIT:
+        if rung is None or (self._proven and rung == "replay") or wait > MAX_WAIT:
             return None
         if rung == "replay":
-            self._repaid += at.delivered_tokens
+            self._cost = at.delivered_tokens
+            self._repaid += self._cost
         self._rung = rung
         self._barren += 1
         return Step(rung=rung, delay=max(wait, self._backoff.next(at.u)))

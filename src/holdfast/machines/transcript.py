@@ -88,13 +88,14 @@ def _pieces(delta: Delta) -> Iterator[tuple[str, str]]:
 class Transcript:
     """The answer so far. `tokens` counts pieces that were not empty: a provider sends about one per token."""
 
-    __slots__ = ("_choices", "_keep", "_pending", "_tokens", "characters")
+    __slots__ = ("_choices", "_keep", "_pending", "_tokens", "_usage", "characters")
 
     def __init__(self, *, keep: bool = True) -> None:
         self._keep = keep
         self._choices: dict[int, _ChoiceTape] = {}
         self._pending: list[Delta] = []
         self._tokens = 0
+        self._usage: Usage | None = None
         self.characters = 0
 
     def add(self, batch: Sequence[object]) -> None:
@@ -113,6 +114,8 @@ class Transcript:
                 tape = self._choices[delta.choice] = _ChoiceTape()
             if delta.finish_reason is not None:
                 tape.finish_reason = delta.finish_reason
+            if delta.usage is not None:
+                self._usage = delta.usage
             for call in delta.tool_calls:
                 if call.id:
                     tape.ids.setdefault(call.index, call.id)
@@ -120,7 +123,8 @@ class Transcript:
             for channel, text in _pieces(delta):
                 said = True
                 if not tape.segments or tape.segments[-1].channel != channel:
-                    tape.segments.append(_Segment(channel, keep=self._keep))
+                    keep = self._keep or channel.startswith(_NAME)
+                    tape.segments.append(_Segment(channel, keep=keep))
                 tape.segments[-1].append(text)
                 self.characters += len(text)
             self._tokens += said
@@ -147,7 +151,7 @@ class Transcript:
     def replay(self) -> Replay:
         """Gives a comparer for an answer that is sent once more from its beginning."""
         self._fold()
-        return Replay(self._choices)
+        return Replay(self._choices, self._usage)
 
 
 def _choice(index: int, tape: _ChoiceTape) -> Choice:
@@ -254,10 +258,11 @@ class Replay:
     handles drawn anew for every response, so they are not compared, and the ids delivered first stand.
     """
 
-    __slots__ = ("_held", "_places", "caught_up", "swallowed")
+    __slots__ = ("_held", "_places", "_usage", "caught_up", "swallowed")
 
-    def __init__(self, choices: dict[int, _ChoiceTape]) -> None:
+    def __init__(self, choices: dict[int, _ChoiceTape], usage: Usage | None = None) -> None:
         self._places = {index: _Place(tape) for index, tape in choices.items()}
+        self._usage = usage
         self._held: list[Delta] = []
         self.swallowed = 0
         self._check()
@@ -269,11 +274,14 @@ class Replay:
         """Appends what is new in a batch. Raises `DivergenceError` at the first character that differs."""
         for delta in batch:
             rest = self._rest(delta)
-            if rest is None:
-                self.swallowed += 1
-            else:
-                self._held.append(rest)
             self._check()
+            if rest is not None:
+                self._held.append(rest)
+            elif self.caught_up and delta.usage is not None and delta.usage != self._usage:
+                # Said again up to here, but its usage is news: the cut came before it.
+                self._held.append(Delta(delta.raw, usage=delta.usage, choice=delta.choice))
+            else:
+                self.swallowed += 1
             if self.caught_up and self._held:
                 out += self._held
                 self._held.clear()
@@ -282,38 +290,40 @@ class Replay:
         place = self._places.get(delta.choice)
         if place is None:
             return delta
-        said = dict(_pieces(delta))
-        new = {channel: rest for channel, text in said.items() if (rest := place.match(channel, text))}
+        said = tuple(_pieces(delta))
+        news = [(channel, place.match(channel, text)) for channel, text in said]
         finish, already = delta.finish_reason, place.tape.finish_reason
+        ids = place.tape.ids
+        new = any(text for _, text in news) or (
+            place.at_end and any(call.id and call.index not in ids for call in delta.tool_calls)
+        )
         if (finish is not None and not place.at_end) or (
             already is not None and (new or finish not in (None, already))
         ):
             raise DivergenceError(place.agreed)
         if finish is not None and already is not None:
             place.finished, finish = True, None
-        if not new and finish is None and (delta.usage is None or not self.caught_up):
+        if not new and finish is None:
             return None
-        if len(new) == len(said) and all(new[c] == said[c] for c in new):
+        if tuple(news) == said and not any(call.id and call.index in ids for call in delta.tool_calls):
             return delta
-        calls: list[ToolCallDelta] = []
-        for call in delta.tool_calls:
-            name = new.get(f"{_NAME}{call.index}", "")
-            arguments = new.get(f"{_TOOL}{call.index}", "")
-            if name or arguments:
-                fresh = call.id if call.index not in place.tape.ids else ""
-                calls.append(ToolCallDelta(call.index, fresh, name, arguments))
-        return Delta(
-            raw=delta.raw,
-            text=new.get("text", ""),
-            reasoning=new.get("reasoning", ""),
-            refusal=new.get("refusal", ""),
-            tool_calls=tuple(calls),
-            finish_reason=finish,
-            usage=delta.usage,
-            choice=delta.choice,
-        )
+        return _rebuilt(delta, news, finish, ids)
 
     def end(self) -> None:
         """The replay ended: it must have said everything that was delivered."""
         if not self.caught_up:
             raise DivergenceError(min(place.agreed for place in self._places.values() if not place.caught_up))
+
+
+def _rebuilt(delta: Delta, news: list[tuple[str, str]], finish: str | None, ids: dict[int, str]) -> Delta:
+    """The same delta with only what is new in it."""
+    left = iter(text for _, text in news)  # in the order in which `_pieces()` gave them
+    reasoning, text, refusal = (next(left) if said else "" for said in (delta.reasoning, delta.text, delta.refusal))
+    calls: list[ToolCallDelta] = []
+    for call in delta.tool_calls:
+        name = next(left) if call.name else ""
+        arguments = next(left) if call.arguments else ""
+        id_ = "" if call.index in ids else call.id
+        if name or arguments or id_:
+            calls.append(ToolCallDelta(call.index, id_, name, arguments))
+    return Delta(delta.raw, text, reasoning, refusal, tuple(calls), finish, delta.usage, delta.choice)

@@ -61,6 +61,7 @@ async def test_an_open_in_time_is_left_alone(clock: FakeClock) -> None:
 async def test_with_nothing_to_watch_after_the_head_it_steps_aside(clock: FakeClock) -> None:
     puppet = Puppet(["a"])
     assert await _open(puppet, clock, open=3.0) in puppet.live
+    assert _is_clean(clock)
 
 
 async def test_what_fails_to_open_fails_as_it_is(clock: FakeClock) -> None:
@@ -100,6 +101,22 @@ async def test_what_opened_in_spite_of_the_interruption_is_closed(clock: FakeClo
         await _open(puppet, clock, open=3.0, progress=1.0)
     assert (puppet.opens, puppet.closes) == (1, 1)
     assert _is_clean(clock)
+
+
+async def test_a_clock_that_is_left_out_starts_no_timer(clock: FakeClock) -> None:
+    puppet = Puppet(Script(asyncio.Event(), opening=(asyncio.Event(),)))
+    opening = asyncio.create_task(_open(puppet, clock, progress=5.0))
+    await clock.settle()
+    assert clock._next() is None
+    puppet.scripts[0].opening[0].set()
+    stream = await opening
+    reading = asyncio.create_task(stream.receive())
+    await clock.settle()
+    assert clock._next() is None, "before the first token progress does not count"
+    puppet.scripts[0].steps[0].set()
+    with pytest.raises(EndOfStream):
+        await reading
+    await stream.aclose()
 
 
 # -- first_token -------------------------------------------------------------------------------
@@ -194,8 +211,8 @@ async def test_a_cancelled_wait_counts_as_waiting(clock: FakeClock) -> None:
 
 
 async def test_the_total_counts_everything(clock: FakeClock) -> None:
-    puppet = Puppet(Script("a", Wait(3.0), "b", Wait(3.0), "c", opening=(Wait(3.0),)))
-    stream = await _open(puppet, clock, progress=5.0, total=8.0)
+    puppet = Puppet(Script("a", Wait(2.0), "b", Wait(1.0), "c", Wait(), opening=(Wait(3.0),)))
+    stream = await _open(puppet, clock, progress=2.5, total=8.0)
     error = await _expires(stream)
     assert (error.clock, error.seconds, clock.now()) == ("total", 8.0, 8.0)
     assert not error.retryable

@@ -217,6 +217,16 @@ async def test_what_ended_it_is_said_again(clock: FakeClock) -> None:
     await stream.aclose()
 
 
+async def test_given_up_it_opens_nothing_any_more(clock: FakeClock) -> None:
+    puppet = Puppet([StreamBroken("cut")], BudgetExhausted("empty"))
+    stream = await Retry()(puppet).open(request_on(clock))
+    for _ in range(3):
+        with pytest.raises(StreamBroken):
+            await stream.receive()
+    assert puppet.opens == 2
+    await stream.aclose()
+
+
 # -- the call's budget of requests -------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "dialects": VALUES | {"machines"},
     "_clock": set(),
     "_tasks": set(),
+    "_tasks": set(),
     "moments": VALUES,
     "_core": FORMATS | {"_clock", "_tasks", "moments"},
     "telemetry": CORE,  # it listens to moments: of what runs it knows nothing
@@ -60,7 +61,7 @@ LIBRARIES: dict[str, set[str]] = {
         "cli/_naive",
     },  # client: `session=`; the naive client
     "aiohttp_sse_client": {"sources"},
-    "msgspec": {"_types", "machines", "dialects", "layers/record", "sources", "telemetry", "gateway", "cli"},
+    "msgspec": {"_types", "moments", "machines", "dialects", "layers/record", "sources", "telemetry", "gateway", "cli"},
     "pybreaker": {"layers/breaker", "client"},  # client: the breaker it makes by default
     "structlog": {"telemetry"},
     "rich": {"cli"},

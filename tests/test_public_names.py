@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -50,9 +52,13 @@ def test_every_error_that_can_reach_a_reader_is_public() -> None:
     assert {error.__name__ for error in errors} <= EXPECTED["errors"] | {"EndOfStream"}
 
 
-def run(program: str) -> str:
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
-    return done.stdout.strip()
+def run(program: str, cache: Path | None = None) -> str:
+    """Runs a program in a Python of its own; `cache` is where that keeps compiled modules."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    if cache is not None:
+        env["PYTHONPYCACHEPREFIX"] = str(cache)
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 
 
 def test_importing_holdfast_imports_no_extra() -> None:
@@ -61,9 +67,10 @@ def test_importing_holdfast_imports_no_extra() -> None:
     assert run(program.format(module="holdfast", late=LATE)) == run(program.format(module="aiohttp", late=LATE))
 
 
-def test_importing_holdfast_costs_little_more_than_importing_aiohttp() -> None:
+def test_importing_holdfast_costs_little_more_than_importing_aiohttp(tmp_path: Path) -> None:
     def seconds(module: str) -> float:
         program = f"import time; t = time.process_time(); import {module}; print(time.process_time() - t)"
-        return min(float(run(program)) for _ in range(TIMES))
+        run(program, tmp_path)  # compiles everything, which an installation does once
+        return min(float(run(program, tmp_path)) for _ in range(TIMES))
 
     assert seconds("holdfast") < 1.4 * seconds("aiohttp") + 0.02

@@ -50,6 +50,7 @@ from holdfast.layers.verify import verify
 from holdfast.moments import Report
 from holdfast.offline import EventLog, assemble, parse_events
 from holdfast.sources.aiohttp import AiohttpSource
+from holdfast.sources.aiohttp_sse_client import AiohttpSseClientSource
 from holdfast.sources.memory import MemorySource
 from holdfast.telemetry import logs as _logs
 from holdfast.telemetry.logs import configure_logs
@@ -59,6 +60,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AiohttpSource",
+    "AiohttpSseClientSource",
     "BudgetExhausted",
     "Buffer",
     "Call",

@@ -1,7 +1,7 @@
 """Runs the benchmark and prints it: `python -m bench [--quick] [--rounds N]`.
 
-Every figure is a ratio against a floor measured in the same run, because machines are noisy; absolute microseconds stand
-beside it for scale. `--check` exits with 1 where a ratio has passed its bound, for `make test`.
+Every figure is a ratio against a floor measured in the same run, because machines are noisy; absolute microseconds
+stand beside it for scale. `--check` exits with 1 where a ratio has passed its bound, for `make test`.
 """
 
 from __future__ import annotations
@@ -51,9 +51,7 @@ def _one(name: str, port: str, streams: int, events: int, rate: int) -> float:
 
 def run_clients(ratios: dict[str, float], rounds: int, *, quick: bool) -> None:
     names = [name for name in CONTENDERS if name != "openai SDK" or _has_openai()]
-    upstream = subprocess.Popen(
-        [sys.executable, "-m", "bench.upstream"], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
+    upstream = subprocess.Popen([sys.executable, "-m", "bench.upstream"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         port = upstream.stdout.readline().strip()  # type: ignore[union-attr]  # it is a pipe
         cases = [("busy", "one busy stream", 1, 5_000 if quick else 20_000, 0)]
@@ -64,7 +62,9 @@ def run_clients(ratios: dict[str, float], rounds: int, *, quick: bool) -> None:
                 for name in names:
                     taken[name].append(_one(name, port, streams, events, rate))
             medians = {name: statistics.median(values) for name, values in taken.items()}
-            paired = {n: statistics.median(a / b for a, b in zip(v, taken[FLOOR], strict=True)) for n, v in taken.items()}
+            paired = {
+                n: statistics.median(a / b for a, b in zip(v, taken[FLOOR], strict=True)) for n, v in taken.items()
+            }
             _rows(
                 f"{title}: CPU of the client (floor: {FLOOR})",
                 [(name, medians[name], paired[name]) for name in names],

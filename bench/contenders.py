@@ -1,7 +1,7 @@
 """Who reads the stream: floors, the naive client of blog posts, Holdfast, the openai SDK. Each says what text it got.
 
-`python -m bench.contenders NAME PORT STREAMS EVENTS RATE` reads STREAMS streams at once and prints the CPU microseconds it
-spent per event; in a process of its own, so that nobody pays for another's garbage.
+`python -m bench.contenders NAME PORT STREAMS EVENTS RATE` reads STREAMS streams at once and prints the CPU microseconds
+it spent per event; in a process of its own, so that nobody pays for another's garbage.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ async def openai_(streams: int, url: str) -> None:
     """The openai SDK, unmodified."""
     import openai
 
-    async with openai.AsyncOpenAI(api_key="k", base_url=url.split("?")[0], timeout=None, max_retries=0) as client:
+    async with openai.AsyncOpenAI(api_key="k", base_url=url.partition("?")[0], timeout=None, max_retries=0) as client:
         query = dict(pair.split("=") for pair in url.split("?")[1].split("&"))
 
         async def read() -> int:

@@ -12,6 +12,7 @@ import base64
 import gzip
 import hashlib
 import json
+import re
 import socket
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -566,3 +567,47 @@ async def test_a_hundred_streams_at_once_keep_apart() -> None:
             answers = await asyncio.gather(*map(client.complete, asked))
         assert await upstream.server.all_closed()
     assert [answer.text for answer in answers] == [upstream.answer(prompt).text for prompt in script]
+
+
+async def test_a_server_that_cuts_every_twenty_events_is_read_to_the_end() -> None:
+    script = {"tides?": Script(faults=(up.ResetMidStream(after=20),) * 20, mode="ids")}
+    async with Upstream(schedule=script) as upstream, client_of(upstream.server) as client:
+        reader, got, error = await read(client)
+    assert_exact(reader, got, error, upstream.answer("tides?").text)
+    assert len(upstream.served) == reader.report.attempts == len(reader.report.seams) + 1
+    assert 5 <= len(upstream.served) <= 8
+
+
+async def test_a_server_that_cuts_every_two_events_is_left_with_what_came() -> None:
+    script = {"tides?": Script(faults=(up.ResetMidStream(after=2),) * 20, mode="ids")}
+    async with Upstream(schedule=script) as upstream, client_of(upstream.server) as client:
+        reader, got, error = await read(client)
+    assert isinstance(error, StreamBroken)
+    assert error.attempts == len(upstream.served) == 8
+    assert error.partial is not None
+    assert error.partial.last_event_id == "16"
+    assert reader.partial.answer.reasoning
+    assert upstream.answer("tides?").reasoning.startswith(reader.partial.answer.reasoning)
+    assert got == ""
+
+
+OURS = re.compile(r"/holdfast/(layers|sources|client|_\w+)[./]")
+"""A task of the library's, in its representation; the server and asyncio have some of their own."""
+
+
+@pytest.mark.parametrize("mode", ["ids", "no-ids"])
+async def test_given_up_at_any_moment_nothing_stays_open(mode: up.Mode) -> None:
+    script = {"tides?": Script(faults=(up.Refused(status=503), up.ResetMidStream(after=6)), mode=mode)}
+    turns, over = 0, False
+    while not over:
+        async with Upstream(schedule=script, sentences=1) as upstream:
+            async with client_of(upstream.server) as client:
+                reading = asyncio.create_task(read(client))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                over = reading.done()
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+            assert not [task for task in asyncio.all_tasks() if OURS.search(repr(task))]
+        turns += 1
+    assert turns > 20

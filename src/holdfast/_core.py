@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
-from holdfast._clock import Clock, Random, SystemClock, system_random
+from holdfast._clock import Alarm, Clock, Random, SystemClock, system_random
 from holdfast._errors import BudgetExhausted, EndOfStream, StreamError, UsageError
 from holdfast._types import Completion, Delta, Head, Partial, Request, Usage, Verdict
 from holdfast.machines.cursor import Cursor
@@ -108,15 +108,21 @@ class _TransformSource(Generic[A, B]):
 
     async def open(self, request: Request) -> Stream[B]:
         machine = self.factory(request)
-        return TransformStream(await self.inner.open(request), machine)
+        return TransformStream(await self.inner.open(request), machine, request.call.clock)
+
+
+LINGER = 0.25
+"""Seconds that a stream whose format has ended waits for its body to end too: then its connection can be used again."""
 
 
 class TransformStream(Generic[T]):
     """A stream read through a machine. Two in a row become one with two machines: an `await` less per read."""
 
-    __slots__ = ("_end", "_machines", "_reading", "inner")
+    __slots__ = ("_clock", "_end", "_lingers", "_machines", "_reading", "inner")
 
-    def __init__(self, inner: Stream[Any], machine: Transform[Any, T]) -> None:
+    def __init__(self, inner: Stream[Any], machine: Transform[Any, T], clock: Clock) -> None:
+        self._clock = clock
+        self._lingers = False
         self._machines: tuple[Transform[Any, Any], ...] = (machine,)
         if type(inner) is TransformStream:
             self._machines = (*inner._machines, machine)  # noqa: SLF001 - its own class
@@ -130,13 +136,17 @@ class TransformStream(Generic[T]):
         return self.inner.head
 
     async def receive(self) -> Sequence[T]:
-        if self._end is not None:
+        if self._end is not None and not self._lingers:
             raise self._end
         if self._reading:
             raise UsageError("this stream has a reader already")
         self._reading = True
         try:
             while True:
+                if self._end is not None:
+                    if self._lingers:
+                        await self._linger()
+                    raise self._end
                 try:
                     batch: Sequence[Any] = await self.inner.receive()
                 except EndOfStream as end:
@@ -151,7 +161,7 @@ class TransformStream(Generic[T]):
                         try:
                             machine.feed(batch, out)
                         except EndOfStream as end:  # the machine has seen the end before the wire has
-                            self._end = end
+                            self._end, self._lingers = end, True
                             batch = self._finish(out, place + 1)
                             break
                         except StreamError as failure:
@@ -159,10 +169,25 @@ class TransformStream(Generic[T]):
                         batch = out
                 if batch:
                     return batch
-                if self._end is not None:
-                    raise self._end
         finally:
             self._reading = False
+
+    async def _linger(self) -> None:
+        """Reads on to the end of the body, for a moment only: nothing that follows the format's end counts."""
+        alarm = Alarm(self._clock)
+        alarm.arm(self._clock.now() + LINGER)
+        try:
+            for _ in range(64):  # a source that has everything at hand would never let the alarm ring
+                await self.inner.receive()
+            alarm.disarm()
+        except (EndOfStream, StreamError):
+            alarm.disarm()
+        except BaseException:
+            if not alarm.disarm():
+                raise
+        finally:
+            alarm.close()
+        self._lingers = False
 
     def _finish(self, batch: Sequence[Any], place: int) -> Sequence[Any]:
         """Ends the machines from `place` on, left to right: what one lets go of still goes through the next."""

@@ -98,6 +98,7 @@ class _ReconnectStream(Generic[T]):
         "_mending",
         "_replay",
         "_request",
+        "_resume_at",
         "_source",
         "_started",
         "_step",
@@ -117,6 +118,7 @@ class _ReconnectStream(Generic[T]):
         self._failure: StreamError | None = None
         self._replay: Replay | None = None
         self._broke_at = 0.0
+        self._resume_at = 0.0
         self._dropped = 0
         self._mending = False  # a reader is between two inner streams, where no inner one turns a second reader away
 
@@ -172,8 +174,10 @@ class _ReconnectStream(Generic[T]):
         if step is None:
             self._end = self._give_up(failure)
             return
+        now = call.clock.now()
         if self._step is None:
-            self._broke_at = call.clock.now()
+            self._broke_at = now
+        self._resume_at = now + step.delay
         self._step, self._failure, self._inner, self._replay = step, failure, None, None
         call.note(Resuming(error=failure, rung=step.rung or "", delay=step.delay))
         if inner is not None:
@@ -216,7 +220,7 @@ class _ReconnectStream(Generic[T]):
             raise UsageError("this stream has a reader already")
         self._mending = True
         try:
-            await call.clock.sleep(step.delay)
+            await call.clock.sleep(self._resume_at - call.clock.now())
             cursor = call.cursor
             request = self._request
             if step.mode == "continue":

@@ -60,7 +60,7 @@ class _VerifySource:
         body = request.body if not isinstance(request.body, bytes) else None
         reader = dialect.reader(body, call.cursor, before, head=stream.head, end_at_done=check is None)
         call.evidence = reader.evidence
-        return TransformStream(stream, _Checked(reader, check, request))
+        return TransformStream(stream, _Checked(reader, check, request), call.clock)
 
 
 class _Checked:

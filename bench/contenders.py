@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 
 BODY = {"model": "deepseek-flash", "messages": [{"role": "user", "content": "hello"}], "stream": True}
-Reads = Callable[[str], Awaitable[int]]
+Contender = Callable[[int, str], Awaitable[None]]
 
 
 def _timeout() -> aiohttp.ClientTimeout:
@@ -49,7 +49,7 @@ async def naive(session: aiohttp.ClientSession, url: str) -> int:
     return characters
 
 
-def _aiohttp(read: Callable[[aiohttp.ClientSession, str], Awaitable[int]]) -> Callable[[int], Any]:
+def _aiohttp(read: Callable[[aiohttp.ClientSession, str], Awaitable[int]]) -> Contender:
     async def run(streams: int, url: str) -> None:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             await _all(streams, lambda: read(session, url))
@@ -117,7 +117,7 @@ async def openai_(streams: int, url: str) -> None:
         await _all(streams, read)
 
 
-CONTENDERS: dict[str, Callable[[int, str], Awaitable[None]]] = {
+CONTENDERS: dict[str, Contender] = {
     "raw aiohttp read": _aiohttp(raw),
     "naive (split + json.loads)": _aiohttp(naive),
     "holdfast": holdfast_,

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import tracemalloc
 from collections.abc import AsyncIterator
+from typing import Any
 
 from bench.upstream import CHUNK, LAST, TEXT
 from holdfast import MemorySource, Pipe, default_layers
@@ -21,9 +22,9 @@ async def _body(tokens: int, per_read: int) -> AsyncIterator[bytes]:
 
 async def measure(tokens: int = 128_000, *, keep: bool = True) -> tuple[int, int]:
     """Gives bytes held more at the last delta than after the first thousand, and bytes of text delivered since."""
-    pipe = Pipe(MemorySource(_body(tokens, 16), head=Head(headers={"content-type": "text/event-stream"})))
+    pipe: Pipe[Any] = Pipe(MemorySource(_body(tokens, 16), head=Head(headers={"content-type": "text/event-stream"})))
     for layer in default_layers("openai"):
-        pipe = pipe | layer  # type: ignore[assignment]  # the items change their type on the way
+        pipe = pipe | layer
     seen, start = 0, 0
     async with pipe.stream(keep=keep) as stream:
         async for _ in stream:

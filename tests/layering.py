@@ -23,7 +23,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "dialects": VALUES | {"machines"},
     "_clock": set(),
     "_tasks": set(),
-    "_tasks": set(),
     "moments": VALUES,
     "_core": FORMATS | {"_clock", "_tasks", "moments"},
     "telemetry": CORE,  # it listens to moments: of what runs it knows nothing

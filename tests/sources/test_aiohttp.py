@@ -366,7 +366,7 @@ class _Bare:
         ([Close()], "the server hung up"),
         ([Send(b"HTTP/1.1 200 OK\r\nContent-"), Close()], "hung up"),
         ([Send(b"HTTP/1.1 200 OK\r\nContent-"), Reset()], "lost"),
-        ([Send(b"SSH-2.0-OpenSSH_9.9\r\n"), Stall()], "not HTTP"),
+        ([Send(b"SSH-2.0-OpenSSH_9.9\r\n\r\n"), Stall()], "not HTTP"),
     ],
 )
 async def test_a_connection_that_dies_before_the_head_is_a_connect_error(script: list[Step], says: str) -> None:

@@ -37,7 +37,13 @@ def delta(channel: Any, text: str, choice: int = 0, *, first: bool = False, id_:
         index = channel[1]
         call = ToolCallDelta(index, f"{id_}{index}" if first else "", f"tool{index}" if first else "", text)
         return Delta(RAW, tool_calls=(call,), choice=choice)
-    return Delta(RAW, choice=choice, **{channel: text})
+    return plain(channel, text, choice)
+
+
+def plain(channel: str, text: str, choice: int) -> Delta:
+    made = Delta(RAW, choice=choice)
+    setattr(made, channel, text)
+    return made
 
 
 @st.composite
@@ -167,7 +173,7 @@ def mutated(d: Delta, place: int) -> Delta:
     for channel in ("reasoning", "text", "refusal"):
         text = getattr(d, channel)
         if place < len(text):
-            return Delta(RAW, choice=d.choice, **{channel: text[:place] + "#" + text[place + 1 :]})
+            return plain(channel, text[:place] + "#" + text[place + 1 :], d.choice)
         place -= len(text)
     if d.tool_calls:
         (call,) = d.tool_calls

@@ -388,7 +388,27 @@ class Reader(Generic[T]):
     Iteration ends when the answer is proven whole and raises a `StreamError` otherwise; read again, it says the same.
     """
 
+    __slots__ = (
+        "_call",
+        "_cancelled",
+        "_closed",
+        "_end",
+        "_first_seen",
+        "_items",
+        "_longest_gap",
+        "_loop",
+        "_now",
+        "_reader",
+        "_ready",
+        "_request",
+        "_source",
+        "_started",
+        "_stream",
+    )
+
     def __init__(self, source: Source[T], request: Request) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None  # asked once: on Python 3.11 that costs as much as a layer
+        self._now = request.call.clock.now
         self._source = source
         self._request = request
         self._call = request.call
@@ -411,7 +431,8 @@ class Reader(Generic[T]):
         call = self._call
         self._started = call.clock.now()
         call.note(Started(url=self._request.url, labels=call.labels))
-        self._reader = task = asyncio.current_task()
+        self._loop = asyncio.get_running_loop()
+        self._reader = task = asyncio.current_task(self._loop)
         try:
             self._stream = await self._source.open(self._request)
         except StreamError as failure:
@@ -483,9 +504,8 @@ class Reader(Generic[T]):
             raise UsageError("enter the stream first: async with ... as stream")
         if self._reader is not None:
             raise UsageError("this stream has a reader already")
-        self._reader = task = asyncio.current_task()
-        now = self._call.clock.now
-        asked = now()
+        self._reader = task = asyncio.current_task(self._loop)
+        asked = self._now()
         try:
             batch = await self._stream.receive()
         except EndOfStream:
@@ -500,7 +520,7 @@ class Reader(Generic[T]):
             raise
         finally:
             self._reader = None
-        gap = now() - asked
+        gap = self._now() - asked
         if gap > self._longest_gap:
             self._longest_gap = gap
         self._items += len(batch)

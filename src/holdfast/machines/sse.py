@@ -53,6 +53,7 @@ class SseParser:
         "_max_line",
         "_max_stream",
         "_offset",
+        "_plain_size",
         "_skip_lf",
         "_strict",
         "_type",
@@ -81,6 +82,7 @@ class SseParser:
         self._max_event = max_event
         self._max_stream = max_stream
         self._longest = min(max_line, max_event)
+        self._plain_size = 0 if strict else self._longest
         self._head: bytes | None = b""  # the first bytes, until they are a BOM or not
         self._wire = bytearray()  # all bytes since the last event handed over
         self._line_at = 0  # where in it the unfinished line begins
@@ -113,6 +115,17 @@ class SseParser:
                 cursor.hasher.update(chunk)
             if self._head is not None or self._skip_lf or self._wire or cursor.expects or b"\r" in chunk:
                 self._general(chunk, out)
+                continue
+            # One read, one event: what a model that is writing sends. Told apart by its first line end.
+            size = len(chunk)
+            if (
+                chunk.find(b"\n") == size - 2
+                and chunk[-1] == 10
+                and chunk.startswith(b"data: ")
+                and size <= self._plain_size
+            ):
+                out.append(Event(chunk[6:-2], self._offset, self._last_event_id))
+                self._offset += size
                 continue
             start = self._blocks(chunk, 0, out)
             if start < len(chunk):

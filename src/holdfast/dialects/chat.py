@@ -92,7 +92,9 @@ class ChatEvidence:
     def restart(self) -> None:
         """Forgets all: what follows is another answer from its beginning."""
         self.usage, self.done, self.answer_id = None, False, ""
-        self.finished, self.seen, self.calls = {}, set(), {}
+        self.finished.clear()
+        self.seen.clear()
+        self.calls.clear()
 
     @property
     def complete(self) -> bool:
@@ -139,6 +141,7 @@ class ChatReader:
     def feed(self, batch: Sequence[Event], out: list[Delta]) -> None:
         """Appends the deltas of a batch. Raises `UpstreamError`, `DecodeError`, `Truncated`."""
         fast = _DECODER.decode
+        seen = self.evidence.seen
         for event in batch:
             payload = event.payload
             try:
@@ -156,6 +159,7 @@ class ChatReader:
                 and chunk.usage is None
                 and chunk.x_groq is None
                 and not self._unchecked
+                and 0 in seen  # its first piece has been taken down
             ):
                 choice = choices[0]
                 said = choice.delta

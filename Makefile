@@ -9,6 +9,7 @@ BIN := .venv/bin
 # .venv/.installed is younger than what decides about the contents of .venv.
 READY := .venv/.installed
 CHECKED := $(wildcard src tests bench examples fuzz tools)
+TCP := $(wildcard tests/sources tests/test_*_tcp.py)
 SECONDS ?= 60
 PIP_INSTALL := python -m pip install --quiet --disable-pip-version-check
 PYTEST := python -m pytest -q
@@ -23,8 +24,9 @@ help: ## show this list
 demo: $(READY) ## watch a naive client lose text under faults, and Holdfast deliver it
 	@$(BIN)/holdfast demo
 
-# The last thing printed is pytest's own summary of the whole suite.
+# What is about TCP runs on uvloop, too. The last thing printed is pytest's own summary of the whole suite.
 test: lint types ## ruff, mypy --strict, the tests: under five minutes
+	HOLDFAST_TEST_LOOP=uvloop $(BIN)/$(PYTEST) $(TCP)
 	$(BIN)/$(PYTEST)
 
 test-all: test test-uvloop test-lowest test-pythons ## the tests on every Python here, under uvloop, with the lowest versions
@@ -36,10 +38,10 @@ test-lowest: .venv-lowest/.installed ## the tests with the lowest versions that 
 	.venv-lowest/bin/$(PYTEST)
 
 test-pythons: ## the tests on every Python from 3.11 on that this machine has
-	@set -e; for version in $$(tools/venv list | cut -d' ' -f1); do \
-		$(MAKE) --no-print-directory .venv-$$version/.installed; \
-		echo "== Python $$version"; .venv-$$version/bin/$(PYTEST); \
-	done
+	@failed=; for version in $$(tools/venv list | cut -d' ' -f1); do \
+		echo "== Python $$version"; \
+		$(MAKE) --no-print-directory .venv-$$version/.installed && .venv-$$version/bin/$(PYTEST) || failed="$$failed $$version"; \
+	done; test -z "$$failed" || { echo "failed on:$$failed"; exit 1; }
 
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check .

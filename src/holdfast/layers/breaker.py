@@ -137,6 +137,8 @@ class _BreakerStream(Generic[T]):
         return self.inner.head
 
     async def receive(self) -> Sequence[T]:
+        if self.recording:  # the inner stream has let its reader go, but we have not
+            raise UsageError("this stream has a reader already")
         try:
             return await self.inner.receive()
         except EndOfStream:
@@ -147,8 +149,6 @@ class _BreakerStream(Generic[T]):
             raise
 
     async def _settle(self, failure: StreamError | None) -> None:
-        if self.recording:  # the inner stream has let its reader go, but we have not
-            raise UsageError("this stream has a reader already") from None
         recorded = self.desk.settle(self.call, self.ticket, failure)
         if recorded is None:
             return

@@ -12,8 +12,11 @@ from holdfast._types import Event
 def encode(event: Event) -> bytes:
     """Gives an event's canonical bytes: its type unless it is a message, its id where it has one, its data.
 
-    Raises `ValueError` for a type or an id that the format cannot carry.
+    A block that dispatched nothing (comments, an id alone) goes out as it came. Raises `ValueError` for a type or an id
+    that the format cannot carry.
     """
+    if not event.type:
+        return event.wire
     lines: list[bytes] = []
     if event.type != "message":
         lines.append(b"event: " + _single("type", event.type))

@@ -133,6 +133,10 @@ class SseParser:
 
     def _general(self, chunk: bytes, out: list[Event]) -> None:
         """Any chunk in any state: line by line up to the next event, then by blocks where that can be."""
+        if self._wire and not self._skip_lf and b"\n" not in chunk and b"\r" not in chunk:
+            self._wire += chunk  # more of one line: a long one may come in single bytes
+            self._settle(out)
+            return
         start = 0
         if self._head is not None:
             chunk = self._begin(chunk)
@@ -226,11 +230,10 @@ class SseParser:
             if line:
                 self._field(line)
                 continue
-            wire_size = len(wire) + after - wire_from
+            if self._data and len(wire) + after - wire_from > self._max_event:
+                raise self._too_long("event", self._max_event, "max_event")
             if self._dispatch(out, wire, chunk, wire_from, after):
                 wire_from = after
-                if wire_size > self._max_event:
-                    raise self._too_long("event", self._max_event, "max_event")
                 if until_event:
                     return after
         self._skip_lf = start == len(chunk) and chunk.endswith(b"\r")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import example, given, settings
@@ -274,7 +274,7 @@ def feed_all(parser: SseParser, chunks: list[bytes], events: list[Event]) -> Non
 @pytest.mark.parametrize("name", ["max_line", "max_event", "max_stream"])
 def test_a_limit_below_one_byte_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} .* not 0"):
-        SseParser(**{name: 0})
+        SseParser(**cast("dict[str, Any]", {name: 0}))
 
 
 def test_a_line_without_an_end_ends_in_an_error_with_bounded_memory() -> None:

@@ -459,6 +459,7 @@ class Reader(Generic[T]):
         if self._end is None:
             self._settle(None, cancelled=True)
             self._end = UsageError("the stream was closed before its end; report and partial say what it was")
+            self._ready = iter(())
         if self._stream is not None:
             await self._stream.aclose()
 

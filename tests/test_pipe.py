@@ -1,0 +1,306 @@
+"""The pipe and its reader: the user's edge of a stream."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from holdfast._core import Pipe, Reader
+from holdfast._errors import BudgetExhausted, ConnectError, StreamBroken, Truncated, UsageError
+from holdfast._types import Delta, Event, Request, Usage
+from holdfast.layers.parse import parse_sse
+from holdfast.layers.reconnect import Reconnect
+from holdfast.layers.verify import verify
+from holdfast.moments import Delivered, Ended, FirstDelta, Moment, Opened, Opening, Started
+from holdfast.testing import FakeClock
+from tests.puppet import Puppet, Script, Wait
+
+RAW = Event()
+WHOLE = [
+    b'data: {"choices":[{"delta":{"role":"assistant"}}]}\n\n',
+    b'data: {"choices":[{"delta":{"content":"Hel"}}]}\n\ndata: {"choices":[{"delta":{"content":"lo"}}]}\n\n',
+    b'data: {"choices":[{"delta":{},"finish_reason":"stop"}],"usage":{"total_tokens":5}}\n\ndata: [DONE]\n\n',
+]
+
+
+def pipe_over(puppet: Any, clock: FakeClock, **settings: Any) -> Pipe[Delta]:
+    return Pipe(puppet, clock=clock, **settings) | parse_sse() | verify("openai")
+
+
+async def read_all(reader: Reader[Any]) -> list[Any]:
+    return [item async for item in reader]
+
+
+# -- a stream from beginning to end ----------------------------------------------------------------
+
+
+async def test_a_stream_is_read_to_its_proven_end(clock: FakeClock) -> None:
+    puppet = Puppet(WHOLE)
+    async with pipe_over(puppet, clock).stream() as deltas:
+        assert "".join([d.text async for d in deltas]) == "Hello"
+        assert await read_all(deltas) == []
+    assert deltas.completion.text == "Hello"
+    assert str(deltas.completion.verdict) == "COMPLETE"
+    assert deltas.head.status == 200
+    assert not puppet.live
+
+
+async def test_batches_come_as_they_arrive(clock: FakeClock) -> None:
+    async with pipe_over(Puppet(WHOLE), clock).stream() as deltas:
+        batches = [[d.text for d in batch] async for batch in deltas.batches()]
+    assert batches == [[""], ["Hel", "lo"], [""]]
+
+
+async def test_batches_go_on_where_single_items_stopped(clock: FakeClock) -> None:
+    async with Pipe(Puppet([["a", "b", "c"], ["d"]]), clock=clock).stream() as items:
+        assert await anext(items) == "a"
+        assert [list(batch) async for batch in items.batches()] == [["b", "c"], ["d"]]
+
+
+async def test_text_is_that_of_the_first_choice(clock: FakeClock) -> None:
+    said = [Delta(RAW, text="a"), Delta(RAW, text="x", choice=1), Delta(RAW, reasoning="r"), Delta(RAW, text="b")]
+    async with Pipe(Puppet([said]), clock=clock).stream() as deltas:
+        assert [text async for text in deltas.text()] == ["a", "b"]
+
+
+async def test_the_answer_is_kept_without_any_layer_that_does(clock: FakeClock) -> None:
+    reader = pipe_over(Puppet(WHOLE), clock).stream(keep=False)
+    async with reader as deltas:
+        await read_all(deltas)
+    assert (reader.completion.text, reader.completion.finish_reason) == ("", "stop")
+
+
+# -- failures --------------------------------------------------------------------------------------
+
+
+async def test_an_error_is_sticky_and_carries_what_arrived(clock: FakeClock) -> None:
+    puppet = Puppet([*WHOLE[:2], StreamBroken("reset")])
+    request = Request(url="http://upstream/v1", body={"n": 1}, headers={"Authorization": "Bearer secret"})
+    async with pipe_over(puppet, clock).stream(request) as deltas:
+        with pytest.raises(StreamBroken) as raised:
+            await read_all(deltas)
+        with pytest.raises(StreamBroken) as again:
+            await anext(deltas)
+    error = raised.value
+    assert again.value is error
+    assert error.attempts == 1
+    assert error.report is deltas.report
+    assert error.partial is not None
+    assert (error.partial.text, error.partial.request, error.partial.dialect) == ("Hello", {"n": 1}, "openai")
+    assert error.partial.offset == len(b"".join(WHOLE[:2]))
+    assert "secret" not in repr(error.partial)
+    with pytest.raises(StreamBroken):
+        _ = deltas.completion
+    assert not puppet.live
+
+
+async def test_a_failed_open_is_an_error_with_a_report(clock: FakeClock) -> None:
+    reader = pipe_over(Puppet(ConnectError("refused")), clock).stream()
+    with pytest.raises(ConnectError) as raised:
+        await reader.__aenter__()
+    assert raised.value.attempts == 1
+    assert reader.report.outcome == "ConnectError"
+    with pytest.raises(UsageError, match="entered once"):
+        await reader.__aenter__()
+
+
+async def test_a_truncated_answer_never_looks_finished(clock: FakeClock) -> None:
+    async with pipe_over(Puppet(WHOLE[:2]), clock).stream() as deltas:
+        with pytest.raises(Truncated):
+            await read_all(deltas)
+    assert deltas.report.verdict is None
+
+
+# -- closing and cancelling ------------------------------------------------------------------------
+
+
+async def test_a_stream_closed_before_its_end_is_not_read_on(clock: FakeClock) -> None:
+    puppet = Puppet(WHOLE)
+    async with pipe_over(puppet, clock).stream() as deltas:
+        async for delta in deltas:
+            if delta.text:
+                break
+    with pytest.raises(UsageError, match="closed before its end"):
+        await anext(deltas)
+    with pytest.raises(UsageError, match="proven end"):
+        _ = deltas.completion
+    assert deltas.partial.text == "Hello"
+    assert deltas.report.cancelled
+    assert deltas.report.outcome == "cancelled"
+    await deltas.aclose()
+    assert puppet.closes == 1
+
+
+async def test_cancel_from_another_task_ends_the_iteration_and_closes(clock: FakeClock) -> None:
+    puppet = Puppet([*WHOLE[:2], Wait()])
+    async with pipe_over(puppet, clock).stream() as deltas:
+        task = asyncio.create_task(read_all(deltas))
+        await clock.settle()
+        await deltas.cancel()
+        got = await task
+        assert "".join(d.text for d in got) == "Hello"
+        assert task.cancelling() == 0
+        assert not puppet.live
+        assert await read_all(deltas) == []
+    assert deltas.report.cancelled
+
+
+async def test_cancel_while_the_head_is_waited_for_leaves_an_empty_stream(clock: FakeClock) -> None:
+    for ticks in range(1, 6):
+        puppet = Puppet(Script(*WHOLE, opening=(Wait(),)))
+        reader = pipe_over(puppet, clock).stream()
+
+        async def consume(reader: Reader[Delta] = reader) -> list[Delta]:
+            async with reader as deltas:
+                return await read_all(deltas)
+
+        task = asyncio.create_task(consume())
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        await reader.cancel()
+        assert await task == []
+        assert not puppet.live
+        assert reader.report.cancelled
+
+
+async def test_cancel_by_the_reader_itself_ends_its_iteration(clock: FakeClock) -> None:
+    puppet = Puppet(WHOLE)
+    got = []
+    async with pipe_over(puppet, clock).stream() as deltas:
+        async for delta in deltas:
+            got.append(delta)
+            await deltas.cancel()
+    assert len(got) == 1
+    assert not puppet.live
+
+
+async def test_a_cancellation_from_outside_that_meets_cancel_wins(clock: FakeClock) -> None:
+    async with pipe_over(Puppet([Wait()]), clock).stream() as deltas:
+        task = asyncio.create_task(read_all(deltas))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        await deltas.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_a_cancelled_open_leaves_nothing_and_is_told(clock: FakeClock) -> None:
+    puppet = Puppet(Script(opening=(Wait(),)))
+    reader = pipe_over(puppet, clock).stream()
+    task = asyncio.create_task(reader.__aenter__())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not puppet.live
+    assert reader.report.cancelled
+
+
+# -- what the program may not do -------------------------------------------------------------------
+
+
+async def test_a_second_reader_is_turned_away(clock: FakeClock) -> None:
+    async with pipe_over(Puppet([WHOLE[0], Wait(1.0), *WHOLE[1:]]), clock).stream() as deltas:
+        await anext(deltas)
+        first = asyncio.create_task(read_all(deltas))
+        await asyncio.sleep(0)
+        with pytest.raises(UsageError, match="a reader already"):
+            await anext(deltas)
+        assert "".join(d.text for d in await first) == "Hello"
+
+
+async def test_a_stream_is_entered_first_and_once(clock: FakeClock) -> None:
+    reader = pipe_over(Puppet(WHOLE), clock).stream()
+    for look in (lambda: reader.head, lambda: reader.completion):
+        with pytest.raises(UsageError):
+            look()
+    with pytest.raises(UsageError, match="enter the stream first"):
+        await anext(reader)
+    async with reader:
+        with pytest.raises(UsageError, match="entered once"):
+            await reader.__aenter__()
+
+
+async def test_requests_are_bounded_over_all_layers(clock: FakeClock) -> None:
+    puppet = Puppet([*WHOLE[:2], StreamBroken("reset")], ConnectError("refused"), repeat=True)
+    async with (pipe_over(puppet, clock, max_requests=3) | Reconnect(max_barren=50)).stream() as deltas:
+        with pytest.raises(ConnectError) as raised:
+            await read_all(deltas)
+    assert puppet.opens == raised.value.attempts == 3
+
+
+async def test_a_spent_call_says_how_to_raise_its_bound(clock: FakeClock) -> None:
+    reader = pipe_over(Puppet(WHOLE), clock, max_requests=1).stream()
+    reader._call.spend_request()
+    with pytest.raises(BudgetExhausted, match="max_requests"):
+        await reader.__aenter__()
+
+
+def test_a_pipe_without_a_single_request_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_requests must be at least 1, not 0"):
+        Pipe(Puppet(), max_requests=0)
+
+
+# -- the report ------------------------------------------------------------------------------------
+
+
+async def test_the_report_counts(clock: FakeClock) -> None:
+    puppet = Puppet(Script(WHOLE[0], Wait(2.0), WHOLE[1], Wait(3.0), WHOLE[2], opening=(Wait(1.0),)))
+    heard: list[Moment] = []
+    reader = pipe_over(puppet, clock).stream(
+        Request(url="http://upstream/v1"), labels={"team": "a"}, listeners=[heard.append]
+    )
+    async with reader as deltas:
+        await read_all(deltas)
+    report = reader.report
+    assert (report.attempts, report.retries, report.seams, report.items) == (1, 0, [], 4)
+    assert (report.open_seconds, report.first_delta_seconds) == (1.0, 3.0)
+    assert (report.longest_gap, report.total_seconds) == (3.0, 6.0)
+    assert report.usage == Usage(total_tokens=5, raw={"total_tokens": 5})
+    assert (report.billed_tokens, report.billed_estimated) == (5, False)
+    assert report.bytes_received == len(b"".join(WHOLE))
+    assert (report.url, report.labels, report.finish_reason) == ("http://upstream/v1", {"team": "a"}, "stop")
+    assert [type(m) for m in heard] == [Started, Opening, Opened, FirstDelta, Delivered, Ended]
+    assert str(report).startswith("COMPLETE · 1 attempt · 4 deltas · first after 3.000 s")
+
+
+async def test_each_stream_of_a_pipe_is_a_call_of_its_own(clock: FakeClock) -> None:
+    pipe = pipe_over(Puppet(WHOLE, repeat=True), clock)
+    first, second = pipe.stream(), pipe.stream()
+    for reader in (first, second):
+        async with reader as deltas:
+            await read_all(deltas)
+    assert first.report.stream_id != second.report.stream_id
+    assert first.report.attempts == second.report.attempts == 1
+
+
+# -- drawing ---------------------------------------------------------------------------------------
+
+
+def test_a_pipe_draws_its_layers() -> None:
+    drawn = str(Pipe(Puppet()) | parse_sse() | verify("openai") | Reconnect(max_seams=3))
+    lines = drawn.splitlines()
+    assert lines[0] == "Pipe(Puppet)"
+    assert lines[1] == "  | parse_sse()"
+    assert lines[2].startswith("  | ")
+    assert "openai" in lines[2]
+    assert "Reconnect(" in lines[3]
+    assert "max_seams=3" in lines[3]
+    assert len(lines) == 4
+
+
+def test_a_pipe_warns_of_orders_that_cannot_work() -> None:
+    events: Any = Pipe(Puppet()) | parse_sse()
+    drawn = str(events | Reconnect() | verify("openai"))
+    assert "  ! " in drawn
+    assert "cannot tell a cut answer from a whole one" in drawn
+
+
+def test_a_pipe_is_never_changed() -> None:
+    base = Pipe(Puppet()) | parse_sse()
+    before = str(base)
+    _ = base | verify("openai")
+    assert str(base) == before

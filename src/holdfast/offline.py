@@ -12,6 +12,8 @@ from holdfast.machines.cursor import Cursor
 from holdfast.machines.sse import SseParser
 from holdfast.machines.transcript import Transcript
 
+Bytes = bytes | bytearray | memoryview
+
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class EventLog:
@@ -25,7 +27,7 @@ class EventLog:
     retry: float | None = None
 
 
-def parse_events(chunks: bytes | Iterable[bytes]) -> EventLog:
+def parse_events(chunks: Bytes | Iterable[bytes]) -> EventLog:
     """Parses any bytes of server-sent events, cut anywhere. Raises `DecodeError` over a size limit."""
     parser = SseParser()
     events: list[Event] = []
@@ -38,7 +40,7 @@ def parse_events(chunks: bytes | Iterable[bytes]) -> EventLog:
     )
 
 
-def assemble(chunks: bytes | Iterable[bytes], dialect: str | Dialect = "deepseek") -> Completion:
+def assemble(chunks: Bytes | Iterable[bytes], dialect: str | Dialect = "deepseek") -> Completion:
     """Puts a recorded answer together, cut anywhere.
 
     Raises what a stream of these bytes would: `UpstreamError`, `Truncated`, `DecodeError`, `NotAStream`. Their
@@ -76,5 +78,5 @@ def assemble(chunks: bytes | Iterable[bytes], dialect: str | Dialect = "deepseek
     return answer.completion(usage=reader.evidence.usage, verdict=Verdict())
 
 
-def _batch(chunks: bytes | Iterable[bytes]) -> Iterable[bytes]:
-    return (bytes(chunks),) if isinstance(chunks, bytes | bytearray | memoryview) else chunks
+def _batch(chunks: Bytes | Iterable[bytes]) -> Iterable[bytes]:
+    return (bytes(chunks),) if isinstance(chunks, Bytes) else chunks

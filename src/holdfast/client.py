@@ -61,9 +61,10 @@ class Client:
 
     `dialect` names the provider: "deepseek", "openai", or "openai-compatible" with a `base_url`. `api_key` is taken
     from the provider's usual environment variable when not given. `session` shares an aiohttp session of the caller's,
-    which stays open; else the client has a pooled one of its own until `aclose()`. `timeouts` are over the dialect's
-    own, `headers` go on every request, `layers` replace `default_layers()`, and `max_requests` bounds what one
-    call may send upstream (8). Raises `UsageError` for an unknown dialect or a missing key.
+    which stays open; else the client has a pooled one of its own until `aclose()`. `source` takes the bytes from
+    elsewhere, a `MemorySource` for one. `timeouts` are over the dialect's own, `headers` go on every request, `layers`
+    replace `default_layers()`, and `max_requests` bounds what one call may send upstream (8). Raises `UsageError` for
+    an unknown dialect or a missing key.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Client:
         api_key: str | None = None,
         base_url: str | None = None,
         session: aiohttp.ClientSession | None = None,
+        source: Source[bytes] | None = None,
         timeouts: Timeouts | None = None,
         headers: Mapping[str, str] | None = None,
         layers: Layers | None = None,
@@ -85,10 +87,18 @@ class Client:
         if timeouts is not None and layers is not None:
             raise UsageError("timeouts= sets the clocks of the default layers; with layers= give Deadline its own")
         self._url = _endpoint(self._dialect, base_url)
-        self._headers = {**self._dialect.headers(_key(self._dialect, api_key, base_url)), **(headers or {})}
+        self._headers = {
+            **self._dialect.headers(_key(self._dialect, api_key, needed=base_url is None and source is None)),
+            **(headers or {}),
+        }
         self._timeouts = timeouts or Timeouts()
         self._layers = layers
-        self._source = AiohttpSource(session)
+        if source is not None and session is not None:
+            raise UsageError("session= is for the client's own source; a source= of yours brings its own")
+        self._own: AiohttpSource | None = None
+        if source is None:
+            source = self._own = AiohttpSource(session)
+        self._source = source
         self._breaker = pybreaker.CircuitBreaker(
             fail_max=5, reset_timeout=30, name=self._dialect.name, throw_new_error_on_trip=False
         )
@@ -159,8 +169,9 @@ class Client:
             return deltas.completion
 
     async def aclose(self) -> None:
-        """Closes the client's own session; a shared one stays open. Idempotent."""
-        await self._source.aclose()
+        """Closes the client's own session; a shared one, and a source of yours, stay open. Idempotent."""
+        if self._own is not None:
+            await self._own.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -181,9 +192,9 @@ def _endpoint(dialect: Dialect, base_url: str | None) -> str:
     return base.rstrip("/") + dialect.path
 
 
-def _key(dialect: Dialect, api_key: str | None, base_url: str | None) -> str | None:
-    """A server of one's own may need no key; the provider's does, and says so late and in its own words."""
+def _key(dialect: Dialect, api_key: str | None, *, needed: bool) -> str | None:
+    """A server of one's own may need no key; the provider's does, and would say so late and in its own words."""
     key = api_key or os.environ.get(dialect.key_variable or "", "") or None
-    if key is None and base_url is None:
+    if key is None and needed:
         raise UsageError(f"Client({dialect.name!r}) needs api_key=, or the environment variable {dialect.key_variable}")
     return key

@@ -160,6 +160,14 @@ def test_an_id_of_ours_over_other_bytes_makes_it_a_replay(lines: list[str], serv
     assert server.cursor.last_event_id == ""
 
 
+def test_at_an_older_checkpoint_nothing_without_an_id_is_recognised(server: Server) -> None:
+    server.say("1:a", ":x", "2:b", ":y")
+    server.begin("continue")
+    assert server.say("1:a") == []
+    server.say(":x", deliver=False)
+    assert server.cursor.mode == "replay"
+
+
 def test_a_contradiction_after_something_new_breaks_the_attempt(server: Server) -> None:
     server.say("1:a", "2:b")
     server.begin("continue")

@@ -137,18 +137,22 @@ class Cursor:
                 del self._seen[next(iter(self._seen))]
         if self.mode != "continue" or (self._admitted and seen is not None):
             return True
-        if self._repeats(mark, name):
+        if self._repeats(event, mark):
             self.dropped += 1
             return False
         self._admitted = True
         return True
 
-    def _repeats(self, mark: int, name: str | None) -> bool:
+    def _repeats(self, event: Event, mark: int) -> bool:
         """Says whether a continuation's event was delivered before the cut."""
-        if not self._admitted and name in (None, self._last_id):
-            return self._repeats_group(mark, name)
-        known = None if name is None else self._delivered.get(name)
-        return known is not None and self._agrees(known, mark)
+        place = event.id if event.id is not None else event.last_event_id
+        if not self._admitted and place == self._last_id:
+            return self._repeats_group(mark, event.id)
+        known = self._delivered.get(place)
+        if known is None or (event.id is None and self._admitted):
+            return False
+        # Of what followed an older id we remember nothing: an event without one cannot be recognised there.
+        return self._agrees(known == mark and event.id is not None)
 
     def _repeats_group(self, mark: int, name: str | None) -> bool:
         """Events from the last id on come again, in order: all of them, or those after the one that bore the id."""
@@ -156,11 +160,11 @@ class Cursor:
         untouched = expected and self._bearer and len(expected) == len(self._group)
         if untouched and (name is None or (self._shared and expected[-1] != mark)):
             expected.pop()
-        return bool(expected) and self._agrees(expected.pop(), mark)
+        return bool(expected) and self._agrees(expected.pop() == mark)
 
-    def _agrees(self, known: int, mark: int) -> bool:
+    def _agrees(self, same: bool) -> bool:  # noqa: FBT001 - a verdict, passed on
         """False once the event has turned the attempt into a replay. Raises `StreamBroken` where it is too late."""
-        if known == mark:
+        if same:
             return True
         if self._admitted:
             raise StreamBroken("the server continued our stream, and then sent an id of ours over other contents")
@@ -182,8 +186,8 @@ class Cursor:
                 self._last_id, self._group, self._bearer = name, [mark], event.id is not None
             elif name and len(self._group) < MAX_IDS:
                 self._group.append(mark)
-            if event.id:
-                self._delivered[event.id] = mark
+            if name and (event.id or name not in self._delivered):
+                self._delivered[name] = mark
                 if len(self._delivered) > MAX_IDS:
                     del self._delivered[next(iter(self._delivered))]
 

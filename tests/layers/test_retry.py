@@ -18,7 +18,10 @@ from holdfast._errors import (
     UsageError,
 )
 from holdfast._types import Delta, Event, Head
+from holdfast.layers.parse import parse_sse
+from holdfast.layers.reconnect import Reconnect
 from holdfast.layers.retry import Retry
+from holdfast.layers.verify import verify
 from holdfast.moments import Moment, Retrying
 from holdfast.testing import FakeClock, check_layer
 from tests.puppet import Puppet, Script, Wait, drain, request_on
@@ -355,19 +358,10 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], named
         Retry(**settings)
 
 
-class Reconnect:
-    def __call__(self, inner: Any) -> Any:
-        return inner
-
-
-def verify(inner: Any) -> Any:
-    return inner
-
-
 def test_orders_that_cannot_work_are_told() -> None:
-    pipe = Pipe(Puppet()) | Retry()
-    assert "!" not in str(pipe)
-    assert "!" not in str(Pipe(Puppet()) | verify | Retry() | Reconnect())
-    assert "! Retry right of Reconnect" in str(Pipe(Puppet()) | Reconnect() | Retry())
-    assert "! Retry left of verify()" in str(pipe | verify)
-    assert "! Retry twice" in str(pipe | Retry())
+    source: Any = Pipe(Puppet())
+    assert "!" not in str(source | Retry())
+    assert "!" not in str(source | parse_sse() | verify("openai") | Retry() | Reconnect())
+    assert "! Retry right of Reconnect" in str(source | Reconnect() | Retry())
+    assert "! Retry left of verify()" in str(source | parse_sse() | Retry() | verify("openai"))
+    assert "! Retry twice" in str(source | Retry() | Retry())

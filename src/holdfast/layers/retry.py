@@ -60,7 +60,7 @@ class Retry:
             warnings.append(
                 "Retry right of Reconnect retries the first open() alone: put it left, and re-opening is retried too"
             )
-        if "verify" in map(_name, right):
+        if "Verify" in map(_name, right):
             warnings.append(
                 "Retry left of verify() sees no error that came in the place of an answer with status 200: put it right"
             )

@@ -32,21 +32,32 @@ class Utf8Decoder:
     def feed(self, batch: Sequence[bytes], out: list[str]) -> None:
         """Appends the text of every whole character. Raises `DecodeError` in strict mode."""
         for chunk in batch:
-            held = self._decoder.getstate()[0]
-            try:
-                text = self._decoder.decode(chunk)
-            except UnicodeDecodeError as error:
-                where = self._offset - len(held) + error.start
-                raise DecodeError(f"byte {where} of the body is not UTF-8: {error.reason}", offset=where) from error
-            if "\ufffd" in text:
-                # A U+FFFD that was sent as such is three bytes of its own; only the others were put there here.
-                self._cursor.repaired += text.count("\ufffd") - (held + chunk).count(b"\xef\xbf\xbd")
-            self._offset += len(chunk)
-            if text:
-                out.append(text)
+            self._take(chunk, out)
 
     def end(self, out: list[str]) -> None:
         """The body is over. Raises `Truncated` when it ended inside a character."""
-        pending = len(self._decoder.getstate()[0])
-        if pending:
-            raise Truncated(f"the body ended inside a character: its last {pending} bytes are only the start of one")
+        pending = self._decoder.getstate()[0]
+        if pending[:1] == b"\xed" and pending[1:] >= b"\xa0":
+            # CPython waits for the rest of a surrogate, but no character begins so: these are two bytes in error.
+            self._take(b"", out, final=True)
+        elif pending:
+            raise Truncated(
+                f"the body ended inside a character: its last {len(pending)} bytes are only the start of one"
+            )
+
+    def _take(self, chunk: bytes, out: list[str], *, final: bool = False) -> None:
+        held = self._decoder.getstate()[0]
+        try:
+            text = self._decoder.decode(chunk, final)
+        except UnicodeDecodeError as error:
+            good = (held + chunk)[: error.start].decode()
+            if good:  # a failure comes after all that arrived before it
+                out.append(good)
+            where = self._offset - len(held) + error.start
+            raise DecodeError(f"byte {where} of the body is not UTF-8: {error.reason}", offset=where) from error
+        if "\ufffd" in text:
+            # A U+FFFD that was sent as such is three bytes of its own; only the others were put there here.
+            self._cursor.repaired += text.count("\ufffd") - (held + chunk).count(b"\xef\xbf\xbd")
+        self._offset += len(chunk)
+        if text:
+            out.append(text)

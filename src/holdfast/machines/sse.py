@@ -254,6 +254,8 @@ class SseParser:
         elif self._comments or pending > _IDLE:  # comments for hours must not pile up before the next event
             idle = bytes(self._wire[: self._line_at])
             if idle:
+                if self._strict:
+                    self._check_utf8(idle, self._offset)
                 if self._comments:
                     out.append(self._silent(idle))
                 del self._wire[: self._line_at]
@@ -287,22 +289,21 @@ class SseParser:
         """A blank line: "dispatch the event". True when its bytes were handed over."""
         # "Set the last event ID string of the event source to the value of the last event ID buffer."
         self._last_event_id = self._id
-        if (
-            not self._data
-        ):  # "If the data buffer is an empty string, set [...] the event type buffer to the empty string"
+        # "If the data buffer is an empty string, set [...] the event type buffer to the empty string"
+        if not self._data and not self._comments:
             self._type = ""
-            if not self._comments:
-                self._block_id = None
-                return False
-            event = self._silent(bytes(wire) + chunk[start:after])
-        else:
+            self._block_id = None
+            return False
+        exact = bytes(wire) + chunk[start:after]
+        if self._strict:
+            self._check_utf8(exact, self._offset)
+        if self._data:
             payload = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
-            exact = bytes(wire) + chunk[start:after]
-            if self._strict:
-                self._check_utf8(exact, self._offset)
             event = Event(payload, self._offset, self._last_event_id, self._type or "message", self._block_id, exact)
             self._data = []
-            self._type = ""
+        else:
+            event = self._silent(exact)
+        self._type = ""
         self._block_id = None
         if self._admits is None or self._admits(event):
             out.append(event)

@@ -48,7 +48,7 @@ def assemble(chunks: Bytes | Iterable[bytes], dialect: str | Dialect = "deepseek
     """
     dialect = find(dialect)
     cursor = Cursor()
-    parser, reader, answer = SseParser(cursor), dialect.reader(None, cursor), Transcript()
+    parser, reader, answer = SseParser(cursor, admits=cursor.admits), dialect.reader(None, cursor), Transcript()
     events: list[Event] = []
     deltas: list[Delta] = []
     try:

@@ -57,8 +57,8 @@ format: $(READY) ## let ruff rewrite what it can
 bench: $(READY) ## microseconds of CPU per event, against floors measured in the same run
 	$(BIN)/python -m bench
 
-fuzz: $(READY) ## throw mutated streams at the parser for SECONDS (60)
-	$(BIN)/python fuzz/fuzz_sse.py --seconds $(SECONDS)
+fuzz: $(READY) ## throw mutated streams at each fuzz target for SECONDS (60)
+	$(BIN)/python -m fuzz --seconds $(SECONDS)
 
 constraints: ## choose newest versions anew: writes constraints.txt and constraints-lowest.txt
 	tools/venv make .venv-new 3.11

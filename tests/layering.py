@@ -60,7 +60,10 @@ LIBRARIES: dict[str, set[str]] = {
         "cli/_naive",
     },  # client: `session=`; the naive client
     "aiohttp_sse_client": {"sources"},
-    "msgspec": {"_types", "moments", "machines", "dialects", "layers/record", "sources", "telemetry", "gateway", "cli"},
+    "msgspec": {
+        *("_types", "moments", "machines", "dialects", "layers/record", "sources", "telemetry", "gateway", "cli"),
+        "testing",
+    },
     "pybreaker": {"layers/breaker", "client"},  # client: the breaker it makes by default
     "structlog": {"telemetry"},
     "rich": {"cli"},

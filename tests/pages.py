@@ -1,0 +1,90 @@
+"""The documentation's code as files that run.
+
+A fenced block is told by its info string: ```` ```python before.py ```` is the program `before.py`, and
+```` ```text before.py cut ```` is what it prints in the situation `cut`. Blocks without a file name are for reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+_FENCE = re.compile(r"^```(?P<info>[^`\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block of a page; `line` is where its text begins, counted from 1."""
+
+    page: Path
+    language: str
+    file: str
+    situation: str
+    text: str
+    line: int
+
+    def __str__(self) -> str:
+        where = f"{self.page.relative_to(ROOT)}:{self.line}"
+        return " ".join(part for part in (where, self.file, self.situation) if part)
+
+
+def pages() -> list[Path]:
+    """Gives every page of documentation."""
+    return sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """Gives the fenced blocks of a page in their order."""
+    text = page.read_text("utf-8")
+    for fence in _FENCE.finditer(text):
+        language, file, situation = (*fence["info"].split(maxsplit=2), "", "", "")[:3]
+        line = text.count("\n", 0, fence.start("text")) + 1
+        yield Block(page, language, file, situation, fence["text"], line)
+
+
+def printed(page: Path) -> list[Block]:
+    """Gives the blocks that say what a program prints."""
+    return [block for block in blocks(page) if block.language == "text" and block.file]
+
+
+def write_files(page: Path, folder: Path) -> None:
+    """Writes the files of a page; blocks with the same name, in their order, are one file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for block in blocks(page):
+        if block.file and block.language != "text":
+            with (folder / block.file).open("a", encoding="utf-8") as file:
+                file.write(block.text)
+
+
+def says(block: Block, output: str) -> bool:
+    """Tells whether a program printed what its page shows, where `...` stands for the rest of a line."""
+    shown = re.escape(_trimmed(block.text)).replace(re.escape("..."), "[^\n]*")
+    return re.fullmatch(shown, _trimmed(output)) is not None
+
+
+def _trimmed(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+async def run(*command: str, cwd: Path, env: Mapping[str, str] | None = None) -> str:
+    """Runs a program of a page; gives what it printed and, where it failed, the error in the last line."""
+    program = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-W",
+        "error",
+        *command,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = (text.decode() for text in await program.communicate())
+    if program.returncode:
+        return f"{out.rstrip()}\n{err.strip().rpartition(chr(10))[2]}\n".lstrip()
+    return out + err

@@ -42,7 +42,9 @@ from holdfast.client import Client
 from holdfast.dialects import Timeouts
 from holdfast.moments import Moment, Retrying
 from holdfast.testing import FakeClock
-from holdfast.testing import upstream as up
+from holdfast.testing import faults as f
+from holdfast.testing.chaos import ChaosServer, Mode
+from holdfast.testing.schedule import Schedule
 from holdfast.testing.server import (
     LAST_CHUNK,
     STREAM_HEAD,
@@ -61,7 +63,6 @@ from holdfast.testing.server import (
     sse,
     stream,
 )
-from holdfast.testing.upstream import Script, Upstream
 
 PIECES = ("潮", "起潮落", " 🌊", " and", " the", " kelp", " holds", ".")
 TEXT = "".join(PIECES)
@@ -449,19 +450,22 @@ async def test_a_line_without_an_end_is_refused_in_bounded_memory() -> None:
     assert peak < 3 * 8 * 1024 * 1024  # the limit of a line is 8 MiB
 
 
-WIRE_CUTS: list[up.Fault] = [
-    up.ResetMidStream(after=20),
-    up.CleanCut(after=20),
-    up.FinInsideChunk(after=20),
-    up.StallBehindPings(after=20, ping=0.02),
-    up.ErrorEvent(after=20),
+WIRE_CUTS: list[f.Fault] = [
+    f.ResetMidStream(after=20),
+    f.CleanCut(after=20),
+    f.FinInsideChunk(after=20),
+    f.StallBehindPings(after=20, ping=0.02),
+    f.ErrorEvent(after=20),
 ]
 
 
 @pytest.mark.parametrize("fault", WIRE_CUTS, ids=str)
-async def test_with_ids_nothing_is_read_twice(fault: up.Fault) -> None:
-    script = {"tides?": Script(faults=(fault, fault), mode="ids")}
-    async with Upstream(schedule=script) as upstream, client_of(upstream.server, Timeouts(progress=SHORT)) as client:
+async def test_with_ids_nothing_is_read_twice(fault: f.Fault) -> None:
+    schedule = Schedule(streams={"tides?": (fault, fault)})
+    async with (
+        ChaosServer(schedule=schedule, mode="ids") as upstream,
+        client_of(upstream.server, Timeouts(progress=SHORT)) as client,
+    ):
         reader, got, error = await read(client)
     assert_exact(reader, got, error, upstream.answer("tides?").text)
     assert [served.last_event_id for served in upstream.served] == ["", "20", "40"]
@@ -471,18 +475,24 @@ async def test_with_ids_nothing_is_read_twice(fault: up.Fault) -> None:
 
 
 @pytest.mark.parametrize("fault", WIRE_CUTS, ids=str)
-async def test_without_ids_the_same_answer_is_compared_and_continued(fault: up.Fault) -> None:
-    script = {"tides?": Script(faults=(fault,))}
-    async with Upstream(schedule=script) as upstream, client_of(upstream.server, Timeouts(progress=SHORT)) as client:
+async def test_without_ids_the_same_answer_is_compared_and_continued(fault: f.Fault) -> None:
+    schedule = Schedule(streams={"tides?": (fault,)})
+    async with (
+        ChaosServer(schedule=schedule) as upstream,
+        client_of(upstream.server, Timeouts(progress=SHORT)) as client,
+    ):
         reader, got, error = await read(client)
     assert_exact(reader, got, error, upstream.answer("tides?").text)
     assert str(reader.report.verdict) == "RESUMED (1 seam, verified)"
 
 
 @pytest.mark.parametrize("fault", WIRE_CUTS, ids=str)
-async def test_nothing_of_another_answer_is_handed_over(fault: up.Fault) -> None:
-    script = {"tides?": Script(faults=(fault,), mode="divergent")}
-    async with Upstream(schedule=script) as upstream, client_of(upstream.server, Timeouts(progress=SHORT)) as client:
+async def test_nothing_of_another_answer_is_handed_over(fault: f.Fault) -> None:
+    schedule = Schedule(streams={"tides?": (fault,)})
+    async with (
+        ChaosServer(schedule=schedule, mode="divergent") as upstream,
+        client_of(upstream.server, Timeouts(progress=SHORT)) as client,
+    ):
         reader, got, error = await read(client)
     assert isinstance(error, StreamError)
     assert error.partial is not None
@@ -560,18 +570,18 @@ async def test_a_cut_after_one_of_two_choices_resumes(ids: bool) -> None:  # noq
 
 
 async def test_a_hundred_streams_at_once_keep_apart() -> None:
-    script = {f"q{n}": Script(faults=(up.ResetMidStream(after=n % 60 + 2),)) for n in range(100)}
-    async with Upstream(schedule=script) as upstream:
+    streams = {f"q{n}": (f.ResetMidStream(after=n % 60 + 2),) for n in range(100)}
+    async with ChaosServer(schedule=Schedule(streams=streams)) as upstream:
         async with Client("deepseek", base_url=upstream.url, random=Nought()) as client:
-            asked = [{"messages": [{"role": "user", "content": prompt}]} for prompt in script]
+            asked = [{"messages": [{"role": "user", "content": prompt}]} for prompt in streams]
             answers = await asyncio.gather(*map(client.complete, asked))
         assert await upstream.server.all_closed()
-    assert [answer.text for answer in answers] == [upstream.answer(prompt).text for prompt in script]
+    assert [answer.text for answer in answers] == [upstream.answer(prompt).text for prompt in streams]
 
 
 async def test_a_server_that_cuts_every_twenty_events_is_read_to_the_end() -> None:
-    script = {"tides?": Script(faults=(up.ResetMidStream(after=20),) * 20, mode="ids")}
-    async with Upstream(schedule=script) as upstream, client_of(upstream.server) as client:
+    schedule = Schedule(streams={"tides?": (f.ResetMidStream(after=20),) * 20})
+    async with ChaosServer(schedule=schedule, mode="ids") as upstream, client_of(upstream.server) as client:
         reader, got, error = await read(client)
     assert_exact(reader, got, error, upstream.answer("tides?").text)
     assert len(upstream.served) == reader.report.attempts == len(reader.report.seams) + 1
@@ -579,8 +589,8 @@ async def test_a_server_that_cuts_every_twenty_events_is_read_to_the_end() -> No
 
 
 async def test_a_server_that_cuts_every_two_events_is_left_with_what_came() -> None:
-    script = {"tides?": Script(faults=(up.ResetMidStream(after=2),) * 20, mode="ids")}
-    async with Upstream(schedule=script) as upstream, client_of(upstream.server) as client:
+    schedule = Schedule(streams={"tides?": (f.ResetMidStream(after=2),) * 20})
+    async with ChaosServer(schedule=schedule, mode="ids") as upstream, client_of(upstream.server) as client:
         reader, got, error = await read(client)
     assert isinstance(error, StreamBroken)
     assert error.attempts == len(upstream.served) == 8
@@ -596,11 +606,11 @@ OURS = re.compile(r"/holdfast/(layers|sources|client|_\w+)[./]")
 
 
 @pytest.mark.parametrize("mode", ["ids", "no-ids"])
-async def test_given_up_at_any_moment_nothing_stays_open(mode: up.Mode) -> None:
-    script = {"tides?": Script(faults=(up.Refused(status=503), up.ResetMidStream(after=6)), mode=mode)}
+async def test_given_up_at_any_moment_nothing_stays_open(mode: Mode) -> None:
+    schedule = Schedule(streams={"tides?": (f.Refused(status=503), f.ResetMidStream(after=6))})
     turns, over = 0, False
     while not over:
-        async with Upstream(schedule=script, sentences=1) as upstream:
+        async with ChaosServer(schedule=schedule, mode=mode, sentences=1) as upstream:
             async with client_of(upstream.server) as client:
                 reading = asyncio.create_task(read(client))
                 for _ in range(turns):

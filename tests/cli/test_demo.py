@@ -11,7 +11,7 @@ import pytest
 from holdfast.cli import demo, main
 from holdfast.cli._paper import Paper, columns
 from holdfast.cli._stage import Act, Side, frame, plain_frame, stage_for, table_head, table_row
-from holdfast.testing.upstream import Answer
+from holdfast.testing.answers import Answer
 
 TRUTH = Answer(pieces=("潮起", "潮落，", "the kelp ", "holds.\n\n", "It holds."))
 

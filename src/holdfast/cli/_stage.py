@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from holdfast.cli._paper import Paper, Row, columns, cut, seconds
-from holdfast.testing.upstream import Answer
+from holdfast.testing.answers import Answer
 
 _WORDS = re.compile(r"\n+| |[!-~]+|.[，。；：？！”]*")  # no row begins with a full stop
 LINES = 11

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import io
 import time
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -18,18 +19,19 @@ from holdfast._errors import StreamError
 from holdfast.cli._paper import Paper, Row, seconds, wrap
 from holdfast.cli._stage import Act, Stage, stage_for
 from holdfast.moments import Moment, Resumed, Resuming, Retrying
-from holdfast.testing.upstream import (
+from holdfast.testing.chaos import ChaosServer, Mode
+from holdfast.testing.faults import (
     CleanCut,
     ErrorEvent,
+    Fault,
     FinInsideChunk,
     HtmlPage,
     Refused,
     ResetMidStream,
-    Script,
     SplitCharacters,
     StallBehindPings,
-    Upstream,
 )
+from holdfast.testing.schedule import Schedule
 
 _FRAMES = 15
 """Pictures a second: more than that no eye reads."""
@@ -91,32 +93,38 @@ def run(args: argparse.Namespace) -> int:
 # -- what goes wrong ---------------------------------------------------------------------------
 
 
-def _scenes(chance: Random) -> list[tuple[str, Script]]:
-    """Draws one misfortune of each kind: its name, and what an answer's requests meet."""
+@dataclass(slots=True, frozen=True)
+class _Scene:
+    """One misfortune: its name, what an answer's requests meet, and how the server takes a second one."""
+
+    name: str
+    faults: tuple[Fault, ...] = ()
+    mode: Mode = "no-ids"
+
+
+def _scenes(chance: Random) -> list[_Scene]:
+    """Draws one misfortune of each kind."""
 
     def place() -> int:
         return chance.randint(35, 75)
 
     cut = ResetMidStream
     return [
-        ("no fault", Script()),
-        ("reset mid-stream", Script(faults=(cut(after=place()),))),
-        ("clean truncation", Script(faults=(CleanCut(after=place()),))),
-        ("stall behind pings", Script(faults=(StallBehindPings(after=place()),))),
-        ("429, Retry-After 1 s", Script(faults=(Refused(status=429, retry_after=1),))),
-        ("split characters", Script(faults=(SplitCharacters(),))),
-        ("error event mid-stream", Script(faults=(ErrorEvent(after=place()),))),
-        ("HTML with status 200", Script(faults=(HtmlPage(),))),
-        ("closed inside a chunk", Script(faults=(FinInsideChunk(after=place()),))),
-        ("503, then a reset", Script(faults=(Refused(status=503), cut(after=place())))),
-        (
-            "3 cuts, server sends ids",
-            Script(faults=(cut(after=place() // 2), CleanCut(after=30), cut(after=9)), mode="ids"),
-        ),
+        _Scene("no fault"),
+        _Scene("reset mid-stream", (cut(after=place()),)),
+        _Scene("clean truncation", (CleanCut(after=place()),)),
+        _Scene("stall behind pings", (StallBehindPings(after=place()),)),
+        _Scene("429, Retry-After 1 s", (Refused(status=429, retry_after=1),)),
+        _Scene("split characters", (SplitCharacters(),)),
+        _Scene("error event mid-stream", (ErrorEvent(after=place()),)),
+        _Scene("HTML with status 200", (HtmlPage(),)),
+        _Scene("closed inside a chunk", (FinInsideChunk(after=place()),)),
+        _Scene("503, then a reset", (Refused(status=503), cut(after=place()))),
+        _Scene("3 cuts, server sends ids", (cut(after=place() // 2), CleanCut(after=30), cut(after=9)), mode="ids"),
     ]
 
 
-def _programme(seed: int, streams: int | None) -> dict[str, tuple[str, Script]]:
+def _programme(seed: int, streams: int | None) -> dict[str, _Scene]:
     """Draws the questions, and what becomes of each; without a number, one of each kind."""
     chance = Random(f"demo {seed}")  # noqa: S311 - reproducible on purpose
     scenes = _scenes(chance)
@@ -133,14 +141,15 @@ async def _play(args: argparse.Namespace, stage: Stage) -> list[Act]:
     from holdfast.dialects import Timeouts
 
     programme = _programme(args.seed, args.streams)
-    schedule = {prompt: script for prompt, (_, script) in programme.items()}
+    schedule = Schedule(streams={prompt: scene.faults for prompt, scene in programme.items()})
+    modes = {prompt: scene.mode for prompt, scene in programme.items()}
     acts: list[Act] = []
 
     def hear(moment: Moment) -> None:
         _hear(acts[-1], moment)
 
-    def upstream() -> Upstream:  # one for each client: neither uses up a fault that the other should meet
-        return Upstream(schedule=schedule, seed=args.seed, every=1 / args.rate)
+    def upstream() -> ChaosServer:  # one for each client: neither uses up a fault that the other should meet
+        return ChaosServer(schedule=schedule, modes=modes, seed=args.seed, every=1 / args.rate)
 
     clocks = Timeouts(open=_CLOCK, first_token=2 * _CLOCK, progress=max(_CLOCK, 5 / args.rate))
     chance = Random(args.seed)  # noqa: S311 - the same pauses each run
@@ -149,8 +158,8 @@ async def _play(args: argparse.Namespace, stage: Stage) -> list[Act]:
         upstream() as right,
         Client("deepseek", base_url=right.url, timeouts=clocks, random=chance, listeners=[hear]) as client,
     ):
-        for number, (prompt, (name, _)) in enumerate(programme.items(), 1):
-            act = Act(number=number, total=len(programme), name=name, truth=right.answer(prompt))
+        for number, (prompt, scene) in enumerate(programme.items(), 1):
+            act = Act(number=number, total=len(programme), name=scene.name, truth=right.answer(prompt))
             acts.append(act)
             painter = asyncio.create_task(_paint(stage, act))
             try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -105,7 +105,7 @@ class Asked:
     last_event_id: str = ""
 
 
-async def perform(play: Play, events: AsyncIterator[bytes]) -> AsyncIterator[Act]:
+async def perform(play: Play, events: AsyncIterator[bytes]) -> AsyncGenerator[Act, None]:
     """Gives the acts of a play over events that may have to be waited for."""
     said: Act | Take | None = next(play, None)
     while said is not None:
@@ -224,6 +224,15 @@ class TcpPerformer:
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 
 
+_ID = re.compile(rb"^id:[^\r\n]*", re.MULTILINE)
+
+
+def event_id(event: bytes) -> str:
+    """Gives the id that stands in an event; empty where there is none."""
+    found = _ID.search(event)
+    return found[0][3:].decode("utf-8", "replace").removeprefix(" ") if found else ""
+
+
 class EventCutter:
     """Cuts the bytes of a body after every blank line: the exact bytes of each event, comments included.
 
@@ -269,5 +278,6 @@ __all__ = [
     "Take",
     "TcpPerformer",
     "acts",
+    "event_id",
     "perform",
 ]

@@ -28,6 +28,7 @@ from holdfast.testing.acts import (
     Pings,
     Play,
     Refuse,
+    event_id,
 )
 from holdfast.testing.server import Pause, Stall
 
@@ -148,11 +149,6 @@ def _has_said(event: bytes) -> bool:
 
 def _is_done(event: bytes) -> bool:
     return event.rstrip().endswith(b"data: [DONE]")
-
-
-def _id_of(event: bytes) -> str | None:
-    found = _ID.search(event)
-    return found[0][3:].decode("utf-8", "replace").removeprefix(" ") if found else None
 
 
 def _error(code: str, message: str = "The service is overloaded.") -> bytes:
@@ -845,6 +841,10 @@ class AnotherAnswer(_Fault, frozen=True, kw_only=True):
     words = "another answer to Last-Event-ID"
     forgets = True
 
+    @property
+    def final(self) -> bool:
+        return True  # the answer that was begun is gone
+
     def play(self, asked: Asked) -> Play:
         if not asked.last_event_id:
             return _whole()
@@ -864,7 +864,7 @@ class RepeatedAfterResume(_Fault, frozen=True, kw_only=True):
             known: deque[bytes] = deque(maxlen=self.events)
             while (event := (yield TAKE)) is not None:
                 known.append(event)
-                if _id_of(event) == asked.last_event_id:
+                if event_id(event) == asked.last_event_id:
                     break
             for event in known:
                 yield Bytes(event)

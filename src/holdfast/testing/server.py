@@ -14,7 +14,7 @@ import json
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import TracebackType
@@ -70,7 +70,8 @@ class Close:
 
 
 Step = Send | Drip | Pause | Stall | Repeat | Reset | Close
-Reply = Iterable[Step]
+Reply = Iterable[Step] | AsyncGenerator[Step, None]
+"""The steps of one reply, in their order; a generator may wait between them, and is closed when the client leaves."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -140,13 +141,22 @@ def stream(*pieces: bytes) -> list[Step]:
 class ScriptedServer:
     """Serves `handler(request)`, or the replies of a list in order (the last one again and again).
 
-    An asynchronous context manager on a free port of 127.0.0.1; `tls` makes it an https server. An exception in a
-    handler closes its connection and is raised when the block is left: a broken script must not look like a fault.
+    An asynchronous context manager on 127.0.0.1, where `port` is a free one unless it is told; `tls` makes it an https
+    server. An exception in a handler closes its connection and is raised when the block is left: a broken script must
+    not look like a fault.
     """
 
-    def __init__(self, handler: Handler | Sequence[Reply], *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        handler: Handler | Sequence[Reply],
+        *,
+        tls: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
         if not callable(handler) and not handler:
             raise ValueError("ScriptedServer needs at least one reply")
+        self._host = host
         self._handler = handler
         self._tls = tls
         self._server: asyncio.Server | None = None
@@ -155,14 +165,14 @@ class ScriptedServer:
         self._errors: list[Exception] = []
         self._idle = asyncio.Event()
         self._idle.set()
-        self.port = 0
+        self.port = port
         self.accepted = 0
         self.requests: list[ReceivedRequest] = []
 
     @property
     def url(self) -> str:
         """Scheme, host and port, without a slash at the end."""
-        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://{self._host}:{self.port}"
 
     @property
     def open_connections(self) -> int:
@@ -177,7 +187,7 @@ class ScriptedServer:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, ssl=self._tls)
+        self._server = await loop.create_server(lambda: _Connection(self), self._host, self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -333,26 +343,39 @@ async def _read_chunks(connection: _Connection) -> bytes:
 
 
 async def _play(connection: _Connection, reply: Reply) -> None:
-    for step in reply:
-        match step:
-            case Send(data):
-                await connection.write(data)
-            case Drip(data, size, every):
-                for start in range(0, len(data), size):
-                    await connection.write(data[start : start + size])
-                    if every:
-                        await asyncio.sleep(every)
-            case Pause(seconds):
-                await asyncio.sleep(seconds)
-            case Repeat(data, every):
-                while True:
-                    await connection.write(data)
+    if isinstance(reply, AsyncGenerator):
+        async with contextlib.aclosing(reply):
+            async for step in reply:
+                if await _over(connection, step):
+                    return
+    else:
+        for step in reply:
+            if await _over(connection, step):
+                return
+
+
+async def _over(connection: _Connection, step: Step) -> bool:
+    """Does one step; True once the connection has ended."""
+    match step:
+        case Send(data):
+            await connection.write(data)
+        case Drip(data, size, every):
+            for start in range(0, len(data), size):
+                await connection.write(data[start : start + size])
+                if every:
                     await asyncio.sleep(every)
-            case Stall():
-                await asyncio.Event().wait()
-            case Reset():
-                connection.reset()
-                return
-            case Close():
-                connection.transport.close()
-                return
+        case Pause(seconds):
+            await asyncio.sleep(seconds)
+        case Repeat(data, every):
+            while True:
+                await connection.write(data)
+                await asyncio.sleep(every)
+        case Stall():
+            await asyncio.Event().wait()
+        case Reset():
+            connection.reset()
+            return True
+        case Close():
+            connection.transport.close()
+            return True
+    return False

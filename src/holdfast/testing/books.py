@@ -1,0 +1,178 @@
+"""What was served: every request, what it met, and how much of it had been sent before.
+
+Attempts are counted by stream, and events by their place in the answer, so an event that a cut made necessary to send
+twice is seen as such, with ids and without. It must never change what is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from holdfast.testing.acts import (
+    HEADERS,
+    Act,
+    Asked,
+    Begin,
+    Bytes,
+    EventCutter,
+    Refuse,
+    TcpPerformer,
+    event_id,
+    perform,
+)
+from holdfast.testing.faults import Fault
+from holdfast.testing.schedule import Schedule
+from holdfast.testing.server import Drip, Send, Step
+
+
+@dataclass(slots=True, kw_only=True)
+class Served:
+    """One request: its place among those for its stream, what it met, where it was to begin, and what it got.
+
+    `status` is 0 where no head was sent; `events` counts those that were sent whole, `events_again` those of them that
+    an earlier attempt had been sent already, `bytes` all that left. `over` turns true with the reply's end or the
+    client's leaving.
+    """
+
+    key: str
+    attempt: int
+    fault: Fault
+    last_event_id: str = ""
+    status: int = 0
+    events: int = 0
+    events_again: int = 0
+    bytes: int = 0
+    over: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Gives what a line of JSON says of it."""
+        return {
+            "key": self.key,
+            "attempt": self.attempt,
+            "fault": None if self.fault.name == "healthy" else str(self.fault),
+            "last_event_id": self.last_event_id,
+            "status": self.status,
+            "events": self.events,
+            "events_again": self.events_again,
+            "bytes": self.bytes,
+        }
+
+
+@dataclass(slots=True)
+class _Stream:
+    """How far one answer has been sent: `furthest` events of it, and the places of those that had ids."""
+
+    attempts: int = 0
+    furthest: int = 0
+    places: dict[str, int] = field(default_factory=dict)
+
+
+class Books:
+    """Keeps the count for one server. `heard`, where given, is called with each request when it is over."""
+
+    def __init__(self, schedule: Schedule, heard: Callable[[Served], None] | None = None) -> None:
+        self.schedule = schedule
+        self.served: list[Served] = []
+        self._heard = heard
+        self._streams: dict[str, _Stream] = {}
+
+    @property
+    def attempts(self) -> dict[str, int]:
+        """How often each stream was asked for."""
+        return {key: stream.attempts for key, stream in self._streams.items()}
+
+    def open(self, key: str, last_event_id: str = "") -> Served:
+        """Notes a request, and gives what it is to meet."""
+        stream = self._streams.setdefault(key, _Stream())
+        stream.attempts += 1
+        fault = self.schedule.fault(key, stream.attempts)
+        served = Served(key=key, attempt=stream.attempts, fault=fault, last_event_id=last_event_id)
+        self.served.append(served)
+        return served
+
+    async def steps(
+        self,
+        served: Served,
+        events: AsyncGenerator[bytes, None],
+        *,
+        headers: Mapping[str, str] = HEADERS,
+        continues: bool = False,
+    ) -> AsyncGenerator[Step, None]:
+        """Gives the steps of one reply, and counts what they send. `continues`: no event of it was ever sent before."""
+        asked = Asked(attempt=served.attempt, last_event_id=served.last_event_id)
+        performer, counter = TcpPerformer(headers), self._counter(served, continues=continues)
+        try:
+            async with aclosing(events), aclosing(perform(served.fault.play(asked), events)) as performed:
+                async for act in performed:
+                    counter.count(act)
+                    for step in performer.steps(act):
+                        if isinstance(step, Send | Drip):
+                            served.bytes += len(step.data)
+                        yield step
+        finally:
+            self.close(served)
+
+    def close(self, served: Served) -> None:
+        """The request is over."""
+        if not served.over:
+            served.over = True
+            if self._heard is not None:
+                self._heard(served)
+
+    def _counter(self, served: Served, *, continues: bool) -> _Counter:
+        stream = self._streams[served.key]
+        place = stream.furthest if continues else 0
+        if served.last_event_id in stream.places:
+            place = stream.places[served.last_event_id] + 1
+        return _Counter(served, stream, place)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """All of it in sums: requests, streams, the faults met by name, events, and events sent again."""
+        faults: dict[str, int] = {}
+        for served in self.served:
+            if served.fault.name != "healthy":
+                faults[served.fault.name] = faults.get(served.fault.name, 0) + 1
+        return {
+            "requests": len(self.served),
+            "streams": len(self._streams),
+            "faults": dict(sorted(faults.items())),
+            "events": sum(served.events for served in self.served),
+            "events_again": sum(served.events_again for served in self.served),
+            "bytes": sum(served.bytes for served in self.served),
+        }
+
+
+class _Counter:
+    """Counts what one reply sends. An event with an id that was sent before stands where that one stood."""
+
+    def __init__(self, served: Served, stream: _Stream, place: int) -> None:
+        self._served = served
+        self._stream = stream
+        self._place = place
+        self._cutter = EventCutter()
+
+    def count(self, act: Act) -> None:
+        if isinstance(act, Begin | Refuse):
+            self._served.status = act.status
+        elif isinstance(act, Bytes):
+            for event in self._cutter.feed(act.data):
+                if b"data:" in event:
+                    self._count(event)
+
+    def _count(self, event: bytes) -> None:
+        served, stream = self._served, self._stream
+        name = event_id(event)
+        place = stream.places.get(name, self._place) if name else self._place
+        if name:
+            stream.places[name] = place
+        served.events += 1
+        served.events_again += place < stream.furthest
+        self._place = place + 1
+        stream.furthest = max(stream.furthest, self._place)
+
+
+__all__ = ["Books", "Served"]

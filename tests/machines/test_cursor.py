@@ -247,3 +247,10 @@ def test_a_new_attempt_counts_its_own_bytes(server: Server) -> None:
     cursor.begin("continue")
     left: Sequence[object] = (cursor.received, cursor.unfinished, bytes(cursor.stray), cursor.hasher)
     assert left == (0, 0, b"", None)
+
+
+def test_the_oldest_ids_are_forgotten_first(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_IDS", 16)
+    server.say(*(f"{n}:x" for n in range(17)))
+    assert server.say("14:x", "16:x") == []
+    assert server.say("0:x") == ["0:x"]

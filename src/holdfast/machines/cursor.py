@@ -9,6 +9,7 @@ we hold is never believed: its answer becomes a replay to be compared, or the at
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Protocol
 
 from holdfast._errors import StreamBroken
@@ -133,8 +134,7 @@ class Cursor:
                 return False
             self._shared = self._shared or seen is not None
             self._seen[name] = mark
-            if len(self._seen) > MAX_IDS:
-                del self._seen[next(iter(self._seen))]
+            _forget_oldest(self._seen)
         if self.mode != "continue" or (self._admitted and seen is not None):
             return True
         if self._repeats(event, mark):
@@ -188,8 +188,14 @@ class Cursor:
                 self._group.append(mark)
             if name and (event.id or name not in self._delivered):
                 self._delivered[name] = mark
-                if len(self._delivered) > MAX_IDS:
-                    del self._delivered[next(iter(self._delivered))]
+                _forget_oldest(self._delivered)
+
+
+def _forget_oldest(known: dict[str, int]) -> None:
+    """Keeps `MAX_IDS` at most. Many go at once: to find a dict's first key costs a scan over all deleted before it."""
+    if len(known) > MAX_IDS:
+        for name in list(islice(known, 1 + MAX_IDS // 8)):
+            del known[name]
 
 
 def _mark(event: Event) -> int:

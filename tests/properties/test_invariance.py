@@ -120,8 +120,7 @@ def outcome(chunks: Sequence[bytes]) -> tuple[Any, ...]:
     except StreamError as error:
         words = str(error) if isinstance(error, UpstreamError) else ""
         offset = error.offset if isinstance(error, DecodeError) else None
-        answer = error.partial.answer if error.partial is not None else None
-        return answer, type(error), error.retryable, offset, words
+        return getattr(error.partial, "answer", None), type(error), error.retryable, offset, words
 
 
 @examples(100)

@@ -237,7 +237,7 @@ def completions(dialect: str | Dialect = "openai", *, max_choices: int = 2) -> s
     dialect = find(dialect)
     if not isinstance(dialect, ChatDialect):
         raise UsageError(f"no completions can be drawn for the dialect {dialect.name!r}: it is not of the chat shape")
-    plans = st.lists(_plans(), min_size=1, max_size=max_choices).map(tuple)
+    plans = st.lists(_PLANS, min_size=1, max_size=max_choices).map(tuple)
     return plans.flatmap(_told)
 
 
@@ -246,18 +246,23 @@ def retellings(answer: TrueAnswer) -> st.SearchStrategy[TrueAnswer]:
     return _told(answer.plans)
 
 
-@st.composite
-def _plans(draw: st.DrawFn) -> _Plan:
-    words = st.lists(
-        st.sampled_from(_FRAGMENTS) | st.text(st.characters(codec="utf-8"), min_size=1, max_size=3),
-        min_size=1,
-        max_size=5,
-    ).map("".join)
-    said = st.builds(_Part, st.sampled_from(("text", "reasoning", "refusal")), words)
-    called = st.builds(_Part, st.just("call"), words | st.just(""), st.sampled_from(("look", "look_up", "海")))
-    parts = draw(st.lists(said, max_size=3)) + draw(st.lists(called, max_size=2))
-    reason = "tool_calls" if parts and parts[-1].name else draw(st.sampled_from(("stop", "length", "content_filter")))
-    return _Plan(tuple(parts), reason)
+_WORDS = st.lists(st.sampled_from(_FRAGMENTS), min_size=1, max_size=4).map("".join)
+_ODD_WORDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=4)
+_ARGUMENTS = st.sampled_from(("", "{}", '{"place": "海", "deep": [1, 2]}', '{"a": "\\n🌊"')) | _WORDS
+_PARTS = st.lists(
+    st.one_of(
+        st.builds(_Part, st.sampled_from(("text", "text", "reasoning", "refusal")), _WORDS | _WORDS | _ODD_WORDS),
+        st.builds(_Part, st.just("call"), _ARGUMENTS, st.sampled_from(("look", "look_up", "海"))),
+    ),
+    max_size=4,
+)
+
+
+def _plan(parts: list[_Part], reason: str) -> _Plan:
+    return _Plan(tuple(parts), "tool_calls" if any(part.name for part in parts) else reason)
+
+
+_PLANS = st.builds(_plan, _PARTS, st.sampled_from(("stop", "length", "content_filter")))
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -65,11 +65,13 @@ async def test_text_is_that_of_the_first_choice(clock: FakeClock) -> None:
         assert [text async for text in deltas.text()] == ["a", "b"]
 
 
-async def test_the_answer_is_kept_without_any_layer_that_does(clock: FakeClock) -> None:
+async def test_an_answer_that_was_not_kept_is_never_handed_out_as_a_whole_one(clock: FakeClock) -> None:
     reader = pipe_over(Puppet(WHOLE), clock).stream(keep=False)
     async with reader as deltas:
         await read_all(deltas)
-    assert (reader.completion.text, reader.completion.finish_reason) == ("", "stop")
+    with pytest.raises(UsageError, match="keep=False"):
+        _ = reader.completion
+    assert (str(reader.report.verdict), reader.report.finish_reason) == ("COMPLETE", "stop")
 
 
 # -- failures --------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ import asyncio
 import inspect
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
@@ -29,6 +29,7 @@ from holdfast._clock import Alarm, Clock, Random, SystemClock, system_random
 from holdfast._errors import BudgetExhausted, EndOfStream, StreamError, UsageError
 from holdfast._types import Completion, Delta, Head, Partial, Request, Usage, Verdict
 from holdfast.machines.cursor import Cursor
+from holdfast.machines.redact import clean_url
 from holdfast.machines.transcript import Transcript
 from holdfast.moments import (
     Delivered,
@@ -91,13 +92,20 @@ class Transform(Protocol[A_contra, T]):
 Layer = Callable[[Source[A]], Source[B]]
 
 
-def transform(factory: Callable[[Request], Transform[A, B]]) -> Layer[A, B]:
-    """Lifts a machine to a layer: every attempt gets a machine of its own from `factory(request)`."""
+def transform(
+    factory: Callable[[Request], Transform[A, B]], *, takes: type[A] | None = None, gives: type[B] | None = None
+) -> Layer[A, B]:
+    """Lifts a machine to a layer: every attempt gets a machine of its own from `factory(request)`.
+
+    `takes` and `gives` name the items' types, where a pipe in the wrong order shall be refused when it is built.
+    """
 
     def layer(inner: Source[A]) -> Source[B]:
         return _TransformSource(inner, factory)
 
-    layer.__qualname__ = layer.__name__ = getattr(factory, "__name__", "transform")
+    name = getattr(factory, "__name__", "transform")
+    layer.__qualname__ = layer.__name__ = "transform" if name == "<lambda>" else name
+    layer.takes, layer.gives = takes, gives  # type: ignore[attr-defined]  # functions carry what is hung on them
     return layer
 
 
@@ -147,14 +155,16 @@ class TransformStream(Generic[T]):
                     if self._lingers:
                         await self._linger()
                     raise self._end
+                batch: Sequence[Any] = ()
                 try:
-                    batch: Sequence[Any] = await self.inner.receive()
+                    batch = await self.inner.receive()
                 except EndOfStream as end:
                     self._end = end
-                    batch = self._finish((), 0)
                 except StreamError as failure:
                     self._end = failure
                     raise
+                if self._end is not None:  # outside the `except`: what the machines raise is not caused by the end
+                    batch = self._finish((), 0)
                 else:
                     for place, machine in enumerate(self._machines):
                         out: list[Any] = []
@@ -302,7 +312,17 @@ class Pipe(Generic[T]):
     its layers (8: four tries and four seams), `listeners` hear every moment of every stream.
     """
 
-    __slots__ = ("_clock", "_layers", "_listeners", "_max_requests", "_random", "_source", "_top")
+    __slots__ = (
+        "_clock",
+        "_dialect",
+        "_items",
+        "_layers",
+        "_listeners",
+        "_max_requests",
+        "_random",
+        "_source",
+        "_top",
+    )
 
     def __init__(
         self,
@@ -315,7 +335,11 @@ class Pipe(Generic[T]):
     ) -> None:
         if max_requests < 1:
             raise ValueError(f"max_requests must be at least 1, not {max_requests}")
+        if isinstance(source, type) or not hasattr(source, "open"):
+            raise UsageError(f"a pipe begins with a source, something that has open(), and {source!r} is none")
         self._source: Source[Any] = source
+        self._items: type | None = getattr(source, "gives", None)
+        self._dialect: Dialect | None = None
         self._top: Source[T] = _Counted(source)
         self._layers: tuple[Callable[..., Any], ...] = ()
         self._clock = clock
@@ -324,11 +348,23 @@ class Pipe(Generic[T]):
         self._listeners = tuple(listeners)
 
     def __or__(self, layer: Callable[[Source[T]], Source[B]]) -> Pipe[B]:
+        if not callable(layer):
+            raise UsageError(f"{layer!r} is no layer: a layer is called with a source and gives a source")
+        takes, gives = getattr(layer, "takes", None), getattr(layer, "gives", None)
+        if takes is not None and self._items is not None and takes is not self._items:
+            raise UsageError(
+                f"{_describe(layer)} takes {takes.__name__} and gets {self._items.__name__} here:"
+                " bytes become events by parse_sse(), and events deltas by verify()"
+            )
         new: Pipe[Any] = object.__new__(Pipe)
         for name in Pipe.__slots__:
             setattr(new, name, getattr(self, name))
         new._top = layer(self._top)
+        if not hasattr(new._top, "open"):
+            raise UsageError(f"{_describe(layer)} is no layer: it gave {new._top!r}, which has no open()")
         new._layers = (*self._layers, layer)
+        new._items = gives if gives is not None else self._items if _keeps_items(layer) else None
+        new._dialect = getattr(layer, "dialect", self._dialect)
         return new
 
     def stream(
@@ -355,6 +391,9 @@ class Pipe(Generic[T]):
                 *listeners,
             ),
         )
+        if request is not None and not isinstance(request, Request):
+            raise UsageError(f"a pipe streams a Request(url=..., body=...), not {type(request).__name__}")
+        call.dialect = self._dialect
         request = replace(request or Request(), call=call)
         for listener in call.listeners:
             hear = getattr(listener, "begin", None)
@@ -379,7 +418,22 @@ listener_factories: list[Callable[[], Listener | None]] = []
 
 
 def _describe(layer: Callable[..., Any]) -> str:
-    return layer.__qualname__ + "()" if inspect.isfunction(layer) else repr(layer)
+    """Draws a layer with the settings that are set."""
+    if inspect.isfunction(layer):
+        return layer.__qualname__ + "()"
+    if isinstance(layer, type):
+        return layer.__name__
+    if is_dataclass(layer) and layer.__dataclass_params__.repr:  # type: ignore[attr-defined]  # else it has its own
+        settings = ((f.name, getattr(layer, f.name)) for f in fields(layer) if f.repr)
+        return (
+            f"{type(layer).__name__}({', '.join(f'{name}={value!r}' for name, value in settings if value is not None)})"
+        )
+    return repr(layer)
+
+
+def _keeps_items(layer: object) -> bool:
+    """The layers of this house let items through as they are; of others nobody knows."""
+    return type(layer).__module__.startswith("holdfast.layers.")
 
 
 class Reader(Generic[T]):
@@ -430,7 +484,8 @@ class Reader(Generic[T]):
             raise UsageError("a stream is entered once; ask the pipe or the client for another")
         call = self._call
         self._started = call.clock.now()
-        call.note(Started(url=self._request.url, labels=call.labels))
+        dialect = call.dialect.name if call.dialect is not None else ""
+        call.note(Started(url=clean_url(self._request.url), dialect=dialect, labels=call.labels))
         self._loop = asyncio.get_running_loop()
         self._reader = task = asyncio.current_task(self._loop)
         try:
@@ -580,6 +635,8 @@ class Reader(Generic[T]):
             failure.attempts = call.requests
             failure.partial = self.partial
             failure.report = call.report
+            if call.requests > 1:
+                failure.add_note(f"{call.requests} requests were sent; error.report tells their story")
 
     def _billed(self, usage: Usage | None) -> tuple[int, bool]:
         """Tokens of all attempts: a replay is billed from the start, prompt included; a cursor costs nothing."""
@@ -613,9 +670,15 @@ class Reader(Generic[T]):
     @property
     def completion(self) -> Completion:
         """The whole answer, once it is proven whole. Raises the stream's error, or `UsageError` before its end."""
+        if not self._call.keep:
+            raise UsageError(
+                "keep=False keeps a digest, not the answer; report has its verdict, usage and finish reason"
+            )
         if self.report.verdict is None:
             if isinstance(self._end, StreamError):
                 raise self._end
+            if self._call.evidence is None and isinstance(self._end, EndOfStream):
+                raise UsageError("nothing in this pipe judges answers: put verify() into its layers")
             raise UsageError("the answer has not been read to its proven end; .partial has what arrived")
         return self._answer()
 
@@ -625,7 +688,7 @@ class Reader(Generic[T]):
         call, body = self._call, self._request.body
         return Partial(
             dialect=call.dialect.name if call.dialect is not None else "",
-            url=self._request.url,
+            url=clean_url(self._request.url),
             request=body if isinstance(body, Mapping) else None,
             last_event_id=call.cursor.last_event_id,
             offset=call.cursor.received,

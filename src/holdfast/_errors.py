@@ -22,10 +22,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from holdfast._types import Head
+from holdfast._types import Head, Partial
 
 if TYPE_CHECKING:
-    from holdfast._types import Partial
     from holdfast.moments import Report
 
 ClockName = Literal["open", "first_token", "progress", "total"]
@@ -54,8 +53,8 @@ class StreamError(Exception):
 
     retryable: bool = True
     attempts: int = 0
-    partial: Partial | None = None
-    report: Report | None = None
+    partial: Partial = Partial()
+    report: Report = None  # type: ignore[assignment]  # set at the edge, on every error that leaves the library
     retry_after: float | None = None
     """Seconds the server asked us to wait before another try; None: it did not say."""
 
@@ -109,7 +108,9 @@ class DeadlineExceeded(StreamError):
     """One of the four clocks ran out; `clock` says which, `seconds` what it allowed."""
 
     def __init__(self, clock: ClockName, seconds: float, message: str | None = None) -> None:
-        super().__init__(message or f"the {clock} clock ran out after {seconds:g} s; Timeouts({clock}=...) raises it")
+        super().__init__(
+            message or f"the {clock} clock ran out after {seconds:g} s; allow more with Timeouts({clock}=...)"
+        )
         self.clock: ClockName = clock
         self.seconds = seconds
         self.retryable = clock != "total"

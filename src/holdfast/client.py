@@ -1,9 +1,6 @@
 """The facade: a provider by name, an answer exact or a typed error, and none of the layers to know.
 
-async with holdfast.Client("deepseek") as client:
-async with client.stream({"messages": [...]}) as deltas:
-async for delta in deltas:
-print(delta.text, end="")
+It owns no behaviour: a source, the default layers, and the dialect's own words for a request. The README shows its use.
 """
 
 from __future__ import annotations
@@ -12,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 import pybreaker
@@ -27,6 +25,7 @@ from holdfast.layers.parse import parse_sse
 from holdfast.layers.reconnect import Reconnect
 from holdfast.layers.retry import Retry
 from holdfast.layers.verify import verify
+from holdfast.machines.redact import clean_url
 from holdfast.moments import Listener
 from holdfast.sources.aiohttp import AiohttpSource
 
@@ -86,6 +85,7 @@ class Client:
         self._dialect = find(dialect)
         if timeouts is not None and layers is not None:
             raise UsageError("timeouts= sets the clocks of the default layers; with layers= give Deadline its own")
+        _check(timeouts, headers)
         self._url = _endpoint(self._dialect, base_url)
         self._headers = {
             **self._dialect.headers(_key(self._dialect, api_key, needed=base_url is None and source is None)),
@@ -146,6 +146,7 @@ class Client:
         """
         if not isinstance(request, Mapping):
             raise UsageError(f"a request is the JSON body as a mapping, not {type(request).__name__}")
+        _check(timeouts, headers)
         if timeouts is not None and self._layers is not None:
             raise UsageError("timeouts= sets the clocks of the default layers; this client has layers of its own")
         pipe = self._pipe if timeouts is None else self._build(timeouts.over(self._timeouts))
@@ -182,19 +183,39 @@ class Client:
         await self.aclose()
 
     def __repr__(self) -> str:
-        return f"<Client {self._dialect.name} {self._url}>"
+        return f"<Client {self._dialect.name} {clean_url(self._url)}>"
+
+
+def _check(timeouts: Timeouts | None, headers: Mapping[str, str] | None) -> None:
+    """Tells of what would else be found out in the middle of a request, and in somebody else's words."""
+    if timeouts is not None and not isinstance(timeouts, Timeouts):
+        raise UsageError(f"timeouts= takes Timeouts(open=, first_token=, progress=, total=), not {timeouts!r}")
+    for name, value in (headers or {}).items():
+        if not all(isinstance(part, str) for part in (name, value)):
+            raise UsageError(f"headers= are strings, and {name!r} is {type(value).__name__}")
 
 
 def _endpoint(dialect: Dialect, base_url: str | None) -> str:
+    """The address of the stream: the dialect's path comes after the base's own path, before its query."""
     base = base_url or dialect.base_url
     if not base:
         raise UsageError(f"Client({dialect.name!r}) needs a base_url=: there is no one server of that dialect")
-    return base.rstrip("/") + dialect.path
+    parts = urlsplit(base)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"base_url= must be http:// or https:// and a host, not {clean_url(base) or base[:80]!r}")
+    if parts.username or parts.password:
+        raise UsageError("base_url= holds a user or a password; give an Authorization header in headers= instead")
+    return urlunsplit(parts._replace(path=parts.path.rstrip("/") + dialect.path, fragment=""))
 
 
 def _key(dialect: Dialect, api_key: str | None, *, needed: bool) -> str | None:
     """A server of one's own may need no key; the provider's does, and would say so late and in its own words."""
     key = api_key or os.environ.get(dialect.key_variable or "", "") or None
-    if key is None and needed:
-        raise UsageError(f"Client({dialect.name!r}) needs api_key=, or the environment variable {dialect.key_variable}")
+    if key is None:
+        if needed:
+            variable = dialect.key_variable
+            raise UsageError(f"Client({dialect.name!r}) needs api_key=, or the environment variable {variable}")
+        return None
+    if not key.isprintable() or key != key.strip():
+        raise UsageError("the API key must be a string without blanks or line ends around it: was it read from a file?")
     return key

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from holdfast._errors import EndOfStream, StreamError
+from holdfast._errors import EndOfStream, StreamError, UsageError
 from holdfast._types import Completion, Delta, Event, Partial, Verdict
 from holdfast.dialects import Dialect, find
 from holdfast.machines.cursor import Cursor
 from holdfast.machines.sse import SseParser
 from holdfast.machines.transcript import Transcript
+from holdfast.moments import Report
 
 Bytes = bytes | bytearray | memoryview
 
@@ -74,9 +75,12 @@ def assemble(chunks: Bytes | Iterable[bytes], dialect: str | Dialect = "deepseek
             offset=cursor.received,
             answer=answer.completion(usage=reader.evidence.usage),
         )
+        error.report = Report(dialect=dialect.name, error=error, faults=[error], usage=reader.evidence.usage)
         raise
     return answer.completion(usage=reader.evidence.usage, verdict=Verdict())
 
 
 def _batch(chunks: Bytes | Iterable[bytes]) -> Iterable[bytes]:
+    if hasattr(chunks, "encode"):
+        raise UsageError("a recorded stream is bytes: as text it has lost what is looked at here")
     return (bytes(chunks),) if isinstance(chunks, Bytes) else chunks

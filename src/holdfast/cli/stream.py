@@ -150,7 +150,7 @@ class _Json:
 
     def failed(self, error: StreamError) -> None:
         said = {"error": type(error).__name__, "message": str(error), "advice": advice(error)}
-        print(json.dumps({**said, "report": _facts(error.report) if error.report is not None else None}))
+        print(json.dumps({**said, "report": _facts(error.report)}))
 
 
 def _facts(report: Report) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Timeouts:
     def __post_init__(self) -> None:
         for clock in fields(self):
             seconds = getattr(self, clock.name)
-            if seconds is not None and not seconds > 0:
+            if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
                 raise ValueError(f"Timeouts({clock.name}=...) must be above 0 seconds or None, not {seconds!r}")
 
     def over(self, defaults: Timeouts) -> Timeouts:

@@ -128,7 +128,7 @@ class ChatReader:
     line open after it keeps nobody waiting.
     """
 
-    __slots__ = ("_continues", "_cursor", "_end_at_done", "_head", "_unchecked", "evidence")
+    __slots__ = ("_continues", "_cursor", "_end_at_done", "_foreign", "_head", "_unchecked", "evidence")
 
     def __init__(self, evidence: ChatEvidence, cursor: Cursor, head: Head, *, end_at_done: bool = True) -> None:
         self.evidence = evidence
@@ -137,6 +137,7 @@ class ChatReader:
         self._end_at_done = end_at_done
         self._continues = cursor.mode == "continue"
         self._unchecked = True
+        self._foreign = 0  # events that have nothing of this shape
 
     def feed(self, batch: Sequence[Event], out: list[Delta]) -> None:
         """Appends the deltas of a batch. Raises `UpstreamError`, `DecodeError`, `Truncated`."""
@@ -206,6 +207,7 @@ class ChatReader:
                     retryable=True,
                 )
         if not choices:
+            self._foreign += chunk.choices is None and not usage
             out.append(Delta(event, usage=evidence.usage if usage else None))
 
     def _check_start(self, chunk: _Chunk) -> None:
@@ -288,7 +290,14 @@ class ChatReader:
             is_json = stray.lstrip()[:1] in (b"{", b"[")
             what = self._head.content_type or ("JSON" if is_json else "something")
             raise NotAStream(
-                f"the server answered {self._head.status} with {what}, not with an event stream", retryable=not is_json
+                f"the server answered {self._head.status} with {what}, not with an event stream"
+                + ('; the request must have "stream": true' if is_json else ""),
+                retryable=not is_json,
+            )
+        if not evidence.seen and self._foreign:
+            raise NotAStream(
+                f"{self._foreign} events came, and none is a piece of a chat answer: are dialect and url right?",
+                retryable=False,
             )
         tail = f", and it broke off inside an event ({cursor.unfinished} bytes of it)" if cursor.unfinished else ""
         raise Truncated(f"the body ended without {evidence.missing}{tail}: the answer is not whole")
@@ -391,6 +400,7 @@ class ChatDialect:
         """Reads `{"error": {...}}` out of a refused request. An empty account is a 429 that no waiting mends."""
         reported = error_in(error.body)
         if reported is not None:
+            error.args = (f"{error.args[0]} ({reported})",)
             error.code, error.type = reported.code, reported.type
             error.retryable = error.retryable and is_hopeful(reported.code, reported.type)
         return error

@@ -41,7 +41,7 @@ def parse_sse(
             max_stream=max_stream,
         )
 
-    return transform(parse_sse)
+    return transform(parse_sse, takes=bytes, gives=Event)
 
 
 def decode_utf8(*, strict: bool = False) -> Layer[bytes, str]:
@@ -53,4 +53,4 @@ def decode_utf8(*, strict: bool = False) -> Layer[bytes, str]:
     def decode_utf8(request: Request) -> Utf8Decoder:
         return Utf8Decoder(request.call.cursor, strict=strict)
 
-    return transform(decode_utf8)
+    return transform(decode_utf8, takes=bytes, gives=str)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from holdfast._core import Source, Stream, TransformStream
 from holdfast._errors import StatusError
@@ -12,13 +13,18 @@ from holdfast.dialects import DeltaReader, Dialect, find
 from holdfast.machines.digest import BodyCheck
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, frozen=True, repr=False)
 class Verify:
     """Validates each event against its dialect and decides the verdict from evidence. Made by `verify()`."""
 
     dialect: Dialect
     length: bool = True
     digest: bool = True
+    takes: ClassVar[type] = Event
+    gives: ClassVar[type] = Delta
+
+    def __repr__(self) -> str:
+        return f"verify({self.dialect.name!r})"
 
     def __call__(self, inner: Source[Event]) -> Source[Delta]:
         return _VerifySource(inner, self)

@@ -143,7 +143,7 @@ class Transcript:
         return self.characters == 0 and all(t.finish_reason is None for t in self._choices.values())
 
     def completion(self, *, usage: Usage | None = None, verdict: Verdict | None = None) -> Completion:
-        """Puts the answer together. With `keep=False` only what is short is there: finish reasons, usage, names."""
+        """Puts the answer together. With `keep=False` only finish reasons and usage are there."""
         self._fold()
         choices = tuple(_choice(index, self._choices[index]) for index in sorted(self._choices)) or (Choice(),)
         return Completion(choices=choices, usage=usage, verdict=verdict)
@@ -160,6 +160,8 @@ def _choice(index: int, tape: _ChoiceTape) -> Choice:
         said.setdefault(segment.channel, []).append(segment.text() if segment.keep else "")
     joined = {channel: "".join(parts) for channel, parts in said.items()}
     numbers = {int(c.partition(":")[2]) for c in joined if ":" in c} | set(tape.ids)
+    if not all(segment.keep for segment in tape.segments):
+        numbers = set()  # a call without its arguments must not look like one that has none
     return Choice(
         index=index,
         text=joined.get("text", ""),

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakSet
@@ -53,6 +53,8 @@ class AiohttpSource:
 
     A body that is a mapping is sent as JSON. Bytes are sent as they are: their Content-Type is the caller's to give.
     """
+
+    gives: ClassVar[type] = bytes
 
     def __init__(
         self,
@@ -132,7 +134,7 @@ class AiohttpSource:
 
     async def _session(self) -> aiohttp.ClientSession:
         if self._closed:
-            raise UsageError("this source is closed")
+            raise UsageError("this source is closed; a client closes its own")
         if self._borrowed is not None:
             if self._borrowed.closed:
                 raise UsageError("the session lent to AiohttpSource is closed")

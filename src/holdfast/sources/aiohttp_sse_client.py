@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from aiohttp_sse_client.client import EventSource  # type: ignore[import-untyped]  # it ships no types
 
@@ -41,6 +41,8 @@ class AiohttpSseClientSource:
     `wire` has them); the caller's `Accept` and `Cache-Control`, which it sets itself; and time: see the benchmark. At
     level DEBUG its logger `aiohttp_sse_client.client` writes every message with its data, marks included.
     """
+
+    gives: ClassVar[type] = Event
 
     def __init__(self, source: Source[bytes] | None = None, *, strict: bool = False) -> None:
         self._own = AiohttpSource() if source is None else None

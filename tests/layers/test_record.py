@@ -202,8 +202,11 @@ async def test_a_recording_that_cannot_be_written_breaks_no_stream(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: str
 ) -> None:
     disk = _FullDisk(fails_at)
+    real = Path.open
 
-    def full(path: Path, *args: Any) -> Any:
+    def full(path: Path, mode: str, *args: Any, **settings: Any) -> Any:
+        if mode != "wb":
+            return real(path, mode, *args, **settings)
         disk._do("open")
         return disk
 
@@ -225,6 +228,22 @@ async def test_an_older_story_does_not_stand_beside_a_recording_that_is_not_whol
     assert not file.with_name("answer.sse.json").exists()
     assert b"".join(await drain(stream)) == WHOLE
     assert told(file)["ended"] == "clean"
+
+
+async def test_a_stream_to_the_same_file_leaves_nothing_of_an_older_one(tmp_path: Path) -> None:
+    file = tmp_path / "answer.sse"
+    await record(file, [StreamBroken("cut")], [StreamBroken("cut")], PIECES, opens=3)
+    assert len(names(tmp_path)) == 6
+    await record(file, PIECES)
+    assert names(tmp_path) == ["answer.sse", "answer.sse.json"]
+
+
+async def test_what_only_looks_like_a_later_attempt_stays(tmp_path: Path) -> None:
+    await record(tmp_path / "answer.2.sse", PIECES)  # a recording of that name, and no second attempt of another
+    (tmp_path / "answer.3.sse").write_bytes(b"somebody's own")
+    await record(tmp_path / "answer.sse", PIECES)
+    assert (tmp_path / "answer.2.sse").read_bytes() == WHOLE
+    assert (tmp_path / "answer.3.sse").exists()
 
 
 async def test_a_recording_plays_again_attempt_by_attempt(tmp_path: Path) -> None:

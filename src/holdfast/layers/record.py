@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO
 
 import msgspec
 
 from holdfast._core import Source, Stream
 from holdfast._errors import EndOfStream, StatusError, StreamError
 from holdfast._types import Head, Request
+from holdfast.machines.recording import End, Failure, Sent, Story, beside, numbered
 from holdfast.machines.redact import clean_url, redact_headers, scrub
 from holdfast.moments import RecordingFailed
 
@@ -29,10 +30,11 @@ class Record:
     """Records what arrives; belongs left of `parse_sse()`. `MemorySource.replay(path)` plays a recording.
 
     The first attempt goes to `path`, the second of `answer.sse` to `answer.2.sse` and so on. `{id}` in the path
-    becomes the stream's id; without it the next stream overwrites the files. A file holds the body bytes as
-    they arrived (a refused request's: the first 64 KiB), and beside it stands `path + ".json"`: request, response head,
-    and how the attempt ended (`clean`, `failure`, or `closed` by this side). The latter is written last, so a recording
-    without it is not whole. Headers are redacted; `prompts=True` adds the request's body.
+    becomes the stream's id; without it the next stream takes the place of the last, whose later attempts are removed.
+    A file holds the body bytes as they arrived (a refused request's: the first 64 KiB), and beside it stands
+    `path + ".json"`: request, response head, and how the attempt ended (`clean`, `failure`, or `closed` by this side).
+    The latter is written last, so a recording without it is not whole. Headers are redacted; `prompts=True` adds the
+    request's body.
 
     Files are written where the stream is read, in pieces of 64 KiB.
     """
@@ -105,7 +107,7 @@ class _Tape:
         self._settings = settings
         self._request = request
         self._call = call
-        self._path = _numbered(Path(os.fspath(settings.path).replace("{id}", call.id)), self._attempt)
+        self._path = numbered(Path(os.fspath(settings.path).replace("{id}", call.id)), self._attempt)
         self._since = call.clock.now()
         self._file: BinaryIO | None = None
         self._head: Head | None = None
@@ -115,7 +117,9 @@ class _Tape:
         self._head = head
         try:
             self._file = self._path.open("wb", _BUFFER_BYTES)
-            self._sidecar.unlink(missing_ok=True)  # of an older recording; this one's comes when it is whole
+            beside(self._path).unlink(missing_ok=True)  # of an older recording; this one's comes when it is whole
+            if self._attempt == 1:
+                _remove_later_attempts(self._path)
         except OSError as error:
             self._give_up(error)
 
@@ -139,13 +143,14 @@ class _Tape:
         except OSError as error:
             self._give_up(error)
 
-    def end(self, how: Literal["clean", "failure", "closed"], failure: StreamError | None = None) -> None:
+    def end(self, how: End, failure: StreamError | None = None) -> None:
         """Closes the files. Only the first end counts."""
         if self._file is None:
             return
         try:
             self._file.close()
-            self._sidecar.write_bytes(msgspec.json.format(msgspec.json.encode(self._story(how, failure))))
+            told = msgspec.json.encode(self._story(how, failure))
+            beside(self._path).write_bytes(msgspec.json.format(told))
             self._file = None
         except OSError as error:
             self._give_up(error)
@@ -157,43 +162,40 @@ class _Tape:
                 file.close()
         self._call.note(RecordingFailed(path=str(self._path), reason=error.strerror or type(error).__name__))
 
-    @property
-    def _sidecar(self) -> Path:
-        return self._path.with_name(self._path.name + ".json")
-
-    def _story(self, how: str, failure: StreamError | None) -> dict[str, Any]:
-        request, head, clock = self._request, self._head, self._call.clock
-        sent: dict[str, Any] = {
-            "url": clean_url(request.url),
-            "method": request.method,
-            "headers": redact_headers(request.headers),
-        }
+    def _story(self, how: End, failure: StreamError | None) -> Story:
+        request, call, head = self._request, self._call, self._head
+        sent = Sent(url=clean_url(request.url), method=request.method, headers=redact_headers(request.headers))
         if self._settings.prompts:
             body = request.body
-            sent["body"] = body if body is None or isinstance(body, Mapping) else body.decode("utf-8", "replace")
-        return {
-            "stream_id": self._call.id,
-            "attempt": self._attempt,
-            "ended_at": clock.wall().isoformat(),
-            "seconds": round(clock.now() - self._since, 6),
-            "bytes": self._size,
-            "ended": how,
-            "error": _error(failure, request) if failure is not None else None,
-            "request": sent,
-            "response": None
-            if head is None
-            else {
-                "status": head.status,
-                "url": clean_url(head.url),
-                "encoding": head.encoding,
-                "headers": redact_headers(head.headers),
-            },
-        }
+            sent.body = body if body is None or isinstance(body, Mapping) else body.decode("utf-8", "replace")
+        told = Failure(type(failure).__name__, scrub(str(failure), request.headers)) if failure is not None else None
+        if head is not None:
+            head = replace(head, url=clean_url(head.url), headers=redact_headers(head.headers))
+        return Story(
+            stream_id=call.id,
+            attempt=self._attempt,
+            dialect=call.dialect.name if call.dialect is not None else "",
+            ended_at=call.clock.wall(),
+            seconds=round(call.clock.now() - self._since, 6),
+            bytes=self._size,
+            ended=how,
+            error=told,
+            request=sent,
+            response=head,
+        )
 
 
-def _error(failure: StreamError, request: Request) -> dict[str, str]:
-    return {"type": type(failure).__name__, "message": scrub(str(failure), request.headers)}
+def _remove_later_attempts(path: Path) -> None:
+    """Removes what an older stream left beside `path`, which would look like this one's.
 
-
-def _numbered(path: Path, attempt: int) -> Path:
-    return path if attempt == 1 else path.with_name(f"{path.stem}.{attempt}{path.suffix}")
+    Only what its own story calls a later attempt: `answer.2.sse` may be the name of somebody's other recording.
+    """
+    attempt = 2
+    with contextlib.suppress(OSError, ValueError):  # nothing there, or nothing of ours
+        while True:
+            later = numbered(path, attempt)
+            if msgspec.json.decode(beside(later).read_bytes(), type=Story).attempt != attempt:
+                return
+            later.unlink(missing_ok=True)
+            beside(later).unlink()
+            attempt += 1

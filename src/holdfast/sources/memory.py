@@ -14,18 +14,17 @@ from typing import Any, Generic, TypeVar, cast, overload
 
 import msgspec
 
-from holdfast import _errors
 from holdfast._core import Stream
 from holdfast._errors import ConnectError, EndOfStream, StreamBroken, StreamError, UsageError
 from holdfast._tasks import outlast
 from holdfast._types import Head, Request
+from holdfast.machines.recording import Story, beside, numbered
 from holdfast.machines.statuses import status_error
 
 T = TypeVar("T")
 
 MAX_ERROR_BODY = 64 * 1024
 _EVENT_STREAM = Head(headers={"content-type": "text/event-stream"})
-_PLAIN_ERRORS = ("ConnectError", "NotAStream", "StreamBroken", "Truncated")
 
 
 class MemorySource(Generic[T]):
@@ -64,16 +63,7 @@ class MemorySource(Generic[T]):
 
         A plain file of wire bytes will do as well. An attempt that the reader gave up ends where the recording ends.
         """
-        first = Path(path)
-        story = _story(first)
-        attempts = [_attempt(first, story)]
-        later = first
-        while story:
-            later = first.with_name(f"{first.stem}.{len(attempts) + 1}{first.suffix}")
-            following = _story(later)
-            if following.get("stream_id") != story.get("stream_id"):
-                break  # nothing, or what is left of another stream
-            attempts.append(_attempt(later, following))
+        attempts = [_attempt(*one) for one in recorded(path)]
         source: MemorySource[bytes] = MemorySource(b"")
         source._attempts = attempts
         return source
@@ -221,32 +211,38 @@ async def _read_refusal(stream: Stream[Any]) -> bytes:
 # -- recordings ----------------------------------------------------------------------------------
 
 
-def _story(path: Path) -> dict[str, Any]:
+def recorded(path: str | os.PathLike[str]) -> list[tuple[Path, Story | None]]:
+    """Gives the files of a recording in order, each with what stands beside it; a plain file has nothing there.
+
+    Raises `UsageError` where something stands there that tells of no recording.
+    """
+    first = Path(path)
+    story = _story(first)
+    found: list[tuple[Path, Story | None]] = [(first, story)]
+    while story is not None:
+        later = numbered(first, len(found) + 1)
+        following = _story(later)
+        if following is None or following.stream_id != story.stream_id:
+            break  # nothing, or what is left of another stream
+        found.append((later, following))
+    return found
+
+
+def _story(path: Path) -> Story | None:
     """Reads what stands beside a recording; nothing for a plain file."""
-    beside = path.with_name(path.name + ".json")
     try:
-        story = msgspec.json.decode(beside.read_bytes())
+        return msgspec.json.decode(beside(path).read_bytes(), type=Story)
     except FileNotFoundError:
-        return {}
-    if not isinstance(story, dict):
-        raise UsageError(f"{beside} does not tell of a recording")
-    return story
-
-
-def _attempt(path: Path, story: dict[str, Any]) -> tuple[Any, Head]:
-    data = path.read_bytes()
-    told = story.get("response")
-    failure = _recorded_failure(story.get("error"))
-    if story and told is None:
-        return failure or ConnectError("the recorded attempt got no head"), _EVENT_STREAM
-    head = msgspec.convert(told, Head) if told else _EVENT_STREAM
-    return [item for item in (data, failure) if item], head
-
-
-def _recorded_failure(told: dict[str, str] | None) -> StreamError | None:
-    """Makes the error again. Kinds that need more than a message become `StreamBroken`: the body was cut, anyhow."""
-    if told is None:
         return None
-    kind = getattr(_errors, told["type"]) if told["type"] in _PLAIN_ERRORS else StreamBroken
-    failure: StreamError = kind(told["message"])
-    return failure
+    except ValueError as error:
+        raise UsageError(f"{beside(path)} does not tell of a recording ({error})") from None
+
+
+def _attempt(path: Path, story: Story | None) -> tuple[Any, Head]:
+    data = path.read_bytes()
+    if story is None:
+        return [data] if data else [], _EVENT_STREAM
+    failure = story.failure()
+    if story.response is None:
+        return failure or ConnectError("the recorded attempt got no head"), _EVENT_STREAM
+    return [item for item in (data, failure) if item], story.response

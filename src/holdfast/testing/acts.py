@@ -244,6 +244,11 @@ class EventCutter:
     def __init__(self) -> None:
         self._held = b""
 
+    @property
+    def holds(self) -> bool:
+        """True while the beginning of an event waits for its end."""
+        return bool(self._held)
+
     def feed(self, data: bytes) -> list[bytes]:
         """Takes bytes in and gives the events that are whole now."""
         whole: list[bytes] = []

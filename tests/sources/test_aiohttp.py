@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import gzip
 import importlib
 import socket
@@ -709,3 +710,20 @@ async def test_keeps_the_contract(script: list[Step], expected: list[bytes] | No
             opened=lambda: server.open_connections,
             settle=1.0,
         )
+
+
+async def test_a_connection_that_is_reset_as_its_stream_is_closed_dies_in_silence() -> None:
+    said: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+    async with ScriptedServer([[Send(STREAM_HEAD), Send(chunked(TEXT)), Stall()]]) as server, AiohttpSource() as source:
+        opened = await source.open(ask(server.url))
+        assert await opened.receive() == (TEXT,)
+        connection = opened._response.connection
+        assert connection is not None
+        transport: Any = connection.transport
+        transport._force_close(ConnectionResetError(104, "reset by peer"))  # what the loop does when a RST is read
+        await opened.aclose()  # the reader has had enough before the loop tells of it
+        assert await server.all_closed()
+        del opened, connection, transport
+        gc.collect()
+    assert said == []

@@ -215,6 +215,9 @@ class _AiohttpStream:
         self._lost: asyncio.Future[None] | None = getattr(connection and connection.protocol, "closed", None)
         if self._lost is not None:
             self._lost.add_done_callback(self._wake)
+            # This one stays when the stream is closed: the connection may die later, in the pool, with nobody there.
+            self._lost.remove_done_callback(_look_at)
+            self._lost.add_done_callback(_look_at)
         self._end: Exception | None = None
         self._reading = False
         self._closed = False
@@ -291,9 +294,12 @@ class _AiohttpStream:
         _drop(self._response)
 
 
-def _wake(content: aiohttp.StreamReader, lost: asyncio.Future[None]) -> None:
+def _look_at(lost: asyncio.Future[None]) -> None:
     if not lost.cancelled():
-        lost.exception()  # looked at, so that nobody complains
+        lost.exception()  # else asyncio complains that nobody asked for it
+
+
+def _wake(content: aiohttp.StreamReader, _: asyncio.Future[None]) -> None:
     if not content.is_eof() and content.exception() is None:
         content.set_exception(aiohttp.ClientPayloadError("the connection was closed"))
 

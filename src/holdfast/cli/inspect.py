@@ -5,16 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from contextlib import nullcontext
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
-from holdfast._types import Event
-from holdfast.cli._paper import Paper, Row, cut, wrap
-from holdfast.dialects import DIALECTS, find
-from holdfast.telemetry.recording import Inspector, Recording
+from holdfast._types import Completion, Event, Verdict
+from holdfast.cli._paper import Paper, Row, cut, seconds, wrap
+from holdfast.cli._replay import Played, play
+from holdfast.dialects import DIALECTS, Dialect, find
+from holdfast.machines.recording import Story, numbered
+from holdfast.sources.memory import recorded
+from holdfast.telemetry.recording import Inspector, Recording, judged
 
 _CHUNK = 64 * 1024
 _NAME = 12
+_DIALECT = "openai-compatible"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -23,42 +29,103 @@ def add_parser(subparsers: Any) -> None:
         "inspect",
         help="say what a recorded stream holds, and what is wrong with it",
         description="Reads recorded server-sent events as a stream would, and tells their anatomy, the answer, the "
-        "verdict and every problem with its byte offset. Exits with 1 when the answer is not proven whole.",
+        "verdict and every problem with its byte offset. Beside a recording of Record or `holdfast stream --record` "
+        "stands a .json file: it tells the status, the dialect and how the attempt ended. Given the first attempt "
+        "(answer.sse), all of them (answer.2.sse, ...) are read and judged together; given another, that one alone. "
+        "Exits with 1 when the answer is not proven whole.",
     )
     parser.add_argument("file", metavar="FILE", help="a recorded body; - is standard input")
     parser.add_argument(
         "--dialect",
-        default="openai-compatible",
         choices=[*DIALECTS, "none"],
-        help="whose stream it is (openai-compatible); none looks at the events alone",
+        help=f"whose stream it is (the one recorded, or {_DIALECT}); none looks at the events alone",
     )
     parser.add_argument("--events", action="store_true", help="list every event")
     parser.add_argument("--json", action="store_true", help="one JSON object, after one per event with --events")
 
 
+@dataclass(slots=True, frozen=True, kw_only=True)
+class _Attempt:
+    """One body and what is known of it; a plain file has no `story`."""
+
+    name: str
+    found: Recording
+    story: Story | None = None
+
+
 def run(args: argparse.Namespace) -> int:
     """Reads, shows. Returns 1 when the recording ends in an error."""
-    paper = Paper()
-    each = None
-    if args.events:
-
-        def each(event: Event) -> None:
-            if args.json:
-                print(json.dumps(_event(event)))
-            else:
-                paper.write([_event_row(event, paper.width)])
-
-    inspector = Inspector(None if args.dialect == "none" else find(args.dialect), each=each)
-    stream: BinaryIO = sys.stdin.buffer
-    with nullcontext(stream) if args.file == "-" else open(args.file, "rb") as file:  # noqa: PTH123 - named as typed
-        while chunk := file.read(_CHUNK):
-            inspector.feed(chunk)
-    found = inspector.end()
+    paper, played = Paper(), None
+    files: list[tuple[Path, Story | None]] = [(Path(args.file), None)] if args.file == "-" else recorded(args.file)
+    stories = [story for _, story in files if story is not None]
+    dialect = _dialect(args.dialect, stories)
+    if stories and dialect is not None:
+        played = play(files[0][0], stories, dialect)
+    attempts: list[_Attempt] = []
+    for number, (path, story) in enumerate(files, 1):
+        each = _lister(args, paper, path.name, number, len(files)) if args.events else None
+        inspector = Inspector(dialect, head=story.response if story is not None else None, each=each)
+        found = _read(inspector, path, played.ends.get(number) if played is not None else None)
+        attempts.append(_Attempt(name=str(path), found=found, story=story))
     if args.json:
-        print(json.dumps(found.as_dict()))
+        print(json.dumps(_facts(attempts, played)))
     else:
-        paper.write([*([[]] if args.events else []), *draw(found, args.file, paper.width)])
-    return 0 if found.error is None else 1
+        paper.write([*([[]] if args.events else []), *draw(attempts, played, paper.width)])
+    return 0 if (played.error if played is not None else attempts[-1].found.error) is None else 1
+
+
+def _dialect(asked: str | None, stories: list[Story]) -> Dialect | None:
+    if asked == "none":
+        return None
+    told = stories[0].dialect if stories else ""
+    return find(asked or (told if told in DIALECTS else _DIALECT))
+
+
+def _read(inspector: Inspector, path: Path, end: Any) -> Recording:
+    if str(path) == "-":
+        return _read_all(inspector, sys.stdin.buffer, end)
+    with path.open("rb") as file:
+        return _read_all(inspector, file, end)
+
+
+def _read_all(inspector: Inspector, file: BinaryIO, end: Any) -> Recording:
+    while chunk := file.read(_CHUNK):
+        inspector.feed(chunk)
+    return inspector.end(end)
+
+
+# -- for programs ----------------------------------------------------------------------------------
+
+
+def _facts(attempts: list[_Attempt], played: Played | None) -> dict[str, Any]:
+    """Gives one body's facts; of several the whole's, and each one's below `attempts`."""
+    facts = [
+        {
+            "file": one.name,
+            "attempt": one.story.attempt if one.story is not None else None,
+            "ended": one.story.ended if one.story is not None else None,
+            **one.found.as_dict(),
+        }
+        for one in attempts
+    ]
+    if played is None or len(attempts) == 1:
+        return facts[0] if len(facts) == 1 else {"file": attempts[0].name, "attempts": facts}
+    whole = judged(played.answer, played.verdict, played.error)
+    return {"file": attempts[0].name, **whole, **_seams(played.verdict), "attempts": facts}
+
+
+def _seams(verdict: Verdict | None) -> dict[str, Any]:
+    return {"seams": verdict.seams, "guarantee": verdict.guarantee} if verdict is not None else {}
+
+
+def _lister(args: argparse.Namespace, paper: Paper, name: str, number: int, attempts: int) -> Callable[[Event], None]:
+    """Gives what lists a body's events: below its name where there are several."""
+    if args.json:
+        extra = {"attempt": number} if attempts > 1 else {}
+        return lambda event: print(json.dumps({**extra, **_event(event)}))
+    if attempts > 1:
+        paper.write([[(f"attempt {number} of {attempts}: {cut(name, paper.width - 24)}", "bold")]])
+    return lambda event: paper.write([_event_row(event, paper.width)])
 
 
 def _event(event: Event) -> dict[str, Any]:
@@ -81,24 +148,74 @@ def _event_row(event: Event, width: int) -> Row:
 # -- drawing ---------------------------------------------------------------------------------------
 
 
-def draw(found: Recording, name: str, width: int) -> list[Row]:
-    """Draws the anatomy in rows of at most `width` columns."""
-    rows: list[Row] = [[(cut(name, width - 24), "bold"), (f"  {found.size:,} bytes", "")], _verdict(found), []]
+def draw(attempts: list[_Attempt], played: Played | None, width: int) -> list[Row]:
+    """Draws the whole where there are several attempts, then each one's anatomy, in rows of at most `width` columns."""
+    if len(attempts) == 1:
+        return _body(attempts[0], width)
+    size = sum(one.found.size for one in attempts)
+    rows: list[Row] = [_title(attempts[0].name, f"{len(attempts)} attempts, {size:,} bytes", width)]
+    dialect = attempts[0].found.dialect
+    if played is not None:
+        rows += [_outcome(played.verdict, played.error, dialect), [], *_answer(played.answer, width)]
+    else:
+        rows.append(_outcome(None, None, dialect))
+    for number, one in enumerate(attempts, 1):
+        left = f"attempt {number} of {len(attempts)}"
+        see = f", see {Path(attempts[number].name).name}" if number < len(attempts) else ""
+        rows += [[], [(left, "bold underline"), (cut(see, width - len(left)), "")], *_body(one, width, alone=False)]
+    return rows
+
+
+def _body(one: _Attempt, width: int, *, alone: bool = True) -> list[Row]:
+    """Draws one attempt; the answer only where it is `alone`, else it is the whole's."""
+    found, story = one.found, one.story
+    rows: list[Row] = [_title(one.name, f"{found.size:,} bytes", width)]
+    rows += [_outcome(found.verdict, found.error, found.dialect), []]
+    if story is not None:
+        rows += [*(_place(one.name, story, width) if alone else []), *_told(story, width)]
     rows += _anatomy(found, width)
-    if found.dialect:
-        rows += [[], *_answer(found, width)]
+    if found.dialect and alone:
+        rows += [[], *_answer(found.answer, width)]
     return [*rows, [], *_problems(found, width)]
 
 
-def _verdict(found: Recording) -> Row:
-    if found.verdict is not None:
-        return [(str(found.verdict), "bold green"), (f"  as {found.dialect}", "")]
-    if found.error is not None:
-        return [(type(found.error).__name__, "bold red"), (f"  as {found.dialect or 'events alone'}", "")]
+def _title(name: str, size: str, width: int) -> Row:
+    return [(cut(name, width - len(size) - 2), "bold"), (f"  {size}", "")]
+
+
+def _outcome(verdict: Verdict | None, error: Exception | None, dialect: str) -> Row:
+    if verdict is not None:
+        return [(str(verdict), "bold green"), (f"  as {dialect}", "")]
+    if error is not None:
+        return [(type(error).__name__, "bold red"), (f"  as {dialect or 'events alone'}", "")]
     return [("not judged: no dialect was asked for", "bold yellow")]
 
 
+_ENDED = {"clean": "the body came to its end", "failure": "it failed", "closed": "closed by this side"}
+
+
+def _place(name: str, story: Story, width: int) -> list[Row]:
+    """Says of a later attempt what it belongs to."""
+    path = Path(name)
+    first = path.with_name(path.stem.removesuffix(f".{story.attempt}") + path.suffix)
+    if story.attempt == 1 or numbered(first, story.attempt) != path:
+        return []
+    return _field("attempt", f"{story.attempt} of its stream; {first.name} is the first, and shows the whole", width)
+
+
+def _told(story: Story, width: int) -> list[Row]:
+    """Draws what stands beside the body."""
+    head = story.response
+    response = f"{head.status} {head.content_type or 'without a content type'}" if head is not None else "none came"
+    ended = f"{_ENDED[story.ended]} after {seconds(story.seconds)}"
+    if story.error is not None:
+        ended += f": {story.error.type}: {_clean(story.error.message)}"
+    return [*_field("response", response, width), *_field("ended", ended, width)]
+
+
 def _anatomy(found: Recording, width: int) -> list[Row]:
+    if not found.events and not found.comments:
+        return _field("events", "none", width)
     types = ", ".join(f"{number:,} {_clean(kind)}" for kind, number in found.types.most_common(6))
     ends = ", ".join(f"{number:,} {kind}" for kind, number in found.line_ends.most_common() if number)
     ids = f"{found.ids:,}, from {found.first_id!r} to {found.last_event_id!r}"
@@ -121,9 +238,9 @@ def _anatomy(found: Recording, width: int) -> list[Row]:
     return rows
 
 
-def _answer(found: Recording, width: int) -> list[Row]:
+def _answer(answer: Completion, width: int) -> list[Row]:
     rows: list[Row] = []
-    for choice in found.answer.choices:
+    for choice in answer.choices:
         label = "answer" if not choice.index else f"choice {choice.index}"
         for what, text in (("text", choice.text), ("reasoning", choice.reasoning), ("refusal", choice.refusal)):
             if text:
@@ -136,7 +253,7 @@ def _answer(found: Recording, width: int) -> list[Row]:
             rows += _field(label, cut(words, width - _NAME - 2), width)
             label = ""
         rows += _field(label, f"finish reason {choice.finish_reason or 'none'}", width)
-    usage = found.answer.usage
+    usage = answer.usage
     if usage is not None:
         numbers = {
             "in": usage.input_tokens,

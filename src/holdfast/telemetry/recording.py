@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from holdfast._errors import DecodeError, EndOfStream, StreamError
-from holdfast._types import Completion, Delta, Event, Verdict
+from holdfast._errors import DecodeError, EndOfStream, NotAStream, StreamError
+from holdfast._types import Completion, Delta, Event, Head, Verdict
 from holdfast.dialects import Dialect
 from holdfast.machines.cursor import MAX_IDS, Cursor
 from holdfast.machines.sse import SseParser
@@ -36,9 +36,13 @@ class Problem:
 
 @dataclass(slots=True, kw_only=True)
 class Recording:
-    """The anatomy of one body. `error` is what a reader's stream would have raised, None with a `verdict`."""
+    """The anatomy of one body. `error` is what a reader's stream would have raised, None with a `verdict`.
+
+    `head` is None where nobody told it.
+    """
 
     dialect: str = ""
+    head: Head | None = None
     size: int = 0
     events: int = 0
     types: Counter[str] = field(default_factory=Counter)
@@ -62,9 +66,10 @@ class Recording:
 
     def as_dict(self) -> dict[str, Any]:
         """Gives the whole as JSON values."""
-        answer, usage = self.answer, self.answer.usage
         return {
             "dialect": self.dialect,
+            "status": self.head.status if self.head is not None else None,
+            "content_type": self.head.content_type if self.head is not None else None,
             "bytes": self.size,
             "events": self.events,
             "types": dict(self.types),
@@ -75,33 +80,49 @@ class Recording:
             "line_ends": dict(self.line_ends),
             "largest_event": self.largest,
             "events_after_the_end": self.after_end,
-            "verdict": self.verdict.kind if self.verdict is not None else None,
-            "error": type(self.error).__name__ if self.error is not None else None,
-            "error_message": str(self.error) if self.error is not None else None,
-            "finish_reason": answer.finish_reason,
-            "text": answer.text,
-            "reasoning": answer.reasoning,
-            "tool_calls": [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in answer.tool_calls],
-            "choices": len(answer.choices),
-            "usage": None if usage is None else usage.raw,
+            **judged(self.answer, self.verdict, self.error),
             "problems": [{"offset": one.offset, "problem": one.words} for one in self.problems],
             "more_problems": self.more_problems,
         }
 
 
-class Inspector:
-    """Takes a body in chunks, and gives its `Recording` at the end. `each` is shown every event."""
+def judged(answer: Completion, verdict: Verdict | None, error: StreamError | None) -> dict[str, Any]:
+    """Gives an answer and what became of it as JSON values."""
+    return {
+        "verdict": verdict.kind if verdict is not None else None,
+        "error": type(error).__name__ if error is not None else None,
+        "error_message": str(error) if error is not None else None,
+        "finish_reason": answer.finish_reason,
+        "text": answer.text,
+        "reasoning": answer.reasoning,
+        "tool_calls": [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in answer.tool_calls],
+        "choices": len(answer.choices),
+        "usage": None if answer.usage is None else answer.usage.raw,
+    }
 
-    def __init__(self, dialect: Dialect | None = None, *, each: Callable[[Event], None] | None = None) -> None:
+
+class Inspector:
+    """Takes a body in chunks, and gives its `Recording` at the end.
+
+    `head` is the response's, where that is known; the body of a refusal holds no events. `each` is shown every event.
+    """
+
+    def __init__(
+        self,
+        dialect: Dialect | None = None,
+        *,
+        head: Head | None = None,
+        each: Callable[[Event], None] | None = None,
+    ) -> None:
         self._cursor = Cursor()
         self._parser = SseParser(self._cursor, comments=True)
-        self._reader = dialect.reader(None, self._cursor) if dialect is not None else None
+        self._reader = dialect.reader(None, self._cursor, head=head) if dialect is not None else None
         self._answer = Transcript()
         self._each = each
         self._ids: dict[str, int] = {}
-        self._framed = True
+        self._framed = head is None or 200 <= head.status < 300
         self._ended = False
-        self._found = Recording(dialect=dialect.name if dialect is not None else "")
+        self._found = Recording(dialect=dialect.name if dialect is not None else "", head=head)
         self._after_cr = False
 
     def feed(self, chunk: bytes) -> None:
@@ -120,8 +141,8 @@ class Inspector:
         for event in events:
             self._take(event)
 
-    def end(self) -> Recording:
-        """The body is over: gives the verdict."""
+    def end(self, known: StreamError | Verdict | None = None) -> Recording:
+        """The body is over: gives the verdict. `known` is how it ended, where that is known better than from here."""
         found, cursor = self._found, self._cursor
         events: list[Event] = []
         if self._framed:
@@ -131,21 +152,39 @@ class Inspector:
         found.unfinished = cursor.unfinished
         if found.unfinished:
             self._problem(found.size - found.unfinished, f"the last event has no blank line: {found.unfinished} bytes")
-        deltas: list[Delta] = []
-        if self._reader is not None and not self._ended and found.error is None:
-            try:
-                self._reader.end(deltas)
-            except EndOfStream:
-                pass
-            except StreamError as error:
-                self._fail(error, found.size)
-        self._tell(deltas)
+        if isinstance(known, StreamError) and found.error is None:
+            self._fail(known, found.size)
+        elif isinstance(known, Verdict):
+            found.error = None  # what looks wrong from here alone was right where it stood
+        else:
+            self._judge()
         found.last_event_id, found.retry_ms = self._parser.last_event_id, cursor.retry
         if self._reader is not None:
             found.verdict = Verdict() if found.error is None else None
             found.answer = self._answer.completion(usage=self._reader.evidence.usage, verdict=found.verdict)
         found.problems.sort(key=lambda one: one.offset)
+        if isinstance(found.error, NotAStream) and not found.events:
+            found.problems[1:-1], found.more_problems = [], 0  # of a page, the first line says enough
         return found
+
+    def _judge(self) -> None:
+        """Asks the dialect whether the answer is whole."""
+        found = self._found
+        if self._reader is None or self._ended or found.error is not None:
+            return
+        deltas: list[Delta] = []
+        try:
+            self._reader.end(deltas)
+        except EndOfStream:
+            pass
+        except NotAStream as error:
+            if found.events == 0 and found.head is None:
+                # The dialect speaks of what the server answered, and nobody knows: a file is all there is.
+                error = NotAStream("it holds no event" if found.size else "it is empty", retryable=error.retryable)
+            self._fail(error, found.size)
+        except StreamError as error:
+            self._fail(error, found.size)
+        self._tell(deltas)
 
     # -- one event -----------------------------------------------------------------------------
 
@@ -246,4 +285,4 @@ def _preview(text: bytes) -> str:
     return repr(str(text[:60], "utf-8", "replace"))
 
 
-__all__ = ["MAX_PROBLEMS", "Inspector", "Problem", "Recording"]
+__all__ = ["MAX_PROBLEMS", "Inspector", "Problem", "Recording", "judged"]

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,17 @@ from holdfast._errors import StatusError, Truncated, UpstreamError
 from holdfast._types import Head
 from holdfast.cli import main
 from holdfast.cli.stream import advice
-from holdfast.testing.server import Reply, ScriptedServer, respond, sse, stream
+from holdfast.testing.server import (
+    STREAM_HEAD,
+    Reply,
+    ScriptedServer,
+    Send,
+    Stall,
+    chunked,
+    respond,
+    sse,
+    stream,
+)
 
 KEY = "sk-secret-of-the-test"
 
@@ -32,9 +46,9 @@ WHOLE = stream(piece("你好"), piece(", world"), piece("", "stop"), sse("[DONE]
 CUT = stream(piece("Hel"), sse('{"error": {"message": "no such luck", "code": "invalid_request_error"}}'))
 
 
-async def ask(reply: Reply, *words: str) -> tuple[int, ScriptedServer]:
+async def ask(reply: Reply, *options: str, words: Sequence[str] = ("hi there",)) -> tuple[int, ScriptedServer]:
     async with ScriptedServer([reply]) as server:
-        code = await asyncio.to_thread(main, ["stream", "hi there", "--base-url", server.url, *words])
+        code = await asyncio.to_thread(main, ["stream", *words, "--base-url", server.url, *options])
         return code, server
 
 
@@ -60,7 +74,7 @@ async def test_a_recording_can_be_inspected(tmp_path: Path, capsys: pytest.Captu
     file = tmp_path / "answer.sse"
     code, _ = await ask(WHOLE, "--record", str(file))
     assert code == 0
-    assert main(["inspect", str(file), "--dialect", "deepseek"]) == 0
+    assert await asyncio.to_thread(main, ["inspect", str(file)]) == 0
     assert "text, 9 characters: 你好, world" in capsys.readouterr().out
     assert KEY not in file.read_text() + file.with_name("answer.sse.json").read_text()
 
@@ -71,7 +85,7 @@ async def test_a_failure_keeps_the_text_and_says_what_to_do(capsys: pytest.Captu
     assert (code, captured.out) == (1, "Hel\n")
     first, second, third = captured.err.splitlines()
     assert first.startswith("holdfast: UpstreamError: ")
-    assert second == "  asking again will not help; see the words above"
+    assert second == "  asking again will not help"
     assert third.startswith("  UpstreamError · 1 attempt")
 
 
@@ -80,6 +94,94 @@ async def test_a_refused_key_names_what_to_look_at(capsys: pytest.CaptureFixture
     told = json.loads(capsys.readouterr().out)
     assert (code, told["error"]) == (1, "StatusError")
     assert "API key" in told["advice"]
+
+
+REFUSAL = b'{"error":{"message":"no such model: m1","type":"invalid_request_error"}}'
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (REFUSAL, "no such model: m1"),
+        (b"max_tokens:\x1b[2J\n too large", "the server wrote: max_tokens: [2J too large"),
+        (b"<html>Bad Request</html>", "look at --model"),
+        (b"", "look at --model"),
+    ],
+)
+async def test_what_a_refusing_server_says_is_told_once(
+    body: bytes, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _ = await ask(respond(body, 400))
+    err = capsys.readouterr().err
+    assert (code, err.count(told)) == (1, 1)
+    assert "above" not in err
+    assert "<html>" not in err
+
+
+async def test_an_unquoted_prompt_is_its_words(capsys: pytest.CaptureFixture[str]) -> None:
+    code, server = await ask(WHOLE, "--model", "m1", words=("why", "is", "it", "blue?"))
+    assert (code, server.requests[0].json()["messages"][0]["content"]) == (0, "why is it blue?")
+
+
+async def test_a_prompt_from_standard_input(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("why?\n"))
+    _, server = await ask(WHOLE, words=("-",))
+    assert server.requests[0].json()["messages"][0]["content"] == "why?\n"
+
+
+async def test_the_timeout_is_over_all_attempts(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _ = await ask([Send(STREAM_HEAD + chunked(piece("Hel"))), Stall()], "--timeout", "0.2")
+    captured = capsys.readouterr()
+    assert (code, captured.out) == (1, "Hel\n")
+    assert "the total clock ran out after 0.2 s" in captured.err
+    assert "--timeout ran out" in captured.err
+
+
+@pytest.mark.parametrize("words", [["--timeout", "0"], ["--timeout", "nan"], ["--timeout", "soon"]])
+def test_a_timeout_that_cannot_be_is_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stream", "hi", *words]) == 2
+    assert "--timeout: must be seconds above 0" in capsys.readouterr().err
+
+
+def test_a_recording_that_cannot_be_is_2_and_names_the_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stream", "hi", "--record", "/nonexistent/a.sse"]) == 2
+    assert capsys.readouterr().err == (
+        "holdfast: --record must name a file in a folder that exists, not '/nonexistent/a.sse'\n"
+    )
+
+
+async def test_a_recording_that_is_given_up_stops_nothing_and_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "answer.sse"
+    file.with_name("answer.sse.json").mkdir()  # nothing can be written beside it
+    code, _ = await ask(WHOLE, "--record", str(file))
+    captured = capsys.readouterr()
+    assert (code, captured.out) == (0, "你好, world\n")
+    assert f"holdfast: --record: nothing more is written to {file}: " in captured.err
+
+
+async def test_an_encoding_without_the_characters_does_not_break_the_answer() -> None:
+    async with ScriptedServer([WHOLE]) as server:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "holdfast", "stream", "hi", "--base-url", server.url),
+            env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+    assert (process.returncode, out) == (0, b"??, world\n")
+    assert err.startswith(b"COMPLETE")
+
+
+def test_help_names_the_variables_and_shows_a_quoted_prompt(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stream", "--help"]) == 0
+    out = capsys.readouterr().out
+    for told in ("DEEPSEEK_API_KEY", "OPENAI_API_KEY", "--timeout SECONDS", 'holdfast stream "Why is'):
+        assert told in out
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_a_missing_key_names_its_variable(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import sys
-from collections.abc import Callable
 from typing import Any
 
-from holdfast._core import Source
 from holdfast._errors import (
     BudgetExhausted,
     CircuitOpen,
@@ -22,34 +21,62 @@ from holdfast._errors import (
     UsageError,
 )
 from holdfast._types import Delta
-from holdfast.cli._paper import Paper, wrap
+from holdfast.cli._paper import Paper, cut, wrap
 from holdfast.client import Client, default_layers
-from holdfast.dialects import DIALECTS
+from holdfast.dialects import DIALECTS, Timeouts, find
 from holdfast.layers.record import Record
-from holdfast.moments import Report
+from holdfast.moments import Moment, RecordingFailed, Report
+
+_WORDS = 400
+"""Columns shown of what a refusing server wrote."""
+
+_EXAMPLES = """examples:
+  holdfast stream "Why is the sky blue?"
+  holdfast stream --record answer.sse "Why is it?" && holdfast inspect answer.sse
+  holdfast stream --dialect openai --model gpt-5-mini - < question.txt
+  holdfast stream --dialect openai-compatible --model my-model \\
+      --base-url http://localhost:8000/v1 "Why is the sky blue?\"""""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declares the command."""
+    keys = "\n".join(f"  {name:<20}{dialect.key_variable or 'none'}" for name, dialect in DIALECTS.items())
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "stream",
         help="ask a model, and print its answer as it comes",
-        description="Prints the answer's text to standard output as it comes, and the report to standard error. The "
-        "API key is read from the provider's usual environment variable. Exits with 1 when the answer is not whole.",
+        description=f"""\
+Prints the answer's text to standard output as it comes, and the report to
+standard error. Exits with 1 when the answer is not whole.
+
+The API key is read from the dialect's environment variable:
+{keys}""",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("prompt", metavar="PROMPT", help="what to ask; - reads it from standard input")
+    add("prompt", metavar="PROMPT", nargs="+", help="what to ask: quoted, or its words; - reads it from standard input")
     add("--dialect", default="deepseek", choices=list(DIALECTS), help="the provider (deepseek)")
     add("--model", help="the model, where the provider's default is not wanted")
     add("--base-url", metavar="URL", help="another server of that dialect, /v1 included where it has one")
     add("--system", metavar="TEXT", help="a system prompt")
-    add("--record", metavar="FILE", help="write what arrives to FILE, for `holdfast inspect`")
+    add("--timeout", metavar="SECONDS", type=_seconds, help="give up after so long in all, new attempts included")
+    add("--record", metavar="FILE", help="write what arrives to FILE, for `holdfast inspect FILE`")
     add("--json", action="store_true", help="one JSON object per piece, and the report as the last")
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be seconds above 0, not {text!r}")
+    return value
 
 
 def run(args: argparse.Namespace) -> int:
     """Asks, prints. Returns 1 when the stream failed."""
-    prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+    prompt = sys.stdin.read() if args.prompt == ["-"] else " ".join(args.prompt)
     if not prompt.strip():
         raise UsageError("the prompt is empty")
     said = [{"role": "system", "content": args.system}] if args.system else []
@@ -61,10 +88,10 @@ def run(args: argparse.Namespace) -> int:
 
 async def _ask(args: argparse.Namespace, request: dict[str, Any]) -> int:
     printer = _Json() if args.json else _Text()
-    layers: list[Callable[[Source[Any]], Source[Any]]] | None = None
+    layers = default_layers(args.dialect, timeouts=Timeouts(total=args.timeout))
     if args.record:
-        layers = [Record(args.record), *default_layers(args.dialect)]
-    async with Client(args.dialect, base_url=args.base_url, layers=layers) as client:
+        layers.insert(0, _recorder(args.record))
+    async with Client(args.dialect, base_url=args.base_url, layers=layers, listeners=[_hear]) as client:
         reader = client.stream(request)
         try:
             async with reader as deltas:
@@ -73,10 +100,34 @@ async def _ask(args: argparse.Namespace, request: dict[str, Any]) -> int:
                         printer.show(delta)
                     sys.stdout.flush()
         except StreamError as error:
-            printer.failed(error)
+            printer.failed(error, _server_words(error, args.dialect))
             return 1
         printer.done(reader.report)
     return 0
+
+
+def _recorder(file: str) -> Record:
+    try:
+        return Record(file)
+    except ValueError:
+        raise UsageError(f"--record must name a file in a folder that exists, not {file!r}") from None
+
+
+def _hear(moment: Moment) -> None:
+    """A recording that is given up stops no stream, but who asked for it should know."""
+    if isinstance(moment, RecordingFailed):
+        _say(f"holdfast: --record: nothing more is written to {moment.path}: {moment.reason}")
+
+
+def _server_words(error: StreamError, dialect: str) -> str:
+    """Gives what a refusing server wrote, as far as the error's own message does not say it; a page says nothing."""
+    if not isinstance(error, StatusError):
+        return ""
+    body = " ".join(_tame(error.body.decode("utf-8", "replace")).split())
+    reported = find(dialect).error_in(error.body)
+    if body.startswith("<") or (reported is not None and str(reported) in str(error)):
+        return ""
+    return cut(body, _WORDS)
 
 
 class _Text:
@@ -114,9 +165,11 @@ class _Text:
         self._end_line()
         _say(str(report))
 
-    def failed(self, error: StreamError) -> None:
+    def failed(self, error: StreamError, words: str) -> None:
         self._end_line()
         _say(f"holdfast: {type(error).__name__}: {_tame(str(error))}")
+        if words:
+            _say(f"  the server wrote: {words}")
         _say(f"  {advice(error)}")
         if error.report is not None:
             _say(f"  {error.report}")
@@ -148,8 +201,8 @@ class _Json:
     def done(self, report: Report) -> None:
         print(json.dumps({"report": _facts(report)}))
 
-    def failed(self, error: StreamError) -> None:
-        said = {"error": type(error).__name__, "message": str(error), "advice": advice(error)}
+    def failed(self, error: StreamError, words: str) -> None:
+        said = {"error": type(error).__name__, "message": str(error), "server": words, "advice": advice(error)}
         print(json.dumps({**said, "report": _facts(error.report)}))
 
 
@@ -171,12 +224,12 @@ def _facts(report: Report) -> dict[str, Any]:
 
 
 _STATUS_ADVICE = {
-    400: "the server does not take this request: see its words above, and --model",
+    400: "the server does not take this request: look at --model and the prompt",
     401: "the API key is not accepted: see the provider's environment variable",
     402: "the account has no balance left",
     403: "the API key may not do this",
     404: "there is no such model or path: see --model and --base-url",
-    422: "the server does not take this request: see its words above, and --model",
+    422: "the server does not take this request: look at --model and the prompt",
     429: "too many requests, or no quota left: wait, then ask again",
 }
 
@@ -190,12 +243,12 @@ def advice(error: StreamError) -> str:
     if isinstance(error, NotAStream):
         return "this is not an API's streaming endpoint: see --base-url"
     if isinstance(error, DeadlineExceeded):
-        return "the server was silent for too long: ask again later"
+        return "--timeout ran out" if error.clock == "total" else "the server was silent for too long: ask again later"
     if isinstance(error, StreamBroken):
         return "what is printed is only a part of the answer: ask again"
     if isinstance(error, CircuitOpen | BudgetExhausted):
         return "nothing more was sent: ask again later"
-    return "ask again" if error.retryable else "asking again will not help; see the words above"
+    return "ask again" if error.retryable else "asking again will not help"
 
 
 def _tame(text: str) -> str:

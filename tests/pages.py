@@ -72,19 +72,25 @@ def _trimmed(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 
-async def run(*command: str, cwd: Path, env: Mapping[str, str] | None = None) -> str:
-    """Runs a program of a page; gives what it printed and, where it failed, the error in the last line."""
+async def run(file: str, *, cwd: Path, env: Mapping[str, str] | None = None) -> str:
+    """Runs a program of a page, a test with pytest; gives its output and, where it raised, the error in the last line.
+
+    Of what pytest says, traces and dots are left out.
+    """
+    tests = file.startswith("test_")
+    how = ("-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider") if tests else ("-W", "error")
     program = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-W",
-        "error",
-        *command,
+        *how,
+        file,
         cwd=cwd,
         env={**os.environ, **(env or {})},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     out, err = (text.decode() for text in await program.communicate())
+    if tests:
+        return re.sub(r"^[.FEsx]+ +\[ *\d+%\]$", "", out, flags=re.MULTILINE).strip()
     if program.returncode:
         return f"{out.rstrip()}\n{err.strip().rpartition(chr(10))[2]}\n".lstrip()
     return out + err

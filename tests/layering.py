@@ -42,6 +42,7 @@ FOR_TYPES_ONLY: dict[tuple[str, str], str] = {
 """(room, room above it) -> why a name may be imported upward under `if TYPE_CHECKING:`, and only there."""
 
 EXCEPTIONS: dict[tuple[str, str], str] = {
+    ("cli/chaos", "testing"): "it runs the chaos server and proxy, which are for tests in any language",
     ("cli/_stage", "testing"): "what the demo draws: its upstream's faults, by name",
     ("cli/demo", "testing"): "the demo brings its own upstream: docs/adr/0005-the-demo-brings-its-own-upstream.md",
 }

@@ -177,6 +177,17 @@ async def test_with_ids_only_what_the_server_repeats_is_sent_again(
     assert upstream.summary["events_again"] == again
 
 
+@pytest.mark.parametrize("fault", [f.Framed(by="length"), f.Comments(), f.LineEnds(), f.Drip(), f.NoDone()], ids=str)
+async def test_however_it_is_dressed_an_event_counts_once(session: aiohttp.ClientSession, fault: f.Fault) -> None:
+    async with ChaosServer(schedule=tides(fault), sentences=12) as upstream:
+        for _ in range(2):
+            whole = await ask(session, upstream)
+    first, second = upstream.served
+    events = whole.count(b"\ndata: ") + 1
+    assert (first.events, first.events_again) == (events - isinstance(fault, f.NoDone), 0)
+    assert (second.events, second.events_again) == (events, first.events)
+
+
 async def test_sums_and_reports_say_what_was_served(session: aiohttp.ClientSession) -> None:
     heard: list[Served] = []
     async with ChaosServer(schedule=tides(f.Refused(status=503)), heard=heard.append) as upstream:

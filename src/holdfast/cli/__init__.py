@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -17,12 +18,15 @@ COMMANDS = {
     "stream": "ask a model, and print its answer as it comes",
     "inspect": "say what a recorded stream holds, and what is wrong with it",
     "logs": "show the streams of a log file as timelines",
+    "chaos": "make the streams of any upstream fail, by seed or by schedule",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an answer may hold what a terminal's encoding does not
     try:
         return _run(words)
     except SystemExit as end:  # argparse's way to say "usage"

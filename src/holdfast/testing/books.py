@@ -6,6 +6,7 @@ twice is seen as such, with ids and without. It must never change what is sent.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from holdfast.testing.acts import (
     perform,
 )
 from holdfast.testing.faults import Fault
-from holdfast.testing.schedule import Schedule
+from holdfast.testing.schedule import HEALTHY, Schedule
 from holdfast.testing.server import Drip, Send, Step
 
 
@@ -93,6 +94,10 @@ class Books:
         self.served.append(served)
         return served
 
+    def aside(self, key: str) -> Served:
+        """Gives the record of a request that asks for no stream; it is attempt 0, meets nothing, and is not counted."""
+        return Served(key=key, attempt=0, fault=HEALTHY)
+
     async def steps(
         self,
         served: Served,
@@ -105,7 +110,8 @@ class Books:
         asked = Asked(attempt=served.attempt, last_event_id=served.last_event_id)
         performer, counter = TcpPerformer(headers), self._counter(served, continues=continues)
         try:
-            async with aclosing(events), aclosing(perform(served.fault.play(asked), events)) as performed:
+            noted = counter.noted(events)
+            async with aclosing(noted), aclosing(perform(served.fault.play(asked), noted)) as performed:
                 async for act in performed:
                     counter.count(act)
                     for step in performer.steps(act):
@@ -147,13 +153,27 @@ class Books:
 
 
 class _Counter:
-    """Counts what one reply sends. An event with an id that was sent before stands where that one stood."""
+    """Counts what one reply sends. An event's place is that in the healthy reply; what a fault made up has none."""
 
     def __init__(self, served: Served, stream: _Stream, place: int) -> None:
         self._served = served
         self._stream = stream
-        self._place = place
+        self._next = place
+        self._taken: dict[bytes, deque[int]] = {}  # one answer may say the same thing twice
+        self._edited: int | None = None  # the place of the event taken last, until it is sent
         self._cutter = EventCutter()
+
+    async def noted(self, events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """Gives the healthy reply's events, and notes their places: one with a known id stands where that one stood."""
+        places = self._stream.places
+        async with aclosing(events):
+            async for event in events:
+                name = event_id(event)
+                place = places.setdefault(name, self._next) if name else self._next
+                self._taken.setdefault(event, deque()).append(place)
+                self._edited = place
+                self._next = place + 1
+                yield event
 
     def count(self, act: Act) -> None:
         if isinstance(act, Begin | Refuse):
@@ -164,15 +184,14 @@ class _Counter:
                     self._count(event)
 
     def _count(self, event: bytes) -> None:
-        served, stream = self._served, self._stream
-        name = event_id(event)
-        place = stream.places.get(name, self._place) if name else self._place
-        if name:
-            stream.places[name] = place
-        served.events += 1
-        served.events_again += place < stream.furthest
-        self._place = place + 1
-        stream.furthest = max(stream.furthest, self._place)
+        places = self._taken.get(event)
+        place = self._edited if places is None else places.popleft() if len(places) > 1 else places[0]
+        if place == self._edited:
+            self._edited = None
+        self._served.events += 1
+        if place is not None:
+            self._served.events_again += place < self._stream.furthest
+            self._stream.furthest = max(self._stream.furthest, place + 1)
 
 
 __all__ = ["Books", "Served"]

@@ -130,4 +130,4 @@ def _asked(body: bytes) -> bytes:
     return json.dumps(request, sort_keys=True).encode()
 
 
-__all__ = ["Schedule", "stream_key"]
+__all__ = ["HEALTHY", "Schedule", "stream_key"]

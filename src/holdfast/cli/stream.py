@@ -35,7 +35,7 @@ _EXAMPLES = """examples:
   holdfast stream --record answer.sse "Why is it?" && holdfast inspect answer.sse
   holdfast stream --dialect openai --model gpt-5-mini - < question.txt
   holdfast stream --dialect openai-compatible --model my-model \\
-      --base-url http://localhost:8000/v1 "Why is the sky blue?\"""""
+      --base-url http://localhost:8000/v1 "Why is the sky blue?\""""
 
 
 def add_parser(subparsers: Any) -> None:

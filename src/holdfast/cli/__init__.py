@@ -18,6 +18,7 @@ COMMANDS = {
     "stream": "ask a model, and print its answer as it comes",
     "inspect": "say what a recorded stream holds, and what is wrong with it",
     "logs": "show the streams of a log file as timelines",
+    "chaos": "make the streams of any upstream fail, by seed or by schedule",
 }
 
 

@@ -32,7 +32,7 @@ _WORDS = 400
 
 _EXAMPLES = """examples:
   holdfast stream "Why is the sky blue?"
-  holdfast stream --record answer.sse "Why is it?" && holdfast inspect answer.sse
+  holdfast stream --record sky.sse "Why is it blue?" && holdfast inspect sky.sse
   holdfast stream --dialect openai --model gpt-5-mini - < question.txt
   holdfast stream --dialect openai-compatible --model my-model \\
       --base-url http://localhost:8000/v1 "Why is the sky blue?\""""

@@ -89,6 +89,19 @@ def test_json_is_one_object_per_stream(
     assert "1 malformed line" in captured.err
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(["foo"], 2), (["foo", "--json"], 2), (["cancelled"], 0), (["CircuitOpen"], 0), (["truncated", "--slow", "9"], 0)],
+)
+def test_an_outcome_that_no_stream_has_is_2_and_says_what_there_is(
+    log: str, words: list[str], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["logs", log, "--outcome", *words]) == code
+    told = "--outcome: no stream ends as 'foo', but complete, resumed, cancelled, running, ended, error, or an error's"
+    err = capsys.readouterr().err
+    assert (told in err, "in this log there is Truncated, complete, resumed\n" in err) == (code == 2, code == 2)
+
+
 def test_standard_input_is_a_file(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(LOG).encode())))
     assert main(["logs", "-", "--json"]) == 0

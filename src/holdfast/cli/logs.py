@@ -11,12 +11,17 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
 
+from holdfast import _errors
+from holdfast._errors import StreamError, UsageError
 from holdfast.cli._lanes import ASCII, UNICODE, draw, legend
 from holdfast.cli._paper import Paper, Row, seconds, wrap
 from holdfast.telemetry.timeline import Filter, Life, LogReader, Summary
 
 MAX_LINE = 4 * 1024 * 1024
 """Bytes of the longest line that is read whole: with texts in them, lines hold whole prompts."""
+_OUTCOMES = ("complete", "resumed", "cancelled", "running", "ended", "error")
+_MANY = 20
+"""Outcomes told apart for a hint: a log is a stranger's, and may name any number."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -35,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
         "--outcome",
         default="",
         metavar="WORD",
-        help="only streams that ended so: complete, resumed, cancelled, running, ended, error, or an error's name",
+        help=f"only streams that ended so: {', '.join(_OUTCOMES)}, or an error's name",
     )
     add("--faults", action="store_true", help="only streams that met a fault")
     add("--slow", type=float, metavar="SECONDS", help="only streams that took at least so long in all")
@@ -62,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
         since=args.since,
         until=args.until,
     )
-    lives = _admitted(reader, args.files, wanted)
+    met: set[str] = set()
+    lives = _admitted(reader, args.files, wanted, met)
     shown = False
     for life in lives if args.last is None else deque(lives, maxlen=args.last):
         summary.add(life)
@@ -74,23 +80,34 @@ def run(args: argparse.Namespace) -> int:
             paper.write([*legend(signs), []])
         shown = True
         paper.write([*draw(life, width=paper.width, signs=signs, steps=not args.brief), []])
+    if not summary.streams:
+        _check_outcome(args.outcome, met)
     (Paper(sys.stderr) if args.json else paper).write(_sums(reader, summary, paper.width))
     return 0 if reader.lines > reader.malformed + reader.foreign else 1
 
 
-def _admitted(reader: LogReader, files: list[str], wanted: Filter) -> Iterator[Life]:
+def _admitted(reader: LogReader, files: list[str], wanted: Filter, met: set[str]) -> Iterator[Life]:
+    """Gives the streams to show, and leaves in `met` how all of them ended."""
+    for life in _lives(reader, files):
+        if len(met) < _MANY:
+            met.add(life.outcome)
+        if wanted.admits(life):
+            yield life
+
+
+def _lives(reader: LogReader, files: list[str]) -> Iterator[Life]:
     for name in files:
         if name == "-":
-            yield from _lives(reader, sys.stdin.buffer, wanted)
+            yield from _read(reader, sys.stdin.buffer)
         else:
             with open(name, "rb") as file:  # noqa: PTH123 - a path as it was typed is what an error should name
-                yield from _lives(reader, file, wanted)
-    yield from filter(wanted.admits, reader.unfinished())
+                yield from _read(reader, file)
+    yield from reader.unfinished()
 
 
-def _lives(reader: LogReader, file: BinaryIO, wanted: Filter) -> Iterator[Life]:
+def _read(reader: LogReader, file: BinaryIO) -> Iterator[Life]:
     for line in _lines(file):
-        yield from filter(wanted.admits, reader.feed(line))
+        yield from reader.feed(line)
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
@@ -133,6 +150,18 @@ def _plural(number: int, noun: str) -> str:
 
 def _listed(counts: list[tuple[str, int]]) -> str:
     return ": " + ", ".join(f"{number} {name}" for name, number in counts) if counts else ""
+
+
+def _check_outcome(word: str, met: set[str]) -> None:
+    """Nothing was shown: a word that no stream ends with is a mistake, and is told only now as errors' names are open.
+
+    Raises `UsageError`.
+    """
+    ours = {name for name, kind in vars(_errors).items() if isinstance(kind, type) and issubclass(kind, StreamError)}
+    if not word or word.lower() in {known.lower() for known in (*_OUTCOMES, *ours, *met)}:
+        return
+    here = f"; in this log there is {', '.join(sorted(met))}" if met else ""
+    raise UsageError(f"--outcome: no stream ends as {word!r}, but {', '.join(_OUTCOMES)}, or an error's name{here}")
 
 
 # -- arguments -------------------------------------------------------------------------------------

@@ -160,6 +160,7 @@ class _Counter:
         self._stream = stream
         self._next = place
         self._taken: dict[bytes, deque[int]] = {}  # one answer may say the same thing twice
+        self._sent: set[int] = set()
         self._edited: int | None = None  # the place of the event taken last, until it is sent
         self._cutter = EventCutter()
 
@@ -184,14 +185,22 @@ class _Counter:
                     self._count(event)
 
     def _count(self, event: bytes) -> None:
-        places = self._taken.get(event)
-        place = self._edited if places is None else places.popleft() if len(places) > 1 else places[0]
+        place = self._place(event)
         if place == self._edited:
             self._edited = None
         self._served.events += 1
         if place is not None:
+            self._sent.add(place)
             self._served.events_again += place < self._stream.furthest
             self._stream.furthest = max(self._stream.furthest, place + 1)
+
+    def _place(self, event: bytes) -> int | None:
+        places = self._taken.get(event)
+        if places is None:
+            return self._edited
+        while len(places) > 1 and places[0] in self._sent:
+            places.popleft()
+        return places[0]
 
 
 __all__ = ["Books", "Served"]

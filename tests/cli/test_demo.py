@@ -6,12 +6,15 @@ import argparse
 import asyncio
 import io
 
+import aiohttp
 import pytest
 
 from holdfast.cli import demo, main
+from holdfast.cli._naive import naive_stream
 from holdfast.cli._paper import Paper, columns
-from holdfast.cli._stage import Act, Side, frame, plain_frame, stage_for, table_head, table_row
+from holdfast.cli._stage import Act, Side, frame, legend, plain_frame, stage_for, table_head, table_row
 from holdfast.testing.answers import Answer
+from holdfast.testing.server import ScriptedServer, respond
 
 TRUTH = Answer(pieces=("潮起", "潮落，", "the kelp ", "holds.\n\n", "It holds."))
 
@@ -80,6 +83,32 @@ def test_what_never_came_is_struck_out_beside_what_did() -> None:
     assert "".join(struck.split()) == "".join(TRUTH.text[2:].split())
     assert ("┿", "bold magenta") in [piece for row in rows for piece in row]
     assert len({columns(line.split("│")[0]) for line in plain(rows)[1:]}) == 1
+
+
+def test_where_a_client_ended_too_early_stands_a_sign_of_fault() -> None:
+    for early, cut in (("潮起", True), (TRUTH.text, False)):
+        told = act(early, TRUTH.text)
+        drawn = [plain_frame(told, 80, unicode=True), plain_frame(told, 80, unicode=False), frame(told, 80, 6)]
+        left = [[line[:37].rstrip() for line in plain(rows)] for rows in drawn]
+        assert [any(line.endswith(sign) for line in lines) for lines, sign in zip(left, "✗x✗", strict=True)] == [
+            cut
+        ] * 3
+
+
+def test_the_signs_are_explained_before_the_first_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["demo", "--streams", "1", "--rate", "3000"])
+    first, second, blank, stream = capsys.readouterr().out.splitlines()[:4]
+    assert (first[:7], second[:8], blank) == ("┿ seam:", "✗ fault:", "")
+    assert stream.startswith("stream 1 of 1")
+    assert all(columns(line) <= 80 for struck in (True, False) for line in plain(legend(struck=struck)))
+
+
+async def test_the_naive_client_is_no_straw_man_about_statuses() -> None:
+    shown: list[str] = []
+    async with ScriptedServer([respond(b"busy", 503)]) as server:
+        with pytest.raises(aiohttp.ClientResponseError, match="503"):
+            await naive_stream(server.url, "hi", shown.append, timeout=5)
+    assert shown == []
 
 
 def test_without_signs_for_chinese_the_columns_still_stand() -> None:

@@ -60,6 +60,23 @@ def _agreed(text: str, truth: str) -> int:
     return next((place for place, (a, b) in pairs if a != b), min(len(text), len(truth)))
 
 
+# -- the signs -----------------------------------------------------------------------------------
+
+
+def legend(*, unicode: bool = True, struck: bool = False) -> list[Row]:
+    """Explains the signs in the text; `struck`: what never came is shown, too."""
+    seam, fault = _signs(unicode=unicode)
+    never = ", and struck out is what it never showed" if struck else ""
+    return [
+        [(seam, "bold magenta"), (" seam: here Holdfast went on after a fault, nothing lost and nothing twice", "dim")],
+        [(fault, "bold red"), (f" fault: here a client's answer was over too early{never}", "dim")],
+    ]
+
+
+def _signs(*, unicode: bool) -> tuple[str, str]:
+    return ("┿", "✗") if unicode else ("+", "x")
+
+
 # -- text in two columns -----------------------------------------------------------------------
 
 
@@ -76,10 +93,13 @@ def frame(act: Act, width: int, lines: int, *, unicode: bool = True) -> list[Row
 def _pane(name: str, act: Act, side: Side, width: int, lines: int, *, unicode: bool) -> list[Row]:
     pieces: Row = []
     start = 0
-    for seam in side.seams:
-        pieces += [(side.text[start:seam], ""), ("┿" if unicode else "+", "bold magenta")]
-        start = seam
+    seam, fault = _signs(unicode=unicode)
+    for place in side.seams:
+        pieces += [(side.text[start:place], ""), (seam, "bold magenta")]
+        start = place
     pieces.append((side.text[start:], ""))
+    if side.over and act.lost(side):
+        pieces.append((fault, "bold red"))
     rows = _flow(pieces, width)[-lines:]
     if side.over and act.lost(side):
         # What never came is shown as well, struck out, as far as there is room: that is what a reader would miss.
@@ -94,7 +114,9 @@ def plain_frame(act: Act, width: int, *, unicode: bool) -> list[Row]:
     """Draws the ends of both texts: where a naive client stopped, and where the answer ends."""
     sides = Act(number=act.number, total=act.total, name=act.name, truth=act.truth)
     for mine, theirs in ((sides.naive, act.naive), (sides.holdfast, act.holdfast)):
-        mine.text = theirs.text or "(nothing)"
+        mine.text = theirs.text or "(nothing) "
+        if act.lost(theirs):
+            mine.text += _signs(unicode=unicode)[1]
         mine.said, mine.seams = theirs.said, theirs.seams
     rows = frame(sides, width, _TAIL, unicode=unicode)
     return [*(rows if unicode else map(_in_ascii, rows)), []]
@@ -178,6 +200,7 @@ class PlainStage:
         self._rows: list[Row] = []
 
     def __enter__(self) -> Self:
+        self._paper.write([*legend(unicode=self._paper.unicode), []])
         return self
 
     def __exit__(
@@ -209,7 +232,7 @@ class LiveStage:
 
     def __enter__(self) -> Self:
         self._live.start()
-        self._print(table_head())
+        self._print([*legend(unicode=self._unicode, struck=True), [], *table_head()])
         return self
 
     def __exit__(
@@ -248,4 +271,4 @@ def stage_for(paper: Paper) -> Stage:
     return PlainStage(paper)
 
 
-__all__ = ["Act", "Side", "Stage", "frame", "stage_for", "table_head", "table_row"]
+__all__ = ["Act", "Side", "Stage", "frame", "legend", "stage_for", "table_head", "table_row"]

@@ -150,7 +150,7 @@ class Cursor:
             return self._repeats_group(mark, event.id)
         known = self._delivered.get(place)
         if known is None or (event.id is None and self._admitted):
-            return False
+            return not self._admitted and self._repeats_nameless(event)
         # Of what followed an older id we remember nothing: an event without one cannot be recognised there.
         return self._agrees(known == mark and event.id is not None)
 
@@ -161,6 +161,16 @@ class Cursor:
         if untouched and (name is None or (self._shared and expected[-1] != mark)):
             expected.pop()
         return bool(expected) and self._agrees(expected.pop() == mark)
+
+    def _repeats_nameless(self, event: Event) -> bool:
+        """What came without an id, or with one that a NUL spoilt, may bear one when it comes again."""
+        expected = self._expected
+        untouched = self._bearer and len(expected) == len(self._group)
+        place = 2 if untouched else 1
+        if len(expected) < place or expected[-place] != hash((None, event.type, event.payload)):
+            return False
+        del expected[-place:]
+        return True
 
     def _agrees(self, same: bool) -> bool:  # noqa: FBT001 - a verdict, passed on
         """False once the event has turned the attempt into a replay. Raises `StreamBroken` where it is too late."""

@@ -211,6 +211,18 @@ def test_what_a_replay_repeated_is_known_to_the_next_continuation(server: Server
     assert server.say("11:a", "12:b", "13:c", "14:d") == ["14:d"]
 
 
+def test_what_came_without_an_id_is_known_when_it_comes_again_with_one(server: Server) -> None:
+    server.say("1:a", ":b", ":c")
+    server.begin("continue")
+    assert server.say("2:b", "3:c", "4:d") == ["4:d"]
+
+
+def test_what_came_without_an_id_need_not_come_again(server: Server) -> None:
+    server.say("1:a", ":ping")
+    server.begin("continue")
+    assert server.say("2:b", "3:ping") == ["2:b", "3:ping"]
+
+
 # -- bounds ----------------------------------------------------------------------------------------
 
 

@@ -138,9 +138,9 @@ _ID = re.compile(rb"^id:[^\r\n]*", re.MULTILINE)
 _FINISH = re.compile(rb'("(?:finish_reason|stop_reason)"\s*:\s*)null')
 
 
-def _edit_said(event: bytes, edit: Edit) -> bytes:
-    """Edits the first words of an event; the escapes of JSON stand as they are."""
-    return _SAID.sub(lambda found: b'%b"%b"' % (found[1], edit(found[2])), event, count=1)
+def _edit_said(event: bytes, edit: Edit, *, count: int = 1) -> bytes:
+    """Edits the first words of an event, with `count` 0 all; the escapes of JSON stand as they are."""
+    return _SAID.sub(lambda found: b'%b"%b"' % (found[1], edit(found[2])), event, count=count)
 
 
 def _has_said(event: bytes) -> bool:
@@ -490,7 +490,7 @@ class StallBehindEmptyDeltas(_Fault, frozen=True, kw_only=True):
             yield Cut()
             return
         # An empty piece with the id of the event that it stands for would be a lie about what was delivered.
-        yield Pings(_edit_said(_ID.sub(b":", event), lambda _: b""), self.ping)
+        yield Pings(_edit_said(_ID.sub(b":", event), lambda _: b"", count=0), self.ping)
 
 
 class StallAtEnd(_Fault, frozen=True, kw_only=True):

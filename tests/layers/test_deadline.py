@@ -7,7 +7,7 @@ import pytest
 
 from holdfast._core import Pipe, Stream
 from holdfast._errors import DeadlineExceeded, EndOfStream, StreamBroken, StreamError, UsageError
-from holdfast._types import Delta, Event, Request
+from holdfast._types import Delta, Event, Head, Request
 from holdfast.layers.deadline import Deadline
 from holdfast.moments import Moment, Stalled
 from holdfast.testing import FakeClock, check_layer
@@ -345,6 +345,34 @@ async def test_what_an_inner_stream_hands_over_in_spite_of_the_interruption_is_d
     stream = await _open(Source(), clock, first_token=5.0, progress=5.0)
     assert await stream.receive() == ["all the same"]
     assert await stream.receive() == ["all the same"]
+    await stream.aclose()
+    assert _is_clean(clock)
+
+
+@pytest.mark.parametrize(("items", "name"), [([EMPTY] * 9, "first_token"), ([_delta("a"), *[EMPTY] * 9], "progress")])
+async def test_used_up_time_is_noticed_without_a_turn_of_the_event_loop(
+    clock: FakeClock, items: list[Delta], name: str
+) -> None:
+    """A source with everything at hand never suspends: no timer can ring while it is read."""
+
+    class Busy:
+        head = Head()
+
+        async def receive(self) -> list[Delta]:
+            clock._now += 1.0  # what parsing takes
+            return [items.pop(0)]
+
+        async def aclose(self) -> None:
+            pass
+
+    class Source:
+        async def open(self, request: Request) -> Stream[Delta]:
+            return Busy()
+
+    stream = await _open(Source(), clock, first_token=3.0, progress=3.0)
+    error = await _expires(stream)
+    assert (error.clock, len(items)) == (name, 6)
+    assert await _expires(stream) is error
     await stream.aclose()
     assert _is_clean(clock)
 

@@ -617,6 +617,53 @@ async def test_a_bomb_is_handed_over_in_bounded_pieces_though_the_line_is_cut() 
     assert longest <= 65_536
 
 
+async def test_a_bomb_does_not_keep_the_event_loop_to_itself() -> None:
+    """One read of the wire inflates to 300 pieces; between any two of them whoever else is waiting runs."""
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    script = [*packed("gzip", gzip.compress(bytes(20_000_000))), Send(LAST_CHUNK)]
+    async with ScriptedServer([script]) as server, AiohttpSource() as source:
+        stream_ = await source.open(ask(server.url))
+        await stream_.receive()
+        task = asyncio.create_task(others())
+        longest = 0
+        with pytest.raises(EndOfStream):  # noqa: PT012 - turns are counted around every read
+            while True:
+                before = turns
+                await stream_.receive()
+                longest = longest + 1 if turns == before else 0
+                assert longest < 2
+        task.cancel()
+        await stream_.aclose()
+    assert turns > 250
+
+
+async def test_a_cancellation_between_two_pieces_of_a_read_loses_nothing() -> None:
+    body = bytes(range(256)) * 4_000
+    script = [*packed("gzip", gzip.compress(body)), Send(LAST_CHUNK)]
+    async with ScriptedServer([script]) as server, AiohttpSource() as source:
+        stream_ = await source.open(ask(server.url))
+        data, cancelled = bytearray(), 0
+        with pytest.raises(EndOfStream):  # noqa: PT012 - cancelled at the first await of every read
+            while True:
+                reader = asyncio.ensure_future(stream_.receive())
+                asyncio.get_running_loop().call_soon(reader.cancel)
+                try:
+                    data += (await reader)[0]
+                except asyncio.CancelledError:
+                    cancelled += 1
+                    data += (await stream_.receive())[0]
+        await stream_.aclose()
+    assert data == body
+    assert cancelled > 5
+
+
 # -- proxies ---------------------------------------------------------------------------------------------
 
 

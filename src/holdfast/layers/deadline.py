@@ -31,7 +31,8 @@ class Deadline:
       time spent waiting in `receive()`.
     - `progress`: waiting in `receive()` since the last item that was not empty. Only waiting counts, so a slow
       reader is no stall; and only items, so pings behind which nothing comes hide none.
-    - `total`: everything since `open()`, the reader's own time included. Running out of it is not retryable.
+    - `total`: everything since `open()`, the reader's own time included. Running out of it is not retryable. A reader
+      that is busy with what it was given is not interrupted: it is told when it asks for more.
 
     A delta without content is empty, as is an event that dispatches nothing; bytes and anything else are not. When
     a clock runs out, what is being opened is cancelled, nothing is delivered late, and the error is sticky. A
@@ -149,6 +150,8 @@ class _DeadlineStream(Generic[T]):
             if started >= self._total_at:
                 raise self._expire("total")
             when = self._total_at
+        if self._left <= 0:  # an inner stream that has everything at hand never gives the alarm its turn
+            raise self._expire(self._waiting)
         if when < math.inf:
             self._alarm.arm(when)
         self._reading = True

@@ -192,6 +192,7 @@ class _AiohttpStream:
         "_end",
         "_inflater",
         "_lost",
+        "_owes_turn",
         "_reading",
         "_response",
         "_wake",
@@ -207,6 +208,8 @@ class _AiohttpStream:
         self._response = response
         self._content = response.content
         self._inflater: Inflater | None = None
+        self._owes_turn = False
+        """The last piece came out of the machine, and no network read let the event loop run before it."""
         self._where = where
         # aiohttp never tells a reader that waits of chunks it could not parse, nor of a session closed under it: the
         # reader would wait for ever. The connection's own end does tell.
@@ -251,7 +254,11 @@ class _AiohttpStream:
 
     async def _inflated(self, machine: Inflater) -> bytes:
         # No await between a piece and its return; what the machine has taken in stays in it when this is cancelled.
+        if self._owes_turn:
+            # One network read may inflate to 100 MiB: read without a pause, it lets nothing else run, clocks included.
+            await asyncio.sleep(0)
         piece = machine.feed(b"")
+        self._owes_turn = bool(piece)
         while not piece:
             data = await self._content.readany()
             if not data:

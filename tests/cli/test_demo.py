@@ -89,10 +89,9 @@ def test_where_a_client_ended_too_early_stands_a_sign_of_fault() -> None:
     for early, cut in (("潮起", True), (TRUTH.text, False)):
         told = act(early, TRUTH.text)
         drawn = [plain_frame(told, 80, unicode=True), plain_frame(told, 80, unicode=False), frame(told, 80, 6)]
-        left = [[line[:37].rstrip() for line in plain(rows)] for rows in drawn]
-        assert [any(line.endswith(sign) for line in lines) for lines, sign in zip(left, "✗x✗", strict=True)] == [
-            cut
-        ] * 3
+        left = ["\n".join(line[:37] for line in plain(rows)) for rows in drawn]
+        assert [sign in pane for pane, sign in zip(left, ("潮起✗", "????x", "潮起✗"), strict=True)] == [cut] * 3
+        assert [pane.count("✗") for pane in left] == [cut, 0, cut]
 
 
 def test_the_signs_are_explained_before_the_first_stream(capsys: pytest.CaptureFixture[str]) -> None:

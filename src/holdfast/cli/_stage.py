@@ -66,10 +66,10 @@ def _agreed(text: str, truth: str) -> int:
 def legend(*, unicode: bool = True, struck: bool = False) -> list[Row]:
     """Explains the signs in the text; `struck`: what never came is shown, too."""
     seam, fault = _signs(unicode=unicode)
-    never = ", and struck out is what it never showed" if struck else ""
+    never = "; struck out: what never came" if struck else ""
     return [
         [(seam, "bold magenta"), (" seam: here Holdfast went on after a fault, nothing lost and nothing twice", "dim")],
-        [(fault, "bold red"), (f" fault: here a client's answer was over too early{never}", "dim")],
+        [(fault, "bold red"), (f" fault: here a client's answer ended too early{never}", "dim")],
     ]
 
 

@@ -1,0 +1,1 @@
+"""The scoreboard: other clients and Holdfast against the same faults: `make scoreboard`."""

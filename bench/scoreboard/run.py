@@ -1,0 +1,76 @@
+"""Lets the contenders read, one after the other, each in a process of its own against a server of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.scoreboard.contenders import CONTENDERS
+from bench.scoreboard.judge import Outcome, judge
+from bench.scoreboard.plan import WARM, Plan
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+THREADS = 12
+"""Streams that a contender reads at once."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Card:
+    """One contender's results, by key.
+
+    `requests` are those that a stream of the mix took, `seconds` the median of what a fault met and ended exact there.
+    """
+
+    title: str
+    versions: dict[str, str]
+    outcomes: dict[str, Outcome]
+    errors: Counter[str] = field(default_factory=Counter)
+    requests: float = 0.0
+    seconds: float = 0.0
+
+
+async def play(name: str, plan: Plan) -> Card:
+    """Lets one contender read every stream of the plan."""
+    title, environment = CONTENDERS[name]
+    async with plan.server() as server:
+        process = await asyncio.create_subprocess_exec(
+            *(str(ROOT / environment / "bin/python"), "-m", "bench.scoreboard.worker", name, str(THREADS)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            cwd=ROOT,
+        )
+        asks = [json.dumps({"key": key, "base_url": server.url}) for key in (WARM, *plan.keys)]
+        said, _ = await process.communicate("\n".join(asks).encode())
+        versions, *lines = map(json.loads, said.decode().splitlines())
+        heard: dict[str, Any] = {line["key"]: line for line in lines}
+        if missing := plan.keys.keys() - heard.keys():
+            raise RuntimeError(f"{name} said nothing of {len(missing)} streams, {min(missing)!r} among them")
+        outcomes = {key: judge(heard[key], [a.text for a in server.answers(key)]) for key in plan.keys}
+        mix = [key for key in plan.keys if key.startswith("mix")]
+        mended = [heard[k]["seconds"] for k in mix if plan.struck(k) and outcomes[k] == "exact"]
+        return Card(
+            title=title,
+            versions=versions,
+            outcomes=outcomes,
+            errors=Counter(line["error"] for line in lines if line["error"]),
+            requests=sum(server.attempts.get(key, 0) for key in mix) / len(mix),
+            seconds=statistics.median(mended) if mended else 0.0,
+        )
+
+
+async def play_all(plan: Plan, names: list[str]) -> list[Card]:
+    """Lets all read; says on the way who is done."""
+    cards = []
+    for name in names:
+        began = asyncio.get_running_loop().time()
+        card = await play(name, plan)
+        cards.append(card)
+        took = asyncio.get_running_loop().time() - began
+        print(f"{card.title:<28} {dict(Counter(card.outcomes.values()))} in {took:.0f} s", flush=True)
+    return cards

@@ -1,0 +1,86 @@
+"""One contender at work: `python -m bench.scoreboard.worker NAME THREADS` reads asks from stdin, writes what was heard.
+
+Both are JSON lines. It must import nothing of Holdfast: contenders live in environments of their own. A thread that
+hangs is left where it is, for nothing can end it; the process ends without it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from importlib.metadata import version
+from typing import Any
+
+from bench.scoreboard.ask import WATCHDOG, Ask, Heard
+
+_SAYING = threading.Lock()
+_OUT = os.fdopen(os.dup(1), "w")  # libraries that print do so elsewhere
+os.dup2(2, 1)
+
+
+def hear(contender: Any, ask: Ask) -> Heard:
+    """Reads one stream, and gives up watching after so many seconds."""
+    heard = Heard(key=ask.key, hung=True)
+    began = time.monotonic()
+
+    def read() -> None:
+        try:
+            contender.read(ask, heard.pieces.append)
+        except Exception as error:  # noqa: BLE001 - how it fails is what we want to know
+            heard.error = f"{type(error).__module__}.{type(error).__qualname__}"
+            heard.typed = isinstance(error, contender.CATCH)
+        heard.hung = False
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    thread.join(WATCHDOG)
+    heard.seconds = time.monotonic() - began
+    heard.text = "".join(heard.pieces)
+    return heard
+
+
+def _say(heard: Heard) -> None:
+    shown = ("key", "text", "error", "typed", "hung", "seconds")
+    _write({name: getattr(heard, name) for name in shown})
+
+
+def _write(document: dict[str, Any]) -> None:
+    line = json.dumps(document) + "\n"
+    with _SAYING:
+        _OUT.write(line)
+        _OUT.flush()
+
+
+def _work(contender: Any, asks: queue.SimpleQueue[Ask | None]) -> None:
+    while (ask := asks.get()) is not None:
+        _say(hear(contender, ask))
+
+
+def _versions(contender: Any) -> dict[str, str]:
+    return {package: version(package) for package in contender.PACKAGES}
+
+
+def main(name: str, threads: int, lines: Iterable[str]) -> None:
+    contender = importlib.import_module(f"bench.scoreboard.contenders.{name}")
+    _write(_versions(contender))
+    waiting = [Ask(**json.loads(line)) for line in lines]
+    hear(contender, waiting.pop(0))  # what a library does once, at its first call, is nobody's stream
+    asks: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
+    for ask in [*waiting, *[None] * threads]:
+        asks.put(ask)
+    workers = [threading.Thread(target=_work, args=(contender, asks)) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.stdin)

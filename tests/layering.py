@@ -80,7 +80,10 @@ DOORS: dict[str, set[str]] = {
     "time": {"_clock", "cli", "testing"},  # the only door to time is the clock
     "random": {"_clock", "cli", "testing"},  # and the only door to chance
     "logging": {"telemetry"},
-    "threading": {"layers/breaker"},  # a pybreaker storage may block, so it runs in a thread
+    "threading": {
+        "layers/breaker",  # a pybreaker storage may block, so it runs in a thread
+        "testing/background",  # a server for clients that block
+    },
     "socket": {"sources", "mounts", "gateway", "testing"},
 }
 """Standard module -> rooms or modules it may appear in. Any other may appear anywhere but in a room that is pure."""

@@ -74,8 +74,7 @@ class _Stream:
 class Books:
     """Keeps the count for one server. `heard`, where given, is called with each request when it is over."""
 
-    def __init__(self, schedule: Schedule, heard: Callable[[Served], None] | None = None) -> None:
-        self.schedule = schedule
+    def __init__(self, heard: Callable[[Served], None] | None = None) -> None:
         self.served: list[Served] = []
         self._heard = heard
         self._streams: dict[str, _Stream] = {}
@@ -85,11 +84,11 @@ class Books:
         """How often each stream was asked for."""
         return {key: stream.attempts for key, stream in self._streams.items()}
 
-    def open(self, key: str, last_event_id: str = "") -> Served:
-        """Notes a request, and gives what it is to meet."""
+    def open(self, schedule: Schedule, key: str, last_event_id: str = "") -> Served:
+        """Notes a request, and what it is to meet."""
         stream = self._streams.setdefault(key, _Stream())
         stream.attempts += 1
-        fault = self.schedule.fault(key, stream.attempts)
+        fault = schedule.fault(key, stream.attempts)
         served = Served(key=key, attempt=stream.attempts, fault=fault, last_event_id=last_event_id)
         self.served.append(served)
         return served

@@ -35,6 +35,7 @@ class ChaosServer:
     An asynchronous context manager. `url` is what a client takes for a base URL. A stream's key is its prompt, in
     `schedule` and in `modes`, which are over `mode`. `answer(prompt)` is the truth, and `answers(prompt)` all that any
     attempt was told; `served` lists what was done, `attempts` counts it by prompt, and `server` counts connections.
+    `schedule`, `mode` and the rest may be changed between requests.
     """
 
     schedule: Schedule = field(default_factory=Schedule)
@@ -52,7 +53,7 @@ class ChaosServer:
 
     def __post_init__(self) -> None:
         self.server = ScriptedServer(self._reply, host=self.host, port=self.port)
-        self.books = Books(self.schedule, self.heard)
+        self.books = Books(self.heard)
 
     @property
     def url(self) -> str:
@@ -93,7 +94,7 @@ class ChaosServer:
         if question is None:
             body = b'{"error": {"message": "this is no request for a completion", "type": "invalid_request_error"}}'
             return server.respond(body, 400, content_type="application/json")
-        served = self.books.open(question.prompt, request.headers.get("last-event-id", ""))
+        served = self.books.open(self.schedule, question.prompt, request.headers.get("last-event-id", ""))
         last = "" if served.fault.forgets else served.last_event_id
         events, continues = self._events(question, served.attempt, last)
         return self.books.steps(served, self._paced(events), continues=continues)

@@ -55,7 +55,7 @@ class ChaosProxy:
         if not self.upstream.startswith(("http://", "https://")):
             raise ValueError(f"ChaosProxy(upstream=...) is a URL that begins with http, not {self.upstream!r}")
         self.server = ScriptedServer(self._reply, host=self.host, port=self.port)
-        self.books = Books(self.schedule, self.heard)
+        self.books = Books(self.heard)
 
     @property
     def url(self) -> str:
@@ -83,7 +83,7 @@ class ChaosProxy:
         key = stream_key(request.method, request.path, request.headers, request.body)
         if not _wants_events(request):
             return self._forwarded(request, self.books.aside(key))
-        served = self.books.open(key, request.headers.get("last-event-id", ""))
+        served = self.books.open(self.schedule, key, request.headers.get("last-event-id", ""))
         asked = Asked(attempt=served.attempt, last_event_id=served.last_event_id)
         if isinstance(next(served.fault.play(asked), None), NoHead | Refuse):
             return self.books.steps(served, _none())

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import gzip
 import importlib
 import socket
 import ssl
+import traceback
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +29,7 @@ from holdfast._errors import (
     UsageError,
 )
 from holdfast._types import Request
+from holdfast.sources._foreign import ForeignError
 from holdfast.sources.aiohttp import AiohttpSource
 from holdfast.testing.contract import check_source
 from holdfast.testing.driving import cancel_everywhere
@@ -431,6 +434,83 @@ async def test_a_request_that_cannot_be_written_is_a_usage_error() -> None:
 def test_settings_are_checked(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         AiohttpSource(**settings)
+
+
+# -- what errors hold --------------------------------------------------------------------------------
+
+
+def printed(error: BaseException) -> str:
+    """Everything that anybody could print of an error and of all that hangs on it."""
+    told = "".join(traceback.format_exception(error))
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is not None:
+            told += f"{one!r} {one} {one.args!r} {getattr(one, '__notes__', '')}"
+            left += [one.__cause__, one.__context__]
+    return told
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [Send(b"secret not http\r\n\r\n"), Stall()],
+        [Send(b"HTTP/1.1 200 OK\r\nBad secret header\r\n\r\n"), Stall()],
+        [Send(STREAM_HEAD + chunked(TEXT) + b"secret\r\n"), Stall()],
+        [Send(STREAM_HEAD), Pause(0.01), Send(chunked(TEXT) + b"secret\r\n"), Stall()],
+        [Send(head(content_length=1000) + b"secret"), Close()],
+        [Send(head(content_length=1000) + b"secret"), Reset()],
+        [Send(head(content_length=6, content_encoding="gzip") + b"secret")],
+        [Close()],
+        [Reset()],
+    ],
+    ids=["no http", "header", "chunk at once", "chunk later", "FIN", "RST", "coding", "hung up", "reset"],
+)
+async def test_an_error_holds_neither_key_nor_answer_wherever_it_is_looked_into(script: list[Step]) -> None:
+    async with ScriptedServer([script]) as server, AiohttpSource() as source:
+        request = ask(f"{server.url}/v1?key=secret", headers={"Authorization": "Bearer secret"}, body={"q": "secret"})
+        failure: Exception
+        try:
+            failure = (await read(await source.open(request)))[1]
+        except StreamError as refused:
+            failure = refused
+        assert isinstance(failure, StreamError)
+        assert "secret" not in printed(failure)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"url": "ftp://user:secret@127.0.0.1/?key=secret"},
+        {"url": "http://[secret"},
+        {"headers": {"X": "a\r\nY: secret"}},
+        {"body": {"q": "secret \ud800"}},
+    ],
+)
+async def test_a_mistake_that_is_told_does_not_quote_the_request(settings: dict[str, Any]) -> None:
+    async with ScriptedServer([respond()]) as server, AiohttpSource() as source:
+        with pytest.raises(UsageError) as caught:
+            await source.open(ask(**{"url": server.url, **settings}))
+        assert "secret" not in printed(caught.value)
+
+
+async def test_a_proxys_password_stays_out_of_errors(environment: Callable[[str, str], None]) -> None:
+    async with ScriptedServer([respond(status=407)]) as proxy, AiohttpSource() as source:
+        for port in (proxy.port, 9):
+            environment("https_proxy", f"http://user:secret@127.0.0.1:{port}")
+            with pytest.raises(ConnectError) as caught:
+                await source.open(ask("https://upstream.invalid/v1"))
+            assert "secret" not in printed(caught.value)
+
+
+async def test_the_cause_names_the_classes_and_the_errno_of_the_original() -> None:
+    async with ScriptedServer([[Reset()]]) as server, AiohttpSource() as source:
+        with pytest.raises(ConnectError) as caught:
+            await source.open(ask(server.url))
+    cause = caught.value.__cause__
+    assert isinstance(cause, ForeignError)
+    assert (cause.kind, cause.errno) == ("ClientOSError", errno.ECONNRESET)
+    assert str(cause).startswith("ClientOSError from ConnectionResetError: ")
 
 
 # -- TLS ---------------------------------------------------------------------------------------------

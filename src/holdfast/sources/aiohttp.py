@@ -30,6 +30,7 @@ from holdfast._errors import ConnectError, EndOfStream, MissingExtra, StreamBrok
 from holdfast._types import Head, Request
 from holdfast.machines.inflate import Inflater, inflater
 from holdfast.machines.statuses import RETRYABLE, status_error
+from holdfast.sources._foreign import ForeignError
 
 CONNECT_SECONDS = 30.0
 """For the name, a place in the pool, TCP and TLS together."""
@@ -85,11 +86,14 @@ class AiohttpSource:
         Raises `ConnectError` when no head came, `StatusError` for any status but 2xx.
         """
         session = await self._session()
+        failure = None
         try:
             settings = self._settings(session, request)
             response = await session.request(request.method, request.url, **settings)
         except _FOREIGN as error:
-            raise _before_head(error, request.url) from error
+            failure = _before_head(error, request.url)
+        if failure is not None:
+            raise failure
         try:
             stream = _AiohttpStream(response, _where(request.url))
             if not 200 <= response.status < 300:
@@ -235,6 +239,7 @@ class _AiohttpStream:
         if self._reading:
             raise UsageError("this stream has a reader already")
         self._reading = True
+        broken = None
         try:
             if self._inflater is None:
                 data = await self._content.readany()
@@ -244,9 +249,11 @@ class _AiohttpStream:
             self._end = failure
             raise
         except _FOREIGN as error:
-            data = self._after(error)
+            broken = _after_head(error, self._where)
         finally:
             self._reading = False
+        if broken is not None:
+            data = self._after(broken)
         if data:
             return (data,)
         self._end = EndOfStream()
@@ -267,17 +274,17 @@ class _AiohttpStream:
             piece = machine.feed(data)
         return piece
 
-    def _after(self, error: Exception) -> bytes:
+    def _after(self, failure: StreamBroken) -> bytes:
         """The connection failed: gives what had arrived before, or raises when there is nothing more."""
         if self._closed:
             self._end = UsageError("this stream was closed")
-            raise self._end from None
+            raise self._end
         left = _left_in(self._content)
         if left and self._inflater is not None:
             left = self._inflater.feed(left)  # the next receive() asks for more of it, and then meets the error again
         if not left:
-            self._end = _after_head(error, self._where)
-            raise self._end from error
+            self._end = failure
+            raise self._end
         return left
 
     async def read_some(self, limit: int) -> bytes:
@@ -339,7 +346,9 @@ def _encode(body: Mapping[str, Any]) -> bytes:
     try:
         return msgspec.json.encode(body if isinstance(body, dict) else dict(body))
     except (TypeError, ValueError) as error:
-        raise UsageError(f"the request's body cannot be written as JSON: {error}") from error
+        failure = UsageError(f"the request's body cannot be written as JSON: {error}")
+        failure.__cause__ = ForeignError(error)
+    raise failure
 
 
 def _proxy_for(url: str) -> str | None:
@@ -377,17 +386,23 @@ _PLAIN_WORDS: tuple[tuple[tuple[type[Exception], ...], str, bool | None], ...] =
 def _before_head(error: Exception, url: str) -> StreamError | UsageError:
     """No head arrived."""
     where = _where(url)
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        return ConnectError(f"{where}: the proxy answered {error.status}", retryable=error.status in RETRYABLE)
     words, retryable = _words(error)
-    if retryable is None:
-        return UsageError(f"{where}: {words}{_cause(error)}")
-    return ConnectError(f"{where}: {words}{_cause(error)}", retryable=retryable)
+    failure: StreamError | UsageError
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        failure = ConnectError(f"{where}: the proxy answered {error.status}", retryable=error.status in RETRYABLE)
+    elif retryable is None:
+        failure = UsageError(f"{where}: {words}{_cause(error)}")
+    else:
+        failure = ConnectError(f"{where}: {words}{_cause(error)}", retryable=retryable)
+    failure.__cause__ = ForeignError(error)
+    return failure
 
 
 def _after_head(error: Exception, where: str) -> StreamBroken:
     """The answer was cut: whatever cut it, the same request may succeed."""
-    return StreamBroken(f"{where}: {_words(error)[0]}{_cause(error)}")
+    failure = StreamBroken(f"{where}: {_words(error)[0]}{_cause(error)}")
+    failure.__cause__ = ForeignError(error)
+    return failure
 
 
 def _words(error: Exception) -> tuple[str, bool | None]:

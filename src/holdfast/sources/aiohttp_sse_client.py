@@ -22,6 +22,7 @@ from holdfast._errors import EndOfStream, StreamBroken, StreamError, UsageError
 from holdfast._tasks import outlast
 from holdfast._types import Event, Head, Request
 from holdfast.layers.parse import parse_sse
+from holdfast.sources._foreign import ForeignError
 from holdfast.sources.aiohttp import AiohttpSource
 
 _MARK = "\x01"
@@ -59,8 +60,10 @@ class AiohttpSseClientSource:
                 on_error=_refuse_to_reconnect,
                 headers={n: v for n, v in request.headers.items() if n.lower() not in _SET_BY_IT},
             )
-        except ValueError as error:
-            raise UsageError("the url is not http or https with a host") from error
+        except ValueError:
+            client = None
+        if client is None:  # raised here and not above: yarl's errors quote the url, in which keys travel
+            raise UsageError("the url is not http or https with a host")
         await client.connect()
         return _SseClientStream(client, session)
 
@@ -194,7 +197,7 @@ class _SseClientStream:
             self._end = failure
         except Exception as error:  # noqa: BLE001 - a task has nobody to raise to: the reader is told, whatever it is
             self._end = StreamBroken(f"EventSource failed ({type(error).__name__})")
-            self._end.__cause__ = error
+            self._end.__cause__ = ForeignError(error)
 
     def _over(self, _task: asyncio.Task[None]) -> None:
         if self._end is None:

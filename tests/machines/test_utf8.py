@@ -63,3 +63,10 @@ def test_half_a_character_at_the_end_is_a_truncation(tail: bytes, strict: bool) 
     for chunks in cuttings(b"a" + tail):
         with pytest.raises(Truncated, match=f"last {len(tail)} bytes"):
             decode(chunks, strict=strict)
+
+
+def test_a_strict_error_holds_no_text_of_the_body() -> None:
+    with pytest.raises(DecodeError) as caught:
+        Utf8Decoder(strict=True).feed([b"secret \xff secret"], [])
+    assert caught.value.offset == 7
+    assert caught.value.__cause__ is caught.value.__context__ is None

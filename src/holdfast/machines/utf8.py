@@ -47,14 +47,19 @@ class Utf8Decoder:
 
     def _take(self, chunk: bytes, out: list[str], *, final: bool = False) -> None:
         held = self._decoder.getstate()[0]
+        bad: tuple[int, str] | None = None
+        text = ""
         try:
             text = self._decoder.decode(chunk, final)
         except UnicodeDecodeError as error:
-            good = (held + chunk)[: error.start].decode()
+            bad = error.start, error.reason
+        if bad is not None:  # raised outside the `except`: the original holds the chunk, and chains are printed
+            start, reason = bad
+            good = (held + chunk)[:start].decode()
             if good:  # a failure comes after all that arrived before it
                 out.append(good)
-            where = self._offset - len(held) + error.start
-            raise DecodeError(f"byte {where} of the body is not UTF-8: {error.reason}", offset=where) from error
+            where = self._offset - len(held) + start
+            raise DecodeError(f"byte {where} of the body is not UTF-8: {reason}", offset=where)
         if "\ufffd" in text:
             # A U+FFFD that was sent as such is three bytes of its own; only the others were put there here.
             self._cursor.repaired += text.count("\ufffd") - (held + chunk).count(b"\xef\xbf\xbd")

@@ -29,6 +29,7 @@ from holdfast._errors import (
     UpstreamError,
 )
 from holdfast._types import Delta, Event, Head, Request, ToolCallDelta, Usage, Verdict
+from holdfast.sources._foreign import ForeignError
 from holdfast.telemetry import logs
 from holdfast.testing.clock import FakeClock
 
@@ -305,6 +306,33 @@ def test_of_a_foreign_cause_only_its_class_is_told(log: io.StringIO) -> None:
     call.note(moments.Retrying(error=error, delay=1))
     assert lines(log)[0]["cause"] == "OSError"
     assert SECRETS["key"] not in log.getvalue()
+
+
+def test_a_stand_in_is_told_by_the_class_it_stands_for(log: io.StringIO) -> None:
+    call = told_call()
+    error = ConnectError("nobody listens")
+    error.__cause__ = ForeignError(ConnectionResetError(104, "reset"))
+    call.note(moments.Retrying(error=error, delay=1))
+    assert lines(log)[0]["cause"] == "ConnectionResetError"
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("rate_limit_exceeded", "rate_limit_exceeded"),
+        ("error:quota.v1/tokens-per-min", "error:quota.v1/tokens-per-min"),
+        (SECRETS["prompt"], "[redacted]"),
+        ("a" * 64, "a" * 64),
+        ("a" * 65, "[redacted]"),
+        ("línea", "[redacted]"),
+        ("a\n", "[redacted]"),
+        (SECRETS["key"], "[redacted]"),
+    ],
+)
+def test_of_a_providers_code_and_type_only_names_are_written(log: io.StringIO, given: str, written: str) -> None:
+    call = told_call(secret_request())
+    call.note(moments.Retrying(error=UpstreamError("failed", code=given, type=given), delay=1))
+    assert (lines(log)[0]["code"], lines(log)[0]["error_type"]) == (written, written)
 
 
 # -- who is told -----------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ _PLAIN_HEADERS = frozenset(
 )
 _MIN_SECRET = 8
 """Characters: a shorter value is as likely a word that an error message needs."""
+_NAME = re.compile(r"[\w.:/-]{1,64}", re.ASCII)
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>\])}]+")
 
 
@@ -38,6 +39,11 @@ def clean_url(url: str) -> str:
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
     except ValueError:
         return ""
+
+
+def only_name(word: str) -> str:
+    """Lets a provider's code or type through where it looks like one: at most 64 characters, and never a sentence."""
+    return word if not word or _NAME.fullmatch(word) else REDACTED
 
 
 def scrub(message: str, headers: Mapping[str, str]) -> str:

@@ -24,7 +24,7 @@ from holdfast import moments
 from holdfast._clock import Clock, SystemClock
 from holdfast._errors import StatusError, StreamError, UpstreamError
 from holdfast._types import Completion, Request, Usage
-from holdfast.machines.redact import clean_url, scrub
+from holdfast.machines.redact import clean_url, only_name, scrub
 from holdfast.moments import BreakerChanged, Ended, Listener, Moment, Started
 
 EVENTS: Mapping[type[Moment], tuple[str, str]] = {
@@ -239,10 +239,14 @@ def _error(error: StreamError, request: Request, *, text: bool) -> Iterator[tupl
     yield "retryable", error.retryable
     for name in ("status", "code", "type", "clock", "offset"):
         value = getattr(error, name, None)
-        yield {"type": "error_type"}.get(name, name), scrub(value, request.headers) if isinstance(value, str) else value
+        if isinstance(value, str):
+            value = scrub(value, request.headers)
+            value = value if text else only_name(value)
+        yield {"type": "error_type"}.get(name, name), value
     yield "retry_after", error.retry_after
     cause = error.__cause__
-    yield "cause", type(cause).__name__ if cause is not None else None
+    # What stands for another library's exception knows whose place it takes.
+    yield "cause", getattr(cause, "kind", type(cause).__name__) if cause is not None else None
 
 
 def _end(moment: Ended, request: Request, *, text: bool) -> Iterator[tuple[str, Any]]:

@@ -84,7 +84,7 @@ async def run(file: str, *, cwd: Path, env: Mapping[str, str] | None = None) -> 
         *how,
         file,
         cwd=cwd,
-        env={**os.environ, **(env or {})},
+        env={**os.environ, "HYPOTHESIS_STORAGE_DIRECTORY": str(ROOT / ".hypothesis"), **(env or {})},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -1,7 +1,7 @@
 # The door to the project. Needs python3 (3.11 or newer) and make; everything else is installed into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-uvloop test-lowest test-pythons lint types format bench fuzz constraints clean
+.PHONY: help demo test test-all test-uvloop test-lowest test-pythons lint types format bench scoreboard headlines soak fuzz constraints clean
 .DELETE_ON_ERROR:
 
 SHELL := /bin/bash
@@ -9,6 +9,7 @@ BIN := .venv/bin
 # .venv/.installed is younger than what decides about the contents of .venv.
 READY := .venv/.installed
 CHECKED := $(wildcard src tests bench examples fuzz tools)
+SCOREBOARD := .venv-scoreboard/.installed .venv-scoreboard-litellm/.installed
 TCP := $(wildcard tests/sources tests/test_*_tcp.py)
 SECONDS ?= 60
 PIP_INSTALL := python -m pip install --quiet --disable-pip-version-check
@@ -57,6 +58,15 @@ format: $(READY) ## let ruff rewrite what it can
 bench: $(READY) ## microseconds of CPU per event, against floors measured in the same run
 	$(BIN)/python -m bench
 
+scoreboard: $(SCOREBOARD) ## other clients and Holdfast against the same faults: writes docs/scoreboard.md and .svg
+	.venv-scoreboard/bin/python -m bench.scoreboard
+
+headlines: $(SCOREBOARD) ## asynchronous or threads, pooled or not, gzip or not, size of a buffer: writes docs/headlines.md
+	.venv-scoreboard/bin/python -m bench.headlines
+
+soak: $(READY) ## 10,000 streams over TCP with faults: nothing silent, hung or left behind
+	$(BIN)/python -m bench.soak
+
 fuzz: $(READY) ## throw mutated streams at each fuzz target for SECONDS (60)
 	$(BIN)/python -m fuzz --seconds $(SECONDS)
 
@@ -80,6 +90,17 @@ $(READY): pyproject.toml constraints.txt tools/venv
 
 .venv-lowest/.installed: pyproject.toml constraints-lowest.txt tools/venv
 	@$(call install,.venv-lowest,3.11,constraints-lowest.txt)
+
+# Those whom we are compared with are no dependency of ours. litellm pins an openai of its own, so it lives alone.
+.venv-scoreboard/.installed: pyproject.toml constraints.txt tools/venv bench/scoreboard/requirements.txt
+	@$(call install,.venv-scoreboard,,constraints.txt)
+	.venv-scoreboard/bin/$(PIP_INSTALL) -c constraints.txt -r bench/scoreboard/requirements.txt
+	touch $@
+
+.venv-scoreboard-litellm/.installed: bench/scoreboard/requirements-litellm.txt tools/venv
+	tools/venv make .venv-scoreboard-litellm
+	.venv-scoreboard-litellm/bin/$(PIP_INSTALL) -r bench/scoreboard/requirements-litellm.txt
+	touch $@
 
 .venv-%/.installed: pyproject.toml constraints.txt tools/venv
 	@$(call install,.venv-$*,$*,constraints.txt)

@@ -1,11 +1,17 @@
 """The upstream of the benchmark, in a process of its own so that its cost is nobody's: chat streams, busy or paced.
 
-`python -m bench.upstream` prints its port. `GET/POST /?events=N&rate=R`: N events, R a second (0: as fast as it can).
+`python -m bench.upstream [CERT.pem]` prints its port. With a file that holds a private key
+and its certificate it speaks TLS. `GET/POST /?events=N&rate=R&delay=S&coding=C`: N events, R a second (0: as fast as it
+can), the first after S seconds; C is `gzip`, flushed after each event, or `gzip-held`, as a proxy that never flushes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
+import sys
+import zlib
+from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
 CHUNK = (
@@ -18,17 +24,19 @@ LAST = (
     b'"choices":[{"index":0,"delta":{"content":""},"logprobs":null,"finish_reason":"stop"}],'
     b'"usage":{"prompt_tokens":9,"completion_tokens":1000,"total_tokens":1009}}\n\n'
 )
-HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+DONE = b"data: [DONE]\n\n"
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n%btransfer-encoding: chunked\r\n\r\n"
 TEXT = " token"
 
 
 def framed(data: bytes) -> bytes:
-    """Gives one HTTP chunk."""
-    return b"%x\r\n%s\r\n" % (len(data), data)
+    """Gives one HTTP chunk; nothing for nothing, which would end the body."""
+    return b"%x\r\n%s\r\n" % (len(data), data) if data else b""
 
 
 EVENT = framed(CHUNK)
-TAIL = framed(LAST) + framed(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+END = b"0\r\n\r\n"
+Coder = Callable[[bytes], bytes]
 
 
 async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -37,35 +45,52 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             length = next((line[15:] for line in head.lower().split("\r\n") if line.startswith("content-length:")), "0")
             await reader.readexactly(int(length))
-            asked = {name: float(v[0]) for name, v in parse_qs(urlsplit(head.split(" ", 2)[1]).query).items()}
-            await _answer(writer, int(asked.get("events", 100)), asked.get("rate", 0.0))
+            asked = {name: v[0] for name, v in parse_qs(urlsplit(head.split(" ", 2)[1]).query).items()}
+            await _answer(writer, asked)
     except (asyncio.IncompleteReadError, ConnectionError):
         pass
     finally:
         writer.close()
 
 
-async def _answer(writer: asyncio.StreamWriter, events: int, rate: float) -> None:
-    writer.write(HEAD)
+def _coders(coding: str) -> tuple[Coder, Callable[[], bytes]]:
+    if not coding:
+        return lambda data: data, lambda: b""
+    deflate = zlib.compressobj(wbits=31)
+    if coding == "gzip-held":
+        return deflate.compress, deflate.flush
+    return lambda data: deflate.compress(data) + deflate.flush(zlib.Z_SYNC_FLUSH), deflate.flush
+
+
+async def _answer(writer: asyncio.StreamWriter, asked: dict[str, str]) -> None:
+    events, rate, coding = int(asked.get("events", 100)), float(asked.get("rate", 0)), asked.get("coding", "")
+    code, flush = _coders(coding)
+    writer.write(HEAD % (b"content-encoding: gzip\r\n" if coding else b""))
+    await asyncio.sleep(float(asked.get("delay", 0)))
     if not rate:
         for _ in range(0, events, 100):
-            writer.write(EVENT * min(100, events))
+            some = min(100, events)
+            writer.write(b"".join(framed(code(CHUNK)) for _ in range(some)) if coding else EVENT * some)
             await writer.drain()
     else:
         loop = asyncio.get_running_loop()
         start = loop.time()
         for n in range(events):
             await asyncio.sleep(max(0.0, start + n / rate - loop.time()))
-            writer.write(EVENT)
-    writer.write(TAIL)
+            writer.write(framed(code(CHUNK)) if coding else EVENT)
+    writer.write(framed(code(LAST)) + framed(code(DONE)) + framed(flush()) + END)
     await writer.drain()
 
 
-async def main() -> None:
-    server = await asyncio.start_server(_serve, "127.0.0.1", 0, backlog=1024)
+async def main(pem: str = "") -> None:
+    tls = None
+    if pem:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(pem)
+    server = await asyncio.start_server(_serve, "127.0.0.1", 0, backlog=1024, ssl=tls)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(*sys.argv[1:2]))

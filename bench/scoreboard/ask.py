@@ -14,7 +14,7 @@ IDLE = 3.0
 """Seconds without data that each contender allows, where its library has a setting for it."""
 TOTAL = 12.0
 """Seconds for a whole answer, where the library has a setting for that."""
-WATCHDOG = 18.0
+WATCHDOG = 15.0
 """Seconds after which an answer that has neither ended nor failed counts as hung."""
 
 Show = Callable[[str], None]

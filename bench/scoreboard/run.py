@@ -15,7 +15,7 @@ from bench.scoreboard.judge import Outcome, judge
 from bench.scoreboard.plan import WARM, Plan
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-THREADS = 12
+THREADS = 32
 """Streams that a contender reads at once."""
 
 

@@ -22,9 +22,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "machines": VALUES,
     "dialects": VALUES | {"machines"},
     "_clock": set(),
-    "_tasks": set(),
+    "_tasks": VALUES | {"_core"},
     "moments": VALUES,
-    "_core": FORMATS | {"_clock", "_tasks", "moments"},
+    "_core": FORMATS | {"_clock", "moments"},
     "telemetry": CORE,  # it listens to moments: of what runs it knows nothing
     "layers": CORE,
     **dict.fromkeys(OUTSIDE, CORE | {"layers"}),

@@ -82,16 +82,15 @@ async def test_a_body_that_breaks_after_its_format_ended_is_whole(clock: FakeClo
     assert got == ["AA", "end"]
 
 
-async def test_a_reader_cancelled_while_the_body_lingers_reads_on_to_the_end(clock: FakeClock) -> None:
+async def test_closing_that_is_cancelled_while_the_body_lingers_closes(clock: FakeClock) -> None:
     puppet = Puppet(Script(["a", "."], Wait()))
-    pipe = Pipe(puppet, clock=clock) | transform(lambda _: Upper())
-    async with pipe.stream() as stream:
-        waiting = asyncio.ensure_future(anext(stream))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-        with pytest.raises(StopAsyncIteration):
-            await anext(stream)
+    stream = (Pipe(puppet, clock=clock) | transform(lambda _: Upper())).stream()
+    await stream.__aenter__()
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    closing = asyncio.ensure_future(stream.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
     assert not puppet.live

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import secrets
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from types import TracebackType
@@ -120,7 +121,7 @@ class _TransformSource(Generic[A, B]):
 
 
 LINGER = 0.25
-"""Seconds that a stream whose format has ended waits for its body to end too: then its connection can be used again."""
+"""Seconds that closing waits for a body to end whose format has ended: then its connection can be used again."""
 
 
 class TransformStream(Generic[T]):
@@ -144,7 +145,7 @@ class TransformStream(Generic[T]):
         return self.inner.head
 
     async def receive(self) -> Sequence[T]:
-        if self._end is not None and not self._lingers:
+        if self._end is not None:
             raise self._end
         if self._reading:
             raise UsageError("this stream has a reader already")
@@ -152,8 +153,6 @@ class TransformStream(Generic[T]):
         try:
             while True:
                 if self._end is not None:
-                    if self._lingers:
-                        await self._linger()
                     raise self._end
                 batch: Sequence[Any] = ()
                 try:
@@ -182,23 +181,6 @@ class TransformStream(Generic[T]):
         finally:
             self._reading = False
 
-    async def _linger(self) -> None:
-        """Reads on to the end of the body, for a moment only: nothing that follows the format's end counts."""
-        alarm = Alarm(self._clock)
-        alarm.arm(self._clock.now() + LINGER)
-        try:
-            for _ in range(64):  # a source that has everything at hand would never let the alarm ring
-                await self.inner.receive()
-            alarm.disarm()
-        except (EndOfStream, StreamError):
-            alarm.disarm()
-        except BaseException:
-            if not alarm.disarm():
-                raise
-        finally:
-            alarm.close()
-        self._lingers = False
-
     def _finish(self, batch: Sequence[Any], place: int) -> Sequence[Any]:
         """Ends the machines from `place` on, left to right: what one lets go of still goes through the next."""
         for machine in self._machines[place:]:
@@ -216,7 +198,29 @@ class TransformStream(Generic[T]):
         return batch
 
     async def aclose(self) -> None:
-        await self.inner.aclose()
+        try:
+            if self._lingers:
+                await self._linger()
+        finally:
+            await self.inner.aclose()
+
+    async def _linger(self) -> None:
+        """Reads on to the end of the body, for a moment only: nothing that follows the format's end counts."""
+        self._lingers = False
+        alarm = Alarm(self._clock)
+        alarm.arm(self._clock.now() + LINGER)
+        try:
+            for _ in range(64):  # a source that has everything at hand would never let the alarm ring
+                await self.inner.receive()
+        except (EndOfStream, StreamError, UsageError):
+            alarm.disarm()
+        except BaseException:
+            if not alarm.disarm():
+                raise
+        else:
+            alarm.disarm()
+        finally:
+            alarm.close()
 
 
 class Call:
@@ -271,7 +275,11 @@ class Call:
         moment.attempt = self.requests
         self.report.add(moment)
         for listener in self.listeners:
-            listener(moment)
+            try:
+                listener(moment)
+            except Exception as error:  # noqa: BLE001 - who listens must not break what is listened to
+                about = {"message": f"a listener failed at {type(moment).__name__}", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(about)
 
     @property
     def may_request(self) -> bool:
@@ -443,11 +451,14 @@ class Reader(Generic[T]):
     """
 
     __slots__ = (
+        "__weakref__",
         "_call",
         "_cancelled",
+        "_cancelling",
         "_closed",
         "_end",
         "_first_seen",
+        "_interrupted",
         "_items",
         "_longest_gap",
         "_loop",
@@ -472,6 +483,8 @@ class Reader(Generic[T]):
         self._closed = False
         self._reader: asyncio.Task[Any] | None = None
         self._cancelled = False
+        self._cancelling = 0
+        self._interrupted = False
         self._items = 0
         self._longest_gap = 0.0
         self._first_seen = False
@@ -488,14 +501,17 @@ class Reader(Generic[T]):
         call.note(Started(url=clean_url(self._request.url), dialect=dialect, labels=call.labels))
         self._loop = asyncio.get_running_loop()
         self._reader = task = asyncio.current_task(self._loop)
+        self._cancelling = 0 if task is None else task.cancelling()
         try:
             self._stream = await self._source.open(self._request)
         except StreamError as failure:
             self._settle(failure)
             raise
         except BaseException as stop:
-            if self._cancelled and isinstance(stop, asyncio.CancelledError) and task and task.uncancel() == 0:
-                return self  # cancel() came while the head was waited for: there is nothing to iterate over
+            if self._interrupted and isinstance(stop, asyncio.CancelledError) and self._was_ours(task):
+                if self._cancelled:
+                    return self  # cancel() came while the head was waited for: there is nothing to iterate over
+                raise UsageError("the stream was closed while it was being opened") from None
             self._settle(None, cancelled=True)
             self._closed = True
             raise
@@ -509,24 +525,48 @@ class Reader(Generic[T]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Closes the stream; one that was not read to its end counts as given up. Idempotent."""
+        """Closes the stream; one that was not read to its end counts as given up. Idempotent.
+
+        A task that still waits in this stream is let go with a `UsageError`.
+        """
         self._closed = True
         if self._end is None:
             self._settle(None, cancelled=True)
-            self._end = UsageError("the stream was closed before its end; report and partial say what it was")
             self._ready = iter(())
+            self._end = UsageError("the stream was closed before its end; report and partial say what it was")
+        self._interrupt()
         if self._stream is not None:
             await self._stream.aclose()
 
     async def cancel(self) -> None:
-        """Gives the stream up from anywhere: a waiting reader's iteration ends, and the connection is closed."""
+        """Gives the stream up from any task: a waiting reader's iteration ends, and the connection is closed."""
         self._cancelled = True
         if self._end is None:
             self._settle(None, cancelled=True)
         self._ready = iter(())
-        if self._reader is not None and self._reader is not asyncio.current_task():
-            self._reader.cancel()
         await self.aclose()
+
+    def _interrupt(self) -> None:
+        """Wakes the task that waits in this stream, if it is another one; once."""
+        reader = self._reader
+        if reader is not None and not self._interrupted and reader is not asyncio.current_task(self._loop):
+            self._interrupted = True
+            reader.cancel()
+
+    def _let_go(self) -> Exception:
+        """What the interrupted reader meets: the end of its iteration after `cancel()`, an error after `aclose()`."""
+        return StopAsyncIteration() if self._cancelled or self._end is None else self._end
+
+    def _was_ours(self, task: asyncio.Task[Any] | None) -> bool:
+        """Says whether a cancellation was `_interrupt()`'s and nobody else's."""
+        return task is not None and task.uncancel() <= self._cancelling
+
+    def __del__(self) -> None:
+        # An unopened reader, or one half made, has nothing to close.
+        if getattr(self, "_stream", None) is not None and not self._closed:
+            warnings.warn(
+                f"{self!r} was never closed: use it with `async with`", ResourceWarning, stacklevel=2, source=self
+            )
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -561,6 +601,7 @@ class Reader(Generic[T]):
         if self._reader is not None:
             raise UsageError("this stream has a reader already")
         self._reader = task = asyncio.current_task(self._loop)
+        self._cancelling = 0 if task is None else task.cancelling()
         asked = self._now()
         try:
             batch = await self._stream.receive()
@@ -571,8 +612,8 @@ class Reader(Generic[T]):
             self._settle(failure)
             raise
         except asyncio.CancelledError:
-            if self._cancelled and task is not None and task.uncancel() == 0:
-                raise StopAsyncIteration from None
+            if self._interrupted and self._was_ours(task):
+                raise self._let_go() from None
             raise
         finally:
             self._reader = None
@@ -604,6 +645,8 @@ class Reader(Generic[T]):
 
     def _settle(self, failure: StreamError | None, *, cancelled: bool = False) -> None:
         """Says once how it ended, and hangs on the error what the reader will want to know."""
+        if self._end is not None:
+            return  # it ended before, from another task
         call, cursor = self._call, self._call.cursor
         self._end = failure or EndOfStream()
         if cursor.repaired:

@@ -71,7 +71,8 @@ class ConnectError(StreamError):
 class StatusError(StreamError):
     """The server answered with another status than 2xx. `body` holds at most its first 64 KiB.
 
-    `code` and `type` are the provider's own words, empty where it gave none.
+    `code`, `type` and `message` are the provider's own words, empty where it gave none. `message` is no part of the
+    error's text: providers quote keys and prompts in it.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class StatusError(StreamError):
         self.retry_after = retry_after
         self.code = ""
         self.type = ""
+        self.message = ""
 
 
 class NotAStream(StreamError):
@@ -134,12 +136,16 @@ class IntegrityError(StreamError):
 
 
 class UpstreamError(StreamError):
-    """The provider reported an error in the place of an answer. `code` and `type` are its own words."""
+    """The provider reported an error in the place of an answer.
+
+    `code`, `type` and `message` are its own words; `message` is no part of the error's text.
+    """
 
     def __init__(self, message: str, *, code: str = "", type: str = "", retryable: bool = False) -> None:
         super().__init__(message, retryable=retryable)
         self.code = code
         self.type = type
+        self.message = ""
 
 
 class CircuitOpen(StreamError):

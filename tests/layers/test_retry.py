@@ -274,13 +274,22 @@ async def test_cancelled_in_a_pause_it_goes_on_and_waits_only_for_the_rest(clock
 
 
 async def test_cancelled_while_opening_again_it_goes_on(clock: FakeClock) -> None:
-    puppet = Puppet([StreamBroken("cut")], Script("lost", opening=(Wait(9.0),)), ["a"])
+    puppet = Puppet([StreamBroken("cut")], Script("kept", opening=(Wait(9.0),)))
     stream = await Retry()(puppet).open(request_on(clock, random=Half()))
     await _cancel_at(clock, 3.0, stream)
-    assert not puppet.live
-    assert await drain(stream) == ["a"]
+    assert await drain(stream) == ["kept"]  # the request under way is not sent again, nor paid again
+    assert puppet.opens == 2
     await stream.aclose()
     assert not puppet.live
+
+
+async def test_closed_while_a_request_is_under_way_it_leaves_nothing_open(clock: FakeClock) -> None:
+    puppet = Puppet([StreamBroken("cut")], Script("late", opening=(Wait(9.0),)))
+    stream = await Retry()(puppet).open(request_on(clock, random=Half()))
+    await _cancel_at(clock, 3.0, stream)
+    await stream.aclose()
+    assert not puppet.live
+    assert len(asyncio.all_tasks()) == 1
 
 
 async def test_cancelled_while_waiting_for_the_first_item_it_loses_nothing(clock: FakeClock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 
 import msgspec
@@ -34,12 +35,14 @@ _HOPELESS = (
 )
 """Parts of codes and types that no second try mends; each is some provider's own word."""
 _HOPEFUL_STATUS = {408, 409, 425, 429}
+_NAME = re.compile(r"[\w.:/-]{1,64}")
 
 
 def decode(decoder: msgspec.json.Decoder[T], event: Event, cursor: Cursor) -> T:
     """Decodes an event's data the slow way: says what is wrong, and mends what the standard says to mend.
 
-    Bytes that are not UTF-8 become U+FFFD, counted in the cursor. Raises `DecodeError`.
+    Bytes that are not UTF-8 become U+FFFD, counted in the cursor. Raises `DecodeError`, without the cause: a Unicode
+    error holds the event's bytes, and tracebacks reach logs.
     """
     try:
         try:
@@ -48,12 +51,12 @@ def decode(decoder: msgspec.json.Decoder[T], event: Event, cursor: Cursor) -> T:
             value = decoder.decode(event.data)
             cursor.repaired += 1
             return value
-    except RecursionError as error:
-        raise DecodeError("the event's JSON is nested too deeply to be an answer", offset=event.offset) from error
+    except RecursionError:
+        raise DecodeError("the event's JSON is nested too deeply to be an answer", offset=event.offset) from None
     except msgspec.ValidationError as error:
-        raise DecodeError(f"the event is not of its dialect: {error}", offset=event.offset) from error
+        raise DecodeError(f"the event is not of its dialect: {error}", offset=event.offset) from None
     except (msgspec.DecodeError, UnicodeError) as error:
-        raise DecodeError(f"the event's data is not JSON: {_reason(error)}", offset=event.offset) from error
+        raise DecodeError(f"the event's data is not JSON: {_reason(error)}", offset=event.offset) from None
 
 
 def _reason(error: Exception) -> str:
@@ -61,26 +64,37 @@ def _reason(error: Exception) -> str:
 
 
 def upstream_error(error: Any, *, kind: str = "") -> UpstreamError:
-    """Makes the typed error of what a provider sent in its `error` key: an object, or just words."""
+    """Makes the typed error of what a provider sent in its `error` key: an object, or just words.
+
+    Its words are in `.message` and not in the error's text: some quote the key or the prompt.
+    """
+    for _ in range(4):  # some wrap it once more
+        if not isinstance(error, dict) or "message" in error or not isinstance(error.get("error"), dict):
+            break
+        error = error["error"]
     if not isinstance(error, dict):
-        return UpstreamError(f"the provider reported an error: {_short(error)}", type=kind, retryable=True)
-    nested = error.get("error")
-    if "message" not in error and isinstance(nested, dict):
-        return upstream_error(nested, kind=kind)
-    code, type_ = error.get("code"), error.get("type")
-    words = _short(error.get("message") or error.get("detail") or code or type_ or "no message")
-    return UpstreamError(
-        f"the provider reported an error: {words}",
-        code="" if code is None else str(code),
-        type=str(type_ or kind),
-        retryable=is_hopeful(code, type_, error.get("status_code")),
+        return _upstream_error(_words(error), "", kind, retryable=True)
+    code, type_ = _name(error.get("code")), _name(error.get("type")) or kind
+    words = _words(error.get("message") or error.get("detail"))
+    return _upstream_error(words, code, type_, retryable=is_hopeful(code, type_, error.get("status_code")))
+
+
+def _upstream_error(words: str, code: str, type_: str, *, retryable: bool) -> UpstreamError:
+    named = ", ".join(name for name in dict.fromkeys((code, type_)) if name)
+    failure = UpstreamError(
+        f"the provider reported an error{f' ({named})' if named else ''}; its words are in .message",
+        code=code,
+        type=type_,
+        retryable=retryable,
     )
+    failure.message = words
+    return failure
 
 
 def is_hopeful(*words: Any) -> bool:
     """Says whether an error of these codes and types may pass. What nobody knows may: tries are bounded."""
     for word in words:
-        if isinstance(word, str) and word.isdigit():
+        if isinstance(word, str) and word.isascii() and word.isdecimal() and len(word) == 3:
             word = int(word)  # noqa: PLW2901 - the same code, as the other providers send it
         if isinstance(word, int) and 400 <= word < 500:
             return word in _HOPEFUL_STATUS
@@ -89,8 +103,17 @@ def is_hopeful(*words: Any) -> bool:
     return True
 
 
-def _short(words: Any) -> str:
-    text = " ".join(str(words).split())
+def _name(value: Any) -> str:
+    """A code or a type: a short word or number, or nothing. It stands in messages and logs."""
+    return str(value) if isinstance(value, int) or (isinstance(value, str) and _NAME.fullmatch(value)) else ""
+
+
+def _words(value: Any) -> str:
+    try:
+        text = value if isinstance(value, str) else "" if value is None else msgspec.json.encode(value).decode()
+    except (RecursionError, ValueError, TypeError):
+        return ""
+    text = " ".join(text.split())
     return text if len(text) <= 300 else text[:300] + "..."
 
 

@@ -121,6 +121,9 @@ class ChatEvidence:
         return self.finished.get(0) or next(iter(self.finished.values()), None)
 
 
+_MAX_CHOICES = 1_024  # OpenAI takes n up to 128
+
+
 class ChatReader:
     """Turns events of the chat shape into deltas, and keeps the evidence. See `DeltaReader`.
 
@@ -128,7 +131,7 @@ class ChatReader:
     line open after it keeps nobody waiting.
     """
 
-    __slots__ = ("_continues", "_cursor", "_end_at_done", "_foreign", "_head", "_unchecked", "evidence")
+    __slots__ = ("_continues", "_cursor", "_end_at_done", "_foreign", "_head", "_pieces", "_unchecked", "evidence")
 
     def __init__(self, evidence: ChatEvidence, cursor: Cursor, head: Head, *, end_at_done: bool = True) -> None:
         self.evidence = evidence
@@ -138,6 +141,7 @@ class ChatReader:
         self._continues = cursor.mode == "continue"
         self._unchecked = True
         self._foreign = 0  # events that have nothing of this shape
+        self._pieces = 0  # events of this attempt that have, counted until the first is known
 
     def feed(self, batch: Sequence[Event], out: list[Delta]) -> None:
         """Appends the deltas of a batch. Raises `UpstreamError`, `DecodeError`, `Truncated`."""
@@ -197,6 +201,7 @@ class ChatReader:
         if usage:
             evidence.usage = _usage(usage)  # the last one wins: some servers send it cumulatively on every chunk
         choices = chunk.choices or ()
+        self._pieces += len(choices)
         for number, choice in enumerate(choices):
             last = number == len(choices) - 1
             out.append(self._choice(event, choice, evidence.usage if usage and last else None))
@@ -208,6 +213,7 @@ class ChatReader:
                 )
         if not choices:
             self._foreign += chunk.choices is None and not usage
+            self._pieces += chunk.choices is not None or bool(usage)
             out.append(Delta(event, usage=evidence.usage if usage else None))
 
     def _check_start(self, chunk: _Chunk) -> None:
@@ -232,6 +238,8 @@ class ChatReader:
     def _choice(self, event: Event, choice: _Choice, usage: Usage | None) -> Delta:
         evidence = self.evidence
         said = choice.delta or _NO_DELTA
+        if not 0 <= choice.index < _MAX_CHOICES:
+            raise DecodeError(f"a choice is numbered {choice.index}: nobody asks for that many", offset=event.offset)
         evidence.seen.add(choice.index)
         text, reasoning = _content(said)
         finish = choice.finish_reason or None
@@ -285,7 +293,7 @@ class ChatReader:
             return
         if not cursor.received:
             raise NotAStream(f"the server answered {self._head.status} with an empty body")
-        if not evidence.seen and stray:
+        if not self._pieces and stray:
             # A page may be a proxy's bad moment; a JSON document is an answer, to a request that was not for a stream.
             is_json = stray.lstrip()[:1] in (b"{", b"[")
             what = self._head.content_type or ("JSON" if is_json else "something")
@@ -294,7 +302,7 @@ class ChatReader:
                 + ('; the request must have "stream": true' if is_json else ""),
                 retryable=not is_json,
             )
-        if not evidence.seen and self._foreign:
+        if not self._pieces and self._foreign:
             raise NotAStream(
                 f"{self._foreign} events came, and none is a piece of a chat answer: are dialect and url right?",
                 retryable=False,
@@ -304,9 +312,16 @@ class ChatReader:
 
 
 def _opens(chunk: _Chunk) -> bool:
-    """Says whether a piece is how answers begin: a role, and no words. Some servers repeat the role, with words."""
-    said = chunk.choices[0].delta if chunk.choices else None
-    return bool(said and said.role and not (said.content or said.reasoning_content or said.reasoning))
+    """Says whether a piece is how answers begin: a role, and nothing that an answer already under way would say.
+
+    Some servers repeat the role in every piece: with words, with the arguments of a call, with the finish reason.
+    """
+    choice = chunk.choices[0] if chunk.choices else None
+    said = choice.delta if choice is not None else None
+    if choice is None or said is None or not said.role or choice.finish_reason:
+        return False
+    goes_on = said.content or said.reasoning_content or said.reasoning or said.refusal
+    return not goes_on and all(call.id for call in said.tool_calls or ())
 
 
 def _plain(event: Event) -> Any:
@@ -400,8 +415,7 @@ class ChatDialect:
         """Reads `{"error": {...}}` out of a refused request. An empty account is a 429 that no waiting mends."""
         reported = error_in(error.body)
         if reported is not None:
-            error.args = (f"{error.args[0]} ({reported})",)
-            error.code, error.type = reported.code, reported.type
+            error.code, error.type, error.message = reported.code, reported.type, reported.message
             error.retryable = error.retryable and is_hopeful(reported.code, reported.type)
         return error
 

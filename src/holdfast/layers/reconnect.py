@@ -13,6 +13,7 @@ from typing import Generic, TypeVar, cast
 
 from holdfast._core import Call, Source, Stream
 from holdfast._errors import BudgetExhausted, CircuitOpen, EndOfStream, StreamBroken, StreamError, UsageError
+from holdfast._tasks import Opening
 from holdfast._types import Delta, Head, Request
 from holdfast.machines.backoff import Backoff, Jitter
 from holdfast.machines.ladder import RUNGS, Ladder, Rung, Situation, Step
@@ -89,6 +90,7 @@ class _ReconnectStream(Generic[T]):
     __slots__ = (
         "_broke_at",
         "_call",
+        "_diverging",
         "_dropped",
         "_end",
         "_failure",
@@ -96,6 +98,7 @@ class _ReconnectStream(Generic[T]):
         "_inner",
         "_ladder",
         "_mending",
+        "_opening",
         "_replay",
         "_request",
         "_resume_at",
@@ -117,9 +120,11 @@ class _ReconnectStream(Generic[T]):
         self._step: Step | None = None
         self._failure: StreamError | None = None
         self._replay: Replay | None = None
+        self._diverging = False
         self._broke_at = 0.0
         self._resume_at = 0.0
         self._dropped = 0
+        self._opening: Opening[T] | None = None
         self._mending = False  # a reader is between two inner streams, where no inner one turns a second reader away
 
     @property
@@ -178,6 +183,7 @@ class _ReconnectStream(Generic[T]):
         if self._step is None:
             self._broke_at = now
         self._resume_at = now + step.delay
+        self._diverging = False
         self._step, self._failure, self._inner, self._replay = step, failure, None, None
         call.note(Resuming(error=failure, rung=step.rung or "", delay=step.delay))
         if inner is not None:
@@ -194,7 +200,10 @@ class _ReconnectStream(Generic[T]):
         return Situation(
             last_event_id=cursor.last_event_id,
             replayable=call.dialect is not None and call.dialect.replayable,
-            complete=evidence is not None and evidence.complete and (self._replay is None or self._replay.caught_up),
+            complete=evidence is not None
+            and evidence.complete
+            and not self._diverging
+            and (self._replay is None or self._replay.caught_up),
             usage_known=evidence is not None and evidence.usage is not None,
             may_request=call.may_request,
             delivered_tokens=call.answer.tokens,
@@ -220,14 +229,21 @@ class _ReconnectStream(Generic[T]):
             raise UsageError("this stream has a reader already")
         self._mending = True
         try:
-            await call.clock.sleep(self._resume_at - call.clock.now())
-            cursor = call.cursor
-            request = self._request
-            if step.mode == "continue":
-                request = request.with_headers({"Last-Event-ID": cursor.last_event_id})
-            cursor.mode = step.mode
-            self._dropped = cursor.dropped
-            stream = await self._source.open(request)
+            if self._opening is None:
+                await call.clock.sleep(self._resume_at - call.clock.now())
+                cursor = call.cursor
+                request = self._request
+                if step.mode == "continue":
+                    request = request.with_headers({"Last-Event-ID": cursor.last_event_id})
+                cursor.mode = step.mode
+                self._dropped = cursor.dropped
+                self._opening = Opening(self._source, request)
+            try:
+                stream = await self._opening.stream()
+            except StreamError:
+                self._opening = None
+                raise
+            self._opening = None
             if self._end is not None:  # somebody else closed us while we waited for the head
                 await stream.aclose()
                 raise self._end
@@ -279,6 +295,7 @@ class _ReconnectStream(Generic[T]):
 
     def _diverged(self, position: int) -> StreamBroken:
         """The replay is of another answer. Nothing of it was handed over; the next rung is the ladder's to name."""
+        self._diverging = True  # what the dialect has seen of this attempt proves nothing of ours
         self._ladder.diverged()
         self._call.note(Diverged(position=position))
         return StreamBroken(
@@ -289,7 +306,12 @@ class _ReconnectStream(Generic[T]):
     async def aclose(self) -> None:
         self._end = self._end or UsageError("this stream is closed")
         inner, self._inner = self._inner, None
+        opening, self._opening = self._opening, None
         self._step = None
-        if inner is not None:
-            self._head = inner.head
-            await inner.aclose()
+        try:
+            if opening is not None:
+                await opening.aclose()
+        finally:
+            if inner is not None:
+                self._head = inner.head
+                await inner.aclose()

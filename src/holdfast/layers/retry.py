@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from holdfast._core import Source, Stream
 from holdfast._errors import BudgetExhausted, StreamError, UsageError
+from holdfast._tasks import Opening
 from holdfast._types import Head, Request
 from holdfast.machines.backoff import Backoff, Jitter
 from holdfast.moments import Retrying
@@ -93,6 +94,7 @@ class _RetryStream(Generic[T]):
         "_flowing",
         "_head",
         "_next_try",
+        "_opening",
         "_reading",
         "_request",
         "_settings",
@@ -112,6 +114,7 @@ class _RetryStream(Generic[T]):
         self._end: StreamError | None = None
         self._next_try: float | None = None  # set: `inner`, if any, is to be closed and opened anew at that time
         self._head = Head()
+        self._opening: Opening[T] | None = None
         self._flowing = self._reading = self._closed = False
 
     @property
@@ -157,12 +160,18 @@ class _RetryStream(Generic[T]):
         raise self._end
 
     async def _open(self) -> None:
+        """Opens: in `open()` itself so that a cancellation leaves nothing behind, later so that it outlasts one."""
         try:
-            stream = await self._source.open(self._request)
+            if self._reading:
+                self._opening = self._opening or Opening(self._source, self._request)
+                stream = await self._opening.stream()
+            else:
+                stream = await self._source.open(self._request)
         except StreamError as error:
+            self._opening = None
             failure = error
         else:
-            self.inner, self._head = stream, stream.head
+            self.inner, self._head, self._opening = stream, stream.head, None
             if self._closed:  # somebody else closed us while we waited for the head
                 await stream.aclose()
             return
@@ -200,5 +209,10 @@ class _RetryStream(Generic[T]):
 
     async def aclose(self) -> None:
         self._closed = True
-        if self.inner is not None:
-            await self.inner.aclose()
+        opening, self._opening = self._opening, None
+        try:
+            if opening is not None:
+                await opening.aclose()
+        finally:
+            if self.inner is not None:
+                await self.inner.aclose()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from holdfast._core import Source, Stream, TransformStream
 from holdfast._errors import StatusError
@@ -63,10 +63,20 @@ class _VerifySource:
             raise dialect.refine(error) from error.__cause__
         check = BodyCheck.of(stream.head, length=self.layer.length, digest=self.layer.digest)
         call.cursor.hasher = check.hasher if check is not None else None
-        body = request.body if not isinstance(request.body, bytes) else None
-        reader = dialect.reader(body, call.cursor, before, head=stream.head, end_at_done=check is None)
+        reader = dialect.reader(_asked(request), call.cursor, before, head=stream.head, end_at_done=check is None)
         call.evidence = reader.evidence
         return TransformStream(stream, _Checked(reader, check, request), call.clock)
+
+
+def _asked(request: Request) -> Mapping[str, Any] | None:
+    """What the request's body asks for: how many choices must come, for one."""
+    if not isinstance(request.body, bytes):
+        return request.body
+    try:
+        body = Event(request.body).json()
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
 
 
 class _Checked:

@@ -17,6 +17,8 @@ from holdfast._types import BatchMode, Delta, Event
 
 MAX_IDS = 65_536
 """Ids remembered per call, and events per id: a server that resumes repeats the recent past, never a whole stream."""
+MAX_ID = 1_024
+"""Characters of an id that can be a cursor: it goes back as a header, and is remembered for every event."""
 MAX_STRAY = 8_192
 """Bytes kept of lines that are no SSE fields: enough for an error body or the head of a page."""
 
@@ -41,6 +43,8 @@ class Cursor:
         "_admitted",
         "_bearer",
         "_delivered",
+        "_dropped_here",
+        "_every_id",
         "_expected",
         "_group",
         "_last_id",
@@ -77,12 +81,15 @@ class Cursor:
         self._shared = False  # some id stood over several events: ids are checkpoints here
         self._expected: list[int] = []  # what of the last group may come again, the next one last
         self._admitted = False  # this continuation has brought something new
+        self._every_id = True  # nothing was delivered that bore no id
+        self._dropped_here: set[str] = set()  # ids under which this attempt dropped something
 
     @property
     def last_event_id(self) -> str:
         """The id delivered last, from which a server can continue; empty where there is none."""
         # Of a group that outgrew our memory a server could repeat more than we would recognise.
-        return self._last_id if self.vouched and len(self._group) < MAX_IDS else ""
+        usable = self.vouched and len(self._group) < MAX_IDS and self._last_id.isprintable()
+        return self._last_id if usable else ""  # RFC 9110, section 5.5: no control character may stand in a header
 
     @property
     def expects(self) -> bool:
@@ -97,6 +104,7 @@ class Cursor:
         self.hasher = None
         self.stray.clear()
         self._seen = {}
+        self._dropped_here = set()
         self._admitted = False
         self._expected = self._group[::-1] if mode == "continue" else []
         if mode == "replay":
@@ -113,6 +121,7 @@ class Cursor:
         self._delivered = {}
         self._group = []
         self._expected = []
+        self._every_id = True
 
     def note_stray(self, line: bytes) -> None:
         """Keeps a line that is no field of an event stream: an error body, a page."""
@@ -127,15 +136,24 @@ class Cursor:
         began another answer: see `restart()`.
         """
         mark, name = _mark(event), event.id or None  # the empty id names nothing
+        if name is not None and len(name) > MAX_ID:
+            name = None
         seen = None if name is None else self._seen.get(name)
         if name is not None:
             if seen == mark and not self._shared:
                 self.dropped += 1
+                self._dropped_here.add(name)
                 return False
-            self._shared = self._shared or seen is not None
+            if seen is not None and not self._shared:
+                self._shared = True  # from here on ids are checkpoints, and equal events are two
+                if name in self._dropped_here:
+                    raise StreamBroken("an event was taken for a repeated one, and its id turned out to be shared")
             self._seen[name] = mark
             _forget_oldest(self._seen)
         if self.mode != "continue" or (self._admitted and seen is not None):
+            return True
+        if not self._admitted and event.id is None and self._every_id and self._last_id:
+            self.restart()  # each event bore an id until now: a server without ids does not continue, it begins
             return True
         if self._repeats(event, mark):
             self.dropped += 1
@@ -192,6 +210,9 @@ class Cursor:
             mark = _mark(event)
             # An id may come in a block of its own, without data; the empty id takes the last one back.
             name = event.id if event.id is not None else event.last_event_id
+            self._every_id = self._every_id and bool(event.id)
+            if len(name) > MAX_ID:
+                name = ""
             if name != self._last_id or (event.id is not None and not self._shared):
                 self._last_id, self._group, self._bearer = name, [mark], event.id is not None
             elif name and len(self._group) < MAX_IDS:

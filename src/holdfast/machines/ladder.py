@@ -29,7 +29,7 @@ Rung = Literal["last-event-id", "replay"]
 RUNGS: tuple[Rung, ...] = get_args(Rung)
 _MODES: dict[Rung, BatchMode] = {"last-event-id": "continue", "replay": "replay"}
 _GUARANTEES: dict[Rung, Guarantee] = {"last-event-id": "exact", "replay": "verified"}
-_NOT_A_CURSOR = (400, 404, 409, 410, 412, 416, 422)
+_NOT_A_CURSOR = (400, 404, 409, 410, 412, 413, 414, 416, 422, 431)
 """Statuses that refuse the cursor and not the caller: the id is unknown, gone, or the header is not understood."""
 MAX_WAIT = 60.0
 """Seconds that a server may ask us to wait before we re-open; one that asks for more is left."""

@@ -21,7 +21,7 @@ MAX_EVENT = 16 * 1024 * 1024
 MAX_STREAM = 1024 * 1024 * 1024
 """Bytes of one attempt's body: 384,000 tokens at 300 bytes an event are about a tenth of it."""
 _IDLE = 64 * 1024
-_MAX_RETRY_DIGITS = 4_000  # int() refuses more than 4,300
+_MAX_RETRY_DIGITS = 15  # of milliseconds: beyond 30,000 years it is no time but an attack on arithmetic
 _BOM = b"\xef\xbb\xbf"
 # "Lines must be separated by either a CRLF pair, a single LF, or a single CR." Nothing else ends a line.
 _LINE_END = re.compile(rb"\r\n?|\n")

@@ -103,7 +103,9 @@ class Transcript:
         if not batch or type(batch[0]) is not Delta:
             return
         self._pending += batch  # type: ignore[arg-type]  # a stream's items are all of one kind
-        if len(self._pending) > _FOLD_EVERY:
+        event = self._pending[-1].raw
+        # A delta keeps its event alive: large ones, which come one a read, are not collected.
+        if len(self._pending) > _FOLD_EVERY or event.end - event.offset > BLOCK:
             self._fold()
 
     def _fold(self) -> None:
@@ -260,23 +262,26 @@ class Replay:
     handles drawn anew for every response, so they are not compared, and the ids delivered first stand.
     """
 
-    __slots__ = ("_held", "_places", "_usage", "caught_up", "swallowed")
+    __slots__ = ("_behind", "_held", "_places", "_usage", "swallowed")
 
     def __init__(self, choices: dict[int, _ChoiceTape], usage: Usage | None = None) -> None:
         self._places = {index: _Place(tape) for index, tape in choices.items()}
         self._usage = usage
         self._held: list[Delta] = []
         self.swallowed = 0
-        self._check()
+        self._behind = {index for index, place in self._places.items() if not place.caught_up}
 
-    def _check(self) -> None:
-        self.caught_up = all(place.caught_up for place in self._places.values())
+    @property
+    def caught_up(self) -> bool:
+        """True once every choice has said again all that was delivered."""
+        return not self._behind
 
     def feed(self, batch: Sequence[Delta], out: list[Delta]) -> None:
         """Appends what is new in a batch. Raises `DivergenceError` at the first character that differs."""
         for delta in batch:
             rest = self._rest(delta)
-            self._check()
+            if delta.choice in self._behind and self._places[delta.choice].caught_up:
+                self._behind.discard(delta.choice)
             if rest is not None:
                 self._held.append(rest)
             elif self.caught_up and delta.usage is not None and delta.usage != self._usage:
@@ -314,7 +319,7 @@ class Replay:
     def end(self) -> None:
         """The replay ended: it must have said everything that was delivered."""
         if not self.caught_up:
-            raise DivergenceError(min(place.agreed for place in self._places.values() if not place.caught_up))
+            raise DivergenceError(min(self._places[index].agreed for index in self._behind))
 
 
 def _rebuilt(delta: Delta, news: list[tuple[str, str]], finish: str | None, ids: dict[int, str]) -> Delta:

@@ -6,7 +6,8 @@
 
 SHELL := /bin/bash
 BIN := .venv/bin
-# .venv/.installed is younger than what decides about the contents of .venv.
+# Both are younger than what decides about the contents of .venv: what the demo needs, and what all the rest does.
+RUNS := .venv/.runs
 READY := .venv/.installed
 CHECKED := $(wildcard src tests bench examples fuzz tools)
 SCOREBOARD := .venv-scoreboard/.installed .venv-scoreboard-litellm/.installed
@@ -22,7 +23,7 @@ export HOLDFAST_RECORDINGS ?= $(abspath $(wildcard ../shared/recordings))
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(READY) ## watch a naive client lose text under faults, and Holdfast deliver it
+demo: $(RUNS) ## watch a naive client lose text under faults, and Holdfast deliver it
 	@$(BIN)/holdfast demo
 
 # What is about TCP runs on uvloop, too. The last thing printed is pytest's own summary of the whole suite.
@@ -85,15 +86,19 @@ clean: ## remove environments, caches and what fuzzing and building left
 
 # -- environments ------------------------------------------------------------------------------
 
-$(READY): pyproject.toml constraints.txt tools/venv
-	@$(call install,.venv,,constraints.txt)
+# In two steps: who only wants to see the demo does not wait for type checkers and fuzzers.
+$(RUNS): pyproject.toml constraints.txt tools/venv
+	@set -e; tools/venv make .venv; $(call install,.venv,constraints.txt,cli); touch $@
+
+$(READY): $(RUNS)
+	@set -e; $(call install,.venv,constraints.txt,dev); touch $@
 
 .venv-lowest/.installed: pyproject.toml constraints-lowest.txt tools/venv
-	@$(call install,.venv-lowest,3.11,constraints-lowest.txt)
+	@set -e; tools/venv make .venv-lowest 3.11; $(call install,.venv-lowest,constraints-lowest.txt,dev); touch $@
 
 # Those whom we are compared with are no dependency of ours. litellm pins an openai of its own, so it lives alone.
 .venv-scoreboard/.installed: pyproject.toml constraints.txt tools/venv bench/scoreboard/requirements.txt
-	@$(call install,.venv-scoreboard,,constraints.txt)
+	@set -e; tools/venv make .venv-scoreboard; $(call install,.venv-scoreboard,constraints.txt,dev)
 	.venv-scoreboard/bin/$(PIP_INSTALL) -c constraints.txt -r bench/scoreboard/requirements.txt
 	touch $@
 
@@ -103,12 +108,9 @@ $(READY): pyproject.toml constraints.txt tools/venv
 	touch $@
 
 .venv-%/.installed: pyproject.toml constraints.txt tools/venv
-	@$(call install,.venv-$*,$*,constraints.txt)
+	@set -e; tools/venv make .venv-$* $*; $(call install,.venv-$*,constraints.txt,dev); touch $@
 
-# folder, version of Python or empty, constraints
+# folder, constraints, extra
 define install
-set -e; tools/venv make $(1) $(2); \
-echo "$(1): installing, with the versions of $(3)"; \
-$(1)/bin/$(PIP_INSTALL) -c $(3) -e '.[dev]'; \
-touch $(1)/.installed
+echo "$(1): installing, with the versions of $(2)"; $(1)/bin/$(PIP_INSTALL) -c $(2) -e '.[$(3)]'
 endef

@@ -63,7 +63,7 @@ async def read(source: Source[Any], clock: FakeClock, **headers: str) -> tuple[l
         return got, end
 
 
-SLOW = [f.Drip(size=150, every=0.5), f.Latency(), f.Throttle(), f.ThroughputCollapse()]
+SLOW = [f.Drip(size=500, every=0.5), f.Latency(), f.Throttle()]
 HARMLESS = [
     *(f.Healthy(), f.SplitCharacters(), f.Drip(size=50), f.LineEnds(ends="CR"), f.Comments(), f.NoDone(), f.Gzipped()),
     *SLOW,

@@ -69,20 +69,9 @@ def suite(folder: Path, text: str, *options: str) -> subprocess.CompletedProcess
 
 
 @pytest.mark.parametrize("options", [[], ["-p", "no:asyncio"]], ids=["pytest-asyncio", "no pytest-asyncio"])
-def test_plain_tests_have_a_server(tmp_path: Path, options: list[str]) -> None:
-    result = suite(tmp_path, PLAIN, *options)
-    assert "2 passed" in result.stdout, result.stdout + result.stderr
-
-
-def test_a_stall_of_minutes_takes_a_moment(tmp_path: Path) -> None:
-    result = suite(tmp_path, ASYNCHRONOUS)
-    assert "1 passed" in result.stdout, result.stdout + result.stderr
-
-
-def test_the_fixtures_are_listed_with_what_they_are(tmp_path: Path) -> None:
-    listed = suite(tmp_path, "", "--fixtures").stdout
-    assert "chaos_server" in listed
-    assert "An LLM upstream on real TCP" in listed
+def test_the_fixtures_are_there_and_a_stall_of_minutes_takes_a_moment(tmp_path: Path, options: list[str]) -> None:
+    result = suite(tmp_path, PLAIN + ASYNCHRONOUS, *options)
+    assert "3 passed" in result.stdout, result.stdout + result.stderr
 
 
 # -- servers in the background -----------------------------------------------------------------

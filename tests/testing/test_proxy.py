@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
-import openai
 import pytest
 
 from holdfast.client import Client
@@ -195,6 +194,7 @@ async def test_holdfast_behind_the_proxy_is_exact_and_both_count_alike(mode: Any
 
 
 async def test_the_openai_sdk_reads_through_it() -> None:
+    openai = pytest.importorskip("openai")
     async with (
         ChaosServer() as upstream,
         ChaosProxy(upstream=upstream.url, schedule=always(f.Refused(status=503))) as proxy,

@@ -163,6 +163,8 @@ class SseParser:
             self._cursor.note_stray(left)
         self._cursor.unfinished = len(self._wire) if self._data or left else 0
         if self._comments and self._wire:
+            if self._strict:  # whole lines alone: what was cut inside a character is no fault of its sender
+                self._check_utf8(bytes(self._wire[: self._line_at]), self._offset)
             out.append(self._silent(bytes(self._wire)))
 
     def _begin(self, chunk: bytes) -> bytes:

@@ -5,6 +5,7 @@ And each target finds what it is there for: a subject that is wrong is a finding
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -17,7 +18,7 @@ from fuzz.engine import Target
 from fuzz.targets import assembly, dialects, sse, utf8
 from holdfast._types import Completion, Delta, Event
 from holdfast.dialects import DIALECTS
-from holdfast.dialects.chat import ChatReader
+from holdfast.dialects.chat import ChatEvidence, ChatReader
 from holdfast.machines.sse import SseParser
 from holdfast.machines.transcript import Replay
 from holdfast.machines.utf8 import Utf8Decoder
@@ -117,12 +118,21 @@ def test_a_reader_that_fails_in_its_own_words_is_found(monkeypatch: pytest.Monke
 def test_a_replay_that_emits_before_it_compared_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def feed(self: Replay, batch: Sequence[Delta], out: list[Delta]) -> None:
         out += batch
-        self.caught_up = True
 
     monkeypatch.setattr(Replay, "feed", feed)
+    monkeypatch.setattr(Replay, "end", lambda self: None)
     deltas = [Delta(Event(), "a"), Delta(Event(), "b")]
     with pytest.raises(AssertionError, match="something else"):
         assembly.replays(deltas, cut=1)
+
+
+def test_a_house_that_takes_any_end_for_success_is_found_under_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ChatEvidence, "complete", True)
+    target = targets.find("faults")
+    random, seeds = Random(1), engine.seeds(target)
+    inputs = [engine.mutate(random, seeds, target) for _ in range(200)]
+    with pytest.raises(AssertionError):
+        deque(map(target.check, inputs), maxlen=0)
 
 
 def test_a_pipe_that_disagrees_with_the_offline_reader_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,7 +142,7 @@ def test_a_recording_whose_last_attempt_was_cut_is_1_and_asks_for_no_more(
 @pytest.mark.parametrize(
     ("body", "head", "told"),
     [
-        (b'{"error": {"message": "no"}}', Head(status=400), "StatusError: the server answered 400 Bad Request"),
+        (b'{"error": {"message": "no such model"}}', Head(status=400), "says what is wrong with it: 'no such model'"),
         (b"<html>", Head(headers={"content-type": "text/html"}), "NotAStream: the server answered 200 with text/html"),
         (b"", Head(status=202), "NotAStream: the server answered 202 with an empty body"),
     ],

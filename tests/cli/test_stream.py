@@ -83,8 +83,9 @@ async def test_a_failure_keeps_the_text_and_says_what_to_do(capsys: pytest.Captu
     code, _ = await ask(CUT)
     captured = capsys.readouterr()
     assert (code, captured.out) == (1, "Hel\n")
-    first, second, third = captured.err.splitlines()
+    first, words, second, third = captured.err.splitlines()
     assert first.startswith("holdfast: UpstreamError: ")
+    assert words == "  the server says: no such luck"
     assert second == "  asking again will not help"
     assert third.startswith("  UpstreamError · 1 attempt")
 
@@ -103,7 +104,8 @@ REFUSAL = b'{"error":{"message":"no such model: m1","type":"invalid_request_erro
     ("body", "told"),
     [
         (REFUSAL, "no such model: m1"),
-        (b"max_tokens:\x1b[2J\n too large", "the server wrote: max_tokens: [2J too large"),
+        (b"max_tokens:\x1b[2J\n too large", "the server says: max_tokens: [2J too large"),
+        (b'{"error":"wrong key: ' + KEY.encode() + b'"}', "the server says: wrong key: [redacted]"),
         (b"<html>Bad Request</html>", "look at --model"),
         (b"", "look at --model"),
     ],
@@ -114,7 +116,7 @@ async def test_what_a_refusing_server_says_is_told_once(
     code, _ = await ask(respond(body, 400))
     err = capsys.readouterr().err
     assert (code, err.count(told)) == (1, 1)
-    assert "above" not in err
+    assert KEY not in err
     assert "<html>" not in err
 
 

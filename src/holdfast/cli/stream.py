@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import math
+import os
 import sys
 from typing import Any
 
@@ -18,6 +19,7 @@ from holdfast._errors import (
     StatusError,
     StreamBroken,
     StreamError,
+    UpstreamError,
     UsageError,
 )
 from holdfast._types import Delta
@@ -25,6 +27,7 @@ from holdfast.cli._paper import Paper, cut, wrap
 from holdfast.client import Client, default_layers
 from holdfast.dialects import DIALECTS, Timeouts, find
 from holdfast.layers.record import Record
+from holdfast.machines.redact import scrub
 from holdfast.moments import Moment, RecordingFailed, Report
 
 _WORDS = 400
@@ -120,14 +123,18 @@ def _hear(moment: Moment) -> None:
 
 
 def _server_words(error: StreamError, dialect: str) -> str:
-    """Gives what a refusing server wrote, as far as the error's own message does not say it; a page says nothing."""
-    if not isinstance(error, StatusError):
+    """Gives what the provider said of a failure, or what stands in its place; errors keep it out of their own text.
+
+    It is shown to the one who asked and to nobody else, and still without the key.
+    """
+    if not isinstance(error, StatusError | UpstreamError):
         return ""
-    body = " ".join(_tame(error.body.decode("utf-8", "replace")).split())
-    reported = find(dialect).error_in(error.body)
-    if body.startswith("<") or (reported is not None and str(reported) in str(error)):
-        return ""
-    return cut(body, _WORDS)
+    words = error.message
+    if not words and isinstance(error, StatusError):
+        words = error.body.decode("utf-8", "replace").strip()
+        words = "" if words.startswith("<") else words  # a page says nothing
+    key = os.environ.get(find(dialect).key_variable, "")
+    return cut(scrub(" ".join(_tame(words).split()), {"authorization": key}), _WORDS)
 
 
 class _Text:
@@ -157,6 +164,8 @@ class _Text:
                 sys.stderr.write(f"[the model calls {_tame(call.name)}]\n")
 
     def _end_line(self) -> None:
+        if self._thinking:
+            sys.stderr.write("\n")
         if self._last != "\n":
             sys.stdout.write("\n")
         sys.stdout.flush()
@@ -169,16 +178,16 @@ class _Text:
         self._end_line()
         _say(f"holdfast: {type(error).__name__}: {_tame(str(error))}")
         if words:
-            _say(f"  the server wrote: {words}")
-        _say(f"  {advice(error)}")
+            _say(f"the server says: {words}", indent=2)
+        _say(advice(error), indent=2)
         if error.report is not None:
-            _say(f"  {error.report}")
+            _say(str(error.report), indent=2)
 
 
-def _say(words: str) -> None:
+def _say(words: str, *, indent: int = 0) -> None:
     paper = Paper(sys.stderr)
-    lines = wrap(words, paper.width) if paper.terminal else [words]
-    paper.write([[(line, "")] for line in lines])
+    lines = wrap(words, paper.width - indent) if paper.terminal else [words]
+    paper.write([[(" " * indent + line, "")] for line in lines])
 
 
 class _Json:

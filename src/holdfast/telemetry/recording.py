@@ -272,7 +272,9 @@ class Inspector:
         if isinstance(error, DecodeError) and error.offset:
             offset = error.offset
         self._found.error = error
-        self._found.problems.append(Problem(offset, f"{type(error).__name__}: {error}"))
+        said = getattr(error, "message", "")  # the provider's words: here is nobody who may not read them
+        words = f"{type(error).__name__}: {error}" + (f": {said!r}" if said else "")
+        self._found.problems.append(Problem(offset, words))
 
     def _problem(self, offset: int, words: str) -> None:
         if len(self._found.problems) < MAX_PROBLEMS:

@@ -510,6 +510,18 @@ async def test_a_server_that_forgets_its_ids_is_not_taken_for_a_continuation() -
         assert server.requests[1].headers["last-event-id"] == str(CUT)
 
 
+@pytest.mark.parametrize("again", [True, False])
+async def test_a_digest_that_gives_a_wrong_word_away_is_not_gone_on_from(again: bool) -> None:  # noqa: FBT001 - a parameter of the table
+    told = {"content_digest": digest(b"".join(NUMBERED))}
+    spoilt = [event.replace(b"kelp", b"help") for event in NUMBERED]
+    replies = [plain(*spoilt, **told), plain(*(spoilt if again else NUMBERED), **told)]
+    async with ScriptedServer(replies) as server, client_of(server) as client:
+        _, got, error = await read(client)
+    assert not any("last-event-id" in request.headers for request in server.requests)
+    assert isinstance(error, IntegrityError if again else StreamBroken)
+    assert got == TEXT.replace("kelp", "help")
+
+
 def tool_chunks(answer: str) -> list[dict[str, Any]]:
     """Two tool calls; their ids are drawn anew for every answer, as providers do."""
 

@@ -120,6 +120,14 @@ def test_a_server_that_is_only_busy_is_asked_again_at_the_same_rung() -> None:
     assert step == Step(rung="last-event-id", delay=9)
 
 
+def test_a_body_that_is_not_the_one_announced_is_compared_and_not_gone_on_with() -> None:
+    failure = IntegrityError("the digest differs", expected="a", actual="b")
+    step = ladder().next(failure, Situation(**BOTH, complete=True, usage_known=True))
+    assert step is not None
+    assert step.rung == "replay"
+    assert ladder().next(failure, Situation(**ID, complete=True, usage_known=True)) is None
+
+
 def test_a_refused_cursor_is_tried_again_once_there_was_new_content() -> None:
     climbing = ladder()
     climbing.next(broken(), Situation(**BOTH))

@@ -17,6 +17,7 @@ from holdfast._errors import (
     CircuitOpen,
     ConnectError,
     DeadlineExceeded,
+    IntegrityError,
     NotAStream,
     StatusError,
     StreamBroken,
@@ -146,6 +147,10 @@ class Ladder:
             self._refused.add("last-event-id")
         elif not failure.retryable:
             return None
+        if isinstance(failure, IntegrityError):
+            # Told when all had been delivered: behind the cursor is nothing, and something before it is not as it was
+            # sent. A replay compares; going on would vouch for it.
+            self._refused.add("last-event-id")
         if self._rung == "replay" and isinstance(failure, ConnectError | StatusError):
             self._repaid -= self._cost  # nothing was generated for it
         if self._barren >= self._max_barren or self._seams >= self._max_seams:

@@ -10,6 +10,7 @@ import pytest
 from holdfast._core import LINGER, Pipe, transform
 from holdfast._errors import DecodeError, EndOfStream, Truncated
 from holdfast._types import Request
+from holdfast.moments import Moment
 from holdfast.testing import FakeClock
 from tests.puppet import Puppet, Script, Wait
 
@@ -94,3 +95,33 @@ async def test_closing_that_is_cancelled_while_the_body_lingers_closes(clock: Fa
     with pytest.raises(asyncio.CancelledError):
         await closing
     assert not puppet.live
+
+
+class Buggy:
+    def feed(self, batch: Sequence[str], out: list[str]) -> None:
+        for item in batch:
+            out.append({"a": "A"}[item])  # noqa: PERF401 - one by one, so that what comes before the bug is there
+
+    def end(self, out: list[str]) -> None: ...
+
+
+async def test_a_bug_in_a_machine_is_not_read_past(clock: FakeClock) -> None:
+    pipe = Pipe(Puppet([["a", "b", "a"], "a"]), clock=clock) | transform(lambda _: Buggy())
+    async with pipe.stream() as stream:
+        assert await anext(stream) == "A"
+        for _ in range(2):
+            with pytest.raises(KeyError):
+                await anext(stream)
+    assert stream.report.verdict is None
+
+
+async def test_a_listener_that_fails_breaks_no_stream(clock: FakeClock) -> None:
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+
+    def failing(_: Moment) -> None:
+        raise ZeroDivisionError
+
+    async with Pipe(Puppet(["a"]), clock=clock, listeners=[failing]).stream() as stream:
+        assert [item async for item in stream] == ["a"]
+    assert told

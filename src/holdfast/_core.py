@@ -173,7 +173,7 @@ class TransformStream(Generic[T]):
                             self._end, self._lingers = end, True
                             batch = self._finish(out, place + 1)
                             break
-                        except StreamError as failure:
+                        except Exception as failure:  # noqa: BLE001 - a bug must not be read past, either
                             self._end = failure
                         batch = out
                 if batch:
@@ -192,7 +192,7 @@ class TransformStream(Generic[T]):
                     machine.end(out)
             except EndOfStream:
                 pass  # the end we are at
-            except StreamError as failure:
+            except Exception as failure:  # noqa: BLE001 - a bug must not be read past, either
                 self._end = failure
             batch = out
         return batch
@@ -610,6 +610,12 @@ class Reader(Generic[T]):
             raise StopAsyncIteration from None
         except StreamError as failure:
             self._settle(failure)
+            raise
+        except UsageError:
+            raise
+        except Exception as bug:
+            self._settle(None, cancelled=True)
+            self._end = bug  # somebody's layer broke: reading on would skip what it lost
             raise
         except asyncio.CancelledError:
             if self._interrupted and self._was_ours(task):

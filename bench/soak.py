@@ -53,6 +53,7 @@ class Figures:
     resumed: int = 0
     wrong: list[str] = field(default_factory=list)
     hung: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
     requests: int = 0
     faults: int = 0
     seconds: float = 0.0
@@ -72,7 +73,9 @@ class Figures:
         assert not self.complaints, f"the loop heard of errors that nobody took: {self.complaints[:5]}"
         assert sum(self.exact.values()) + sum(self.errors.values()) == self.streams
         for mode in ("ids", "no-ids"):
-            assert self.exact[mode] == self.asked[mode], f"{mode}: {self.exact[mode]} of {self.asked[mode]} are exact"
+            assert self.exact[mode] == self.asked[mode], (
+                f"{mode}: {self.exact[mode]} of {self.asked[mode]} are exact: {self.failed[:5]}"
+            )
         assert self.after.tasks == self.before.tasks, f"tasks: {self.before.tasks}, then {self.after.tasks}"
         assert self.after.files == self.before.files, f"open files: {self.before.files}, then {self.after.files}"
         allowed = BLOCKS_LEFT[0] + BLOCKS_LEFT[1] * self.streams
@@ -128,6 +131,8 @@ async def _stream(client: Client, server: ChaosServer, key: str, mode: str, figu
     truths = [answer.text for answer in server.answers(key)]
     if failure is not None:
         figures.errors[f"{mode}: {type(failure).__name__}"] += 1
+        if mode != "divergent":
+            figures.failed.append(f"{key} ({mode}): {failure}")
         if not any(truth.startswith(text) for truth in truths):
             figures.wrong.append(key)
     elif text in truths:
@@ -187,6 +192,8 @@ def main() -> None:
         print(f"exact, {mode:<10}{figures.exact[mode]:>7,} of {figures.asked[mode]:,}")
     print(f"resumed           {figures.resumed:>6,}")
     print(f"typed errors      {sum(figures.errors.values()):>6,}  {dict(figures.errors) or ''}")
+    for line in figures.failed[:10]:
+        print(f"                          {line}")
     print(f"silent or twice   {len(figures.wrong):>6,}")
     print(f"hung              {len(figures.hung):>6,}")
     before, after = figures.before, figures.after

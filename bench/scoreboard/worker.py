@@ -31,7 +31,7 @@ def hear(contender: Any, ask: Ask) -> Heard:
 
     def read() -> None:
         try:
-            contender.read(ask, heard.pieces.append)
+            contender.read(ask, lambda piece: heard.pieces.append(str(piece)))  # a screen shows whatever it is given
         except Exception as error:  # noqa: BLE001 - how it fails is what we want to know
             heard.error = f"{type(error).__module__}.{type(error).__qualname__}"
             heard.typed = isinstance(error, contender.CATCH)

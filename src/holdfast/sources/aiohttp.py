@@ -4,6 +4,9 @@ It sends, reads what is ready and translates what goes wrong. It never retries, 
 take body and key to whatever address the server names) and never lets a session's timeouts cut a stream: clocks are
 layers. aiohttp's own inflater ends a truncated gzip body cleanly, so bodies are inflated here. Messages name hosts and
 causes, never headers or bodies.
+
+What cannot be had from aiohttp: head and data that came in the very read in which its parser meets broken framing. It
+raises without giving either, so such an answer counts as one whose head never came.
 """
 
 from __future__ import annotations
@@ -36,8 +39,8 @@ CONNECT_SECONDS = 30.0
 """For the name, a place in the pool, TCP and TLS together."""
 MAX_ERROR_BODY = 64 * 1024
 """Bytes kept of a refused request's body: providers' errors take hundreds."""
-ERROR_BODY_SECONDS = 10.0
-"""An error is not kept waiting longer for the rest of its explanation."""
+ERROR_BODY_SECONDS = 2.0
+"""An error is not kept waiting longer for its explanation: the status alone says more than a clock that ran out."""
 _LARGE_BODY = 512 * 1024  # bytes
 _MAX_HEADER = 64 * 1024  # bytes of one header line; policies that proxies add pass aiohttp's 8,190
 

@@ -39,6 +39,7 @@ from holdfast.testing.server import (
     Close,
     Drip,
     Pause,
+    ReceivedRequest,
     Repeat,
     Reset,
     ScriptedServer,
@@ -281,6 +282,13 @@ async def test_a_borrowed_session_closed_under_a_reader_does_not_leave_it_waitin
         await stream_.aclose()
 
 
+async def _once(source: AiohttpSource, url: str) -> bytes:
+    stream_ = await source.open(ask(url))
+    data, _ = await read(stream_)
+    await stream_.aclose()
+    return data
+
+
 def test_a_source_outlives_its_event_loop_and_never_shares_it() -> None:
     source = AiohttpSource()
 
@@ -299,6 +307,39 @@ def test_a_source_outlives_its_event_loop_and_never_shares_it() -> None:
         with pytest.raises(UsageError, match="another event loop"):
             second.run(once())
         first.run(source.aclose())
+
+
+def dies_when_used_again() -> Callable[[ReceivedRequest], list[Step]]:
+    seen: set[int] = set()
+
+    def reply(request: ReceivedRequest) -> list[Step]:
+        known = request.port in seen
+        seen.add(request.port)
+        return [Reset()] if known else stream(*EVENTS)
+
+    return reply
+
+
+async def test_after_a_connection_of_the_pool_died_the_next_request_gets_a_new_one() -> None:
+    async with ScriptedServer(dies_when_used_again()) as server, AiohttpSource() as source:
+        for one in await asyncio.gather(*(source.open(ask(server.url)) for _ in range(5))):
+            await read(one)
+            await one.aclose()
+        assert server.open_connections == 5
+        with pytest.raises(ConnectError) as caught:
+            await source.open(ask(server.url))
+        assert caught.value.retryable
+        assert await _once(source, server.url) == TEXT
+        assert (len(server.requests), server.accepted) == (7, 6)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_request_is_sent_once_and_no_more(method: str) -> None:
+    async with ScriptedServer(dies_when_used_again()) as server, AiohttpSource() as source:
+        assert await _once(source, server.url) == TEXT
+        with pytest.raises(ConnectError):
+            await source.open(ask(server.url, method=method))
+        assert len(server.requests) == 2
 
 
 # -- cuts ------------------------------------------------------------------------------------------

@@ -49,8 +49,11 @@ class AiohttpSource:
     """Sends requests with aiohttp. A `Source[bytes]`; each batch is one bytes object.
 
     Without `session` it owns one, made at the first request and closed by `aclose()` or `async with`: keep-alive, no
-    limit of connections, no cookies, proxies from the environment where `trust_env` says so. A borrowed session is
-    used as it is, except that its timeouts and its `raise_for_status` do not apply; it is never closed.
+    limit of connections, no cookies, proxies from the environment where `trust_env` says so.
+
+    A borrowed session is used as it is, except that its timeouts and its `raise_for_status` do not apply; it is never
+    closed. Two things are then its owner's: connections that died in its pool are met one by one, and a GET whose
+    connection dies is sent once more by aiohttp itself, uncounted.
 
     `connect_timeout` is seconds. `accept_encoding` is `identity` because proxies that compress a stream hold tokens
     back to do so. `max_error_body` bounds, in bytes, what is read of a refused request's body.
@@ -95,6 +98,9 @@ class AiohttpSource:
             response = await session.request(request.method, request.url, **settings)
         except _FOREIGN as error:
             failure = _before_head(error, request.url)
+        except _DiedBeforeHead as death:
+            failure = _before_head(death.error, request.url)
+            _forget_idle(session)
         if failure is not None:
             raise failure
         try:
@@ -159,6 +165,7 @@ class AiohttpSource:
                 timeout=self._timeout,
                 max_line_size=_MAX_HEADER,
                 max_field_size=_MAX_HEADER,
+                middlewares=(_send_once,),
             )
         return self._own
 
@@ -187,6 +194,39 @@ class AiohttpSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+class _DiedBeforeHead(Exception):
+    """A connection was made or taken from the pool, and died without a head. aiohttp does not know this exception."""
+
+    def __init__(self, error: aiohttp.ClientConnectionError) -> None:
+        super().__init__()
+        self.error = error
+
+
+async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keeps aiohttp from sending a GET again when its connection died: a request that nobody decided on or counts."""
+    try:
+        return await send(request)
+    except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError):
+        raise
+    except aiohttp.ClientConnectionError as error:
+        death = _DiedBeforeHead(error)
+    raise death
+
+
+def _forget_idle(session: aiohttp.ClientSession) -> None:
+    """Ends what waits in the pool: where one connection died unnoticed, the others mostly did so too.
+
+    Else each of them would take a try of some request with it. The pool has no public face; it passes over what is
+    closed. To make a connection costs little, to lose one that was alive too.
+    """
+    pool = getattr(session.connector, "_conns", None)
+    if isinstance(pool, Mapping):
+        for idle in pool.values():
+            for protocol, _ in idle:
+                if protocol.transport is not None:
+                    protocol.transport.abort()
 
 
 class _AiohttpStream:

@@ -8,6 +8,7 @@ import gzip
 import importlib
 import socket
 import ssl
+import time
 import traceback
 import zlib
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from holdfast._errors import (
 from holdfast._types import Request
 from holdfast.sources._foreign import ForeignError
 from holdfast.sources.aiohttp import AiohttpSource
+from holdfast.testing.background import in_background
 from holdfast.testing.contract import check_source
 from holdfast.testing.driving import cancel_everywhere
 from holdfast.testing.server import (
@@ -287,6 +289,37 @@ async def _once(source: AiohttpSource, url: str) -> bytes:
     data, _ = await read(stream_)
     await stream_.aclose()
     return data
+
+
+def none_open(server: ScriptedServer) -> bool:
+    """Waits for a server that runs in another thread."""
+    until = time.monotonic() + 2
+    while server.open_connections and time.monotonic() < until:
+        time.sleep(0.001)
+    return not server.open_connections
+
+
+def test_a_source_that_nobody_closed_is_closed_with_its_event_loop() -> None:
+    """Transports that outlive their loop can be closed by nobody: they would warn when they are collected."""
+    with in_background(ScriptedServer([stream(*EVENTS)])) as server:
+        source = AiohttpSource()
+        for run in (1, 2):
+            assert asyncio.run(_once(source, server.url)) == TEXT
+            assert none_open(server)
+            assert server.accepted == run
+        asyncio.run(source.aclose())
+        gc.collect()
+
+
+async def test_a_source_that_nobody_closed_lives_as_long_as_its_last_stream() -> None:
+    async with ScriptedServer([[Send(STREAM_HEAD), Pause(0.01), Send(chunked(TEXT) + LAST_CHUNK)]]) as server:
+        stream_ = await AiohttpSource().open(ask(server.url))
+        gc.collect()
+        assert await stream_.receive() == (TEXT,)
+        await stream_.aclose()
+        assert server.open_connections == 1  # the body was whole: it waits in the pool
+        del stream_
+        assert await server.all_closed()
 
 
 def test_a_source_outlives_its_event_loop_and_never_shares_it() -> None:

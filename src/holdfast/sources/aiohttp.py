@@ -17,7 +17,7 @@ import io
 import os
 import ssl
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -48,8 +48,9 @@ _MAX_HEADER = 64 * 1024  # bytes of one header line; policies that proxies add p
 class AiohttpSource:
     """Sends requests with aiohttp. A `Source[bytes]`; each batch is one bytes object.
 
-    Without `session` it owns one, made at the first request and closed by `aclose()` or `async with`: keep-alive, no
-    limit of connections, no cookies, proxies from the environment where `trust_env` says so.
+    Without `session` it owns one, made at the first request and closed by `aclose()` or `async with`, or when the event
+    loop shuts down (the next one gets a new session): keep-alive, no limit of connections, no cookies, proxies from
+    the environment where `trust_env` says so.
 
     A borrowed session is used as it is, except that its timeouts and its `raise_for_status` do not apply; it is never
     closed. Two things are then its owner's: connections that died in its pool are met one by one, and a GET whose
@@ -78,6 +79,7 @@ class AiohttpSource:
             raise ValueError(f"max_error_body must be at least 0 bytes, not {max_error_body}")
         self._borrowed = session
         self._own: aiohttp.ClientSession | None = None
+        self._guard: AsyncGenerator[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_timeout)
         self._accept_encoding = accept_encoding
@@ -104,7 +106,7 @@ class AiohttpSource:
         if failure is not None:
             raise failure
         try:
-            stream = _AiohttpStream(response, _where(request.url))
+            stream = _AiohttpStream(response, _where(request.url), self)
             if not 200 <= response.status < 300:
                 body = await stream.read_some(self._max_error_body)
                 raise status_error(stream.head, body, request.call.clock.wall())
@@ -167,6 +169,8 @@ class AiohttpSource:
                 max_field_size=_MAX_HEADER,
                 middlewares=(_send_once,),
             )
+            self._guard = _close_with_loop(self._own)
+            await anext(self._guard)
         return self._own
 
     async def _leave_loop(self) -> None:
@@ -186,6 +190,8 @@ class AiohttpSource:
         for stream in list(self._streams):
             await stream.aclose()
         await left.close()
+        if self._guard is not None:
+            await self._guard.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -194,6 +200,18 @@ class AiohttpSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+async def _close_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None]:
+    """Closes a session whose owner forgot it, while its event loop can still do so.
+
+    A loop that shuts down (at the end of `asyncio.run()`) closes the asynchronous generators that began in it; what
+    is left open after that can only be leaked.
+    """
+    try:
+        yield
+    finally:
+        await session.close()
 
 
 class _DiedBeforeHead(Exception):
@@ -242,12 +260,13 @@ class _AiohttpStream:
         "_owes_turn",
         "_reading",
         "_response",
+        "_source",
         "_wake",
         "_where",
         "head",
     )
 
-    def __init__(self, response: aiohttp.ClientResponse, where: str) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, where: str, source: AiohttpSource) -> None:
         names = dict.fromkeys(name.lower() for name in response.headers)
         headers = {name: ", ".join(response.headers.getall(name)) for name in names}
         encoding = headers.get("content-encoding", "identity")
@@ -258,6 +277,7 @@ class _AiohttpStream:
         self._owes_turn = False
         """The last piece came out of the machine, and no network read let the event loop run before it."""
         self._where = where
+        self._source = source  # a source that nobody holds any more closes its session
         # aiohttp never tells a reader that waits of chunks it could not parse, nor of a session closed under it: the
         # reader would wait for ever. The connection's own end does tell.
         self._wake = partial(_wake, response.content)

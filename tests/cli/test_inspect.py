@@ -139,6 +139,18 @@ def test_a_recording_whose_last_attempt_was_cut_is_1_and_asks_for_no_more(
     assert (whole["text"], len(whole["attempts"])) == ("Hello", 2)
 
 
+def test_a_file_that_looks_like_another_attempt_is_not_passed_over_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "answer.sse"
+    record(file, WHOLE)
+    file.with_name("answer.2.sse").write_bytes(WHOLE[:50])
+    assert main(["inspect", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "COMPLETE  as deepseek" in out
+    assert "answer.2.sse was left out" in out
+
+
 @pytest.mark.parametrize(
     ("body", "head", "told"),
     [

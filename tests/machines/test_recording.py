@@ -19,11 +19,15 @@ def test_files_are_called_after_the_first() -> None:
 def test_keys_may_be_missing_and_more() -> None:
     story = msgspec.json.decode(b'{"stream_id": "x", "response": {"status": 400}, "new": 1}', type=Story)
     assert (story.stream_id, story.attempt, story.response and story.response.status) == ("x", 1, 400)
-    with pytest.raises(msgspec.ValidationError):
-        msgspec.json.decode(b'{"ended": "somehow"}', type=Story)
+    for foreign in (b"{}", b'{"stream_id": "x", "ended": "somehow"}'):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.json.decode(foreign, type=Story)
 
 
 def test_a_failure_is_made_again_as_far_as_its_message_goes() -> None:
-    assert Story().failure() is None
-    kinds = [type(Story(error=Failure(name, "m")).failure()) for name in ("Truncated", "DecodeError", "Anything")]
+    assert Story(stream_id="x").failure() is None
+    kinds = [
+        type(Story(stream_id="x", error=Failure(name, "m")).failure())
+        for name in ("Truncated", "DecodeError", "Anything")
+    ]
     assert kinds == [Truncated, StreamBroken, StreamBroken]

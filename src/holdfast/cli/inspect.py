@@ -70,8 +70,20 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(_facts(attempts, played)))
     else:
-        paper.write([*([[]] if args.events else []), *draw(attempts, played, paper.width)])
+        paper.write(
+            [*([[]] if args.events else []), *draw(attempts, played, paper.width), *_stranger(files, paper.width)]
+        )
     return 0 if (played.error if played is not None else attempts[-1].found.error) is None else 1
+
+
+def _stranger(files: list[tuple[Path, Story | None]], width: int) -> list[Row]:
+    """Tells of a file that looks like one more attempt and was left out."""
+    path, story = files[0]
+    later = numbered(path, len(files) + 1)
+    if story is None or story.attempt > 1 or not later.exists():
+        return []
+    words = f"{later.name} was left out: what tells of it is missing (was it being written?), or it is another stream's"
+    return [[], *([(line, "yellow")] for line in wrap(words, width))]
 
 
 def _dialect(asked: str | None, stories: list[Story]) -> Dialect | None:

@@ -40,10 +40,10 @@ class Failure(msgspec.Struct):
 class Story(msgspec.Struct, kw_only=True):
     """What one attempt's `.json` file tells. `response` is None where no head arrived, `dialect` "" where none read it.
 
-    A file of an older or a newer Holdfast may lack keys or have more.
+    A file of an older or a newer Holdfast may lack keys or have more; one without a `stream_id` is none.
     """
 
-    stream_id: str = ""
+    stream_id: str
     attempt: int = 1
     dialect: str = ""
     ended_at: datetime | None = None

@@ -136,8 +136,9 @@ def buffers() -> dict[int, Figures]:
 
 PAGE = """# Headlines, measured
 
-Written by `make headlines` on {date}; Python {python}, {versions}, {cores} cores shared with others. Server and
-readers are processes of their own on one machine, over loopback: there is no distance in these figures. Look at ratios.
+Written by `make headlines` on {date}; Python {python}, {versions}, {cores} cores.
+Server and readers are processes of their own on one machine, over loopback: there is no distance in these figures.
+Medians of {rounds} rounds; the machine was shared, so look at ratios.
 
 ## Asynchronous or threads
 
@@ -145,9 +146,9 @@ readers are processes of their own on one machine, over loopback: there is no di
 counts from the moment when all were wanted, so who waits in a queue waits.
 
 {threads}
-A thread for every stream is about as quick as one loop at this number; what it costs is processor time and memory:
-{cpu_ratio:.1f} times and {memory_ratio:.1f} times Holdfast's. With fewer threads than streams, or with none, people
-wait: that is where reports of large factors come from.
+With a thread for every stream, `requests` is about as quick as one loop at this number; its threads cost
+{cpu_ratio:.1f} times the processor time and {memory_ratio:.1f} times the memory of Holdfast's loop. With fewer threads
+than streams, or with none, people wait: that is where reports of large factors come from.
 
 ## Pooled connections
 
@@ -163,9 +164,9 @@ pool.
 A stream of 60 events at {rate} a second, the first after 50 ms.
 
 {codings}
-Flushed after each event, gzip costs the first token nothing. A server or proxy that does not flush holds it back: here
-until the compressor had enough, in effect until the end. A client cannot know which it will meet, and so Holdfast asks
-for `identity` unless told otherwise, and undoes gzip where it comes all the same.
+Flushed after each event, gzip costs the first token next to nothing. A server or proxy that does not flush holds it
+back: here until the compressor had enough, in effect until the end. A client cannot know which it will meet, and so
+Holdfast asks for `identity` unless told otherwise, and undoes gzip where it comes all the same.
 
 ## The size of a buffer
 
@@ -238,7 +239,11 @@ def _buffers_table(figures: dict[int, Figures]) -> str:
 
 
 def page(
-    streams: dict[str, Figures], links: dict[str, Figures], coded: dict[str, Figures], sizes: dict[int, Figures]
+    streams: dict[str, Figures],
+    links: dict[str, Figures],
+    coded: dict[str, Figures],
+    sizes: dict[int, Figures],
+    rounds: int,
 ) -> str:
     """Writes the page."""
     ours, crowd = streams["Holdfast, asynchronous"], streams["requests, 100 threads"]
@@ -255,6 +260,7 @@ def page(
         python=platform.python_version(),
         versions=", ".join(f"{name} {version(name)}" for name in ("holdfast", "aiohttp", "requests")),
         cores=os.cpu_count(),
+        rounds=rounds,
         streams=STREAMS,
         events=EVENTS,
         rate=RATE,
@@ -267,7 +273,7 @@ def page(
         codings=_timed_table(coded, per_second=False),
         buffers=_buffers_table(sizes),
         cpu_ratio=crowd["cpu_per_stream"] / ours["cpu_per_stream"],
-        memory_ratio=crowd["memory_mib"] / ours["memory_mib"],
+        memory_ratio=crowd["memory_mib"] / max(ours["memory_mib"], 0.1),
         plain_ratio=later("a new connection each", "pooled"),
         tls_ratio=later("a new connection each, TLS", "pooled, TLS"),
         saved8=saved(8),
@@ -283,7 +289,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of which the median is taken")
     options = parser.parse_args()
     measured = threads(options.rounds), connections(options.rounds), codings(options.rounds), buffers()
-    text = page(*measured)
+    text = page(*measured, options.rounds)
     (ROOT / "docs" / "headlines.md").write_text(text, encoding="utf-8")
     print(text)
 

@@ -24,8 +24,6 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 CRASHES, REGRESSIONS, SEEDS, WORDS = (HERE / name for name in ("crashes", "regressions", "seeds", "words"))
-SLOWEST = 10
-"""Seconds that one input may take before it counts as a hang."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -38,6 +36,8 @@ class Target:
     words: tuple[bytes, ...]
     recordings: bool = False
     longest: int = 4_096
+    slowest: int = 10
+    """Seconds that one input may take before it counts as a hang; under atheris everything takes several times longer."""
 
 
 # -- inputs ------------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ def run_atheris(load: Callable[[], Target], seconds: float, seed: int) -> None:
         options = {
             "max_total_time": int(seconds),
             "max_len": target.longest,
-            "timeout": SLOWEST,
+            "timeout": target.slowest,
             "seed": seed,
             "print_final_stats": 1,
             "artifact_prefix": f"{CRASHES}/{target.name}-",

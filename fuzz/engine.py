@@ -37,7 +37,7 @@ class Target:
     recordings: bool = False
     longest: int = 4_096
     slowest: int = 10
-    """Seconds that one input may take before it counts as a hang; under atheris everything takes several times longer."""
+    """Seconds that one input may take before it counts as a hang; atheris makes everything several times slower."""
 
 
 # -- inputs ------------------------------------------------------------------------------------

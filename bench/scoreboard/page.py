@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 
 from bench.scoreboard.ask import IDLE, TOTAL, WATCHDOG
 from bench.scoreboard.judge import MARKS, MEANING, OUTCOMES, Outcome
-from bench.scoreboard.plan import AFTER, BREAKING, FAULTS, GROUPS, MODES, RATE, SEED, Plan
+from bench.scoreboard.plan import AFTER, BREAKING, CORRUPTION, FAULTS, MODES, RATE, SEED, Plan, groups
 from bench.scoreboard.run import Card
+from holdfast.testing.chaos import Mode
 from holdfast.testing.faults import Fault
 
-SILENT = "Silent corruption"
 WORDS = {
     "ids": "ids: the server sends `id:` and goes on after a Last-Event-ID",
     "no-ids": "no ids, the same answer to the same request",
@@ -23,16 +23,16 @@ WORDS = {
 
 def named(fault: Fault) -> str:
     """Names a fault for a row."""
-    return str(fault).replace(f" after {AFTER} events", "")
+    return str(fault).replace(f" after {AFTER} events", "").removesuffix(", and reset,")
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows), ""]
 
 
-def _matrix(cards: Sequence[Card], part: str, mode: str) -> list[str]:
+def _matrix(cards: Sequence[Card], part: str, mode: Mode) -> list[str]:
     rows = []
-    for group, faults in GROUPS.items():
+    for group, faults in groups(mode).items():
         rows.append((f"**{group}**", *[""] * len(cards)))
         for fault in faults:
             key = f"{part} {mode} {FAULTS.index(fault)}"
@@ -40,9 +40,10 @@ def _matrix(cards: Sequence[Card], part: str, mode: str) -> list[str]:
     return _table(["fault", *(card.title for card in cards)], rows)
 
 
-def _sums(cards: Sequence[Card], part: str, mode: str) -> list[str]:
+def _sums(cards: Sequence[Card], part: str, mode: Mode) -> list[str]:
     """Sums a matrix up, silent corruption left out."""
-    counted = [f"{part} {mode} {n}" for n, fault in enumerate(FAULTS) if fault not in GROUPS[SILENT]]
+    blamed = [fault for group, faults in groups(mode).items() if group != CORRUPTION for fault in faults]
+    counted = [f"{part} {mode} {FAULTS.index(fault)}" for fault in blamed]
     sums = [Counter(card.outcomes[key] for key in counted) for card in cards]
     rows = [(f"{MARKS[o]} {o}", *(str(one[o]) for one in sums)) for o in OUTCOMES]
     return _table([f"of {len(counted)}", *(card.title for card in cards)], rows)

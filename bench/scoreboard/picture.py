@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from html import escape
 
 from bench.scoreboard.judge import MARKS, OUTCOMES, Outcome
-from bench.scoreboard.page import SILENT, mixed, named
-from bench.scoreboard.plan import FAULTS, GROUPS, MODES, Plan
+from bench.scoreboard.page import mixed, named
+from bench.scoreboard.plan import CORRUPTION, FAULTS, MODES, Plan, groups
 from bench.scoreboard.run import Card
 
 COLOURS: dict[Outcome, str] = {
@@ -47,8 +47,8 @@ def _matrix(cards: Sequence[Card]) -> tuple[list[str], float]:
         for column, card in enumerate(cards)
     ]
     y: float = TOP
-    for group, faults in GROUPS.items():
-        if group == SILENT:
+    for group, faults in groups("no-ids").items():
+        if group == CORRUPTION:
             continue
         y += 22
         drawn.append(_text(20, y - 6, group, 'font-weight="bold"'))

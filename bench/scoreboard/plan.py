@@ -41,18 +41,22 @@ def _placed(fault: Any) -> Fault:
     return moved
 
 
+ABOUT_IDS, CORRUPTION = "The server goes wrong about ids, after a reset", "Silent corruption"
 BREAKING = tuple(x for x in EVIDENT if not _harmless(x) and not isinstance(x, _RESUMING))
 GROUPS: dict[str, tuple[Fault, ...]] = {
     "The answer breaks; another try may mend it": tuple(map(_placed, BREAKING)),
     "The server says that no try will help": tuple(_placed(x) for x in FINAL if not isinstance(x, _RESUMING)),
-    "The server goes wrong about ids, after a reset": tuple(
-        _placed(x) for x in VOCABULARY if isinstance(x, _RESUMING) and x.evident
-    ),
+    ABOUT_IDS: tuple(_placed(x) for x in VOCABULARY if isinstance(x, _RESUMING) and x.evident),
     "Nothing is lost": tuple(_placed(x) for x in EVIDENT if _harmless(x)),
-    "Silent corruption": tuple(map(_placed, SILENT)),
+    CORRUPTION: tuple(map(_placed, SILENT)),
 }
 """The rows of the matrix. Silent corruption leaves no trace where there are no ids: nobody can be blamed for it."""
 FAULTS = tuple(fault for group in GROUPS.values() for fault in group)
+
+
+def groups(mode: Mode) -> dict[str, tuple[Fault, ...]]:
+    """Gives the rows of one matrix: without ids, a server cannot go wrong about them."""
+    return {name: faults for name, faults in GROUPS.items() if mode == "ids" or name != ABOUT_IDS}
 
 
 def _met(fault: Fault, times: int) -> tuple[Fault, ...]:

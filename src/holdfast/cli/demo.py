@@ -248,7 +248,8 @@ def _sums(acts: list[Act], width: int) -> list[Row]:
     silent = sum(act.naive_said == "done" for act in short)
     naive = f"The naive client delivered {_percent(total - lost, total)} of {total:,} characters"
     if short:
-        naive += f"; in {silent} of the {_count(len(short), 'answer')} it cut short, it said that all was well"
+        told = f"and in {silent} of them it said that all was well" if silent else "and noticed it"
+        naive += f"; it lost text in {_count(len(short), 'answer')}, {told}"
     kept = total - sum(act.lost(act.holdfast) for act in acts)
     exact = sum(act.exact for act in acts)
     ours = (

@@ -10,7 +10,7 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,18 @@ def says(block: Block, output: str) -> bool:
     """Tells whether a program printed what its page shows, where `...` stands for the rest of a line."""
     shown = re.escape(_trimmed(block.text)).replace(re.escape("..."), "[^\n]*")
     return re.fullmatch(shown, _trimmed(output)) is not None
+
+
+async def untrue(shown: Sequence[Block], output: Callable[[Block], Awaitable[str]], *, at_once: int) -> dict[str, str]:
+    """Gives what programs print where it is not what their page says. Several run `at_once`: they mostly wait."""
+    room = asyncio.Semaphore(at_once)
+
+    async def one(block: Block) -> str:
+        async with room:
+            return await output(block)
+
+    outputs = await asyncio.gather(*map(one, shown))
+    return {str(block): text for block, text in zip(shown, outputs, strict=True) if not says(block, text)}
 
 
 def _trimmed(text: str) -> str:

@@ -41,7 +41,7 @@ CODINGS = list(PACKERS)
 def read(machine: Inflater, data: bytes) -> bytes:
     out = machine.feed(data)
     whole = bytearray(out)
-    while out:
+    while out or machine.busy:
         out = machine.feed(b"")
         whole += out
     return bytes(whole)
@@ -224,3 +224,22 @@ def test_a_missing_package_is_named_by_its_extra(
         monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtra, match=rf"holdfast\[{coding}\]"):
         inflate.inflater(coding)
+
+
+def test_a_body_that_is_coded_of_nothing_does_not_keep_its_reader() -> None:
+    """2 MB of empty members in 5 kB: each call does the work of one piece and comes back."""
+    packed = gzip.compress(gzip.compress(b"") * 100_000)
+    machine = Inflater("gzip, gzip")
+    calls = 1
+    assert machine.feed(packed) == b""
+    while machine.busy:
+        assert machine.feed(b"") == b""
+        calls += 1
+    assert calls > 25
+    machine.end()
+
+
+def test_a_coding_with_a_long_or_strange_name_is_not_quoted() -> None:
+    with pytest.raises(DecodeError) as caught:
+        Inflater("x" * 100)
+    assert "xxx" not in str(caught.value)

@@ -798,6 +798,27 @@ async def test_a_bomb_does_not_keep_the_event_loop_to_itself() -> None:
     assert turns > 250
 
 
+@pytest.mark.parametrize("ending", [[Send(LAST_CHUNK)], [Reset()]])
+async def test_a_body_coded_of_nothing_does_not_keep_the_event_loop_to_itself(ending: list[Step]) -> None:
+    wire = gzip.compress(gzip.compress(b"") * 200_000)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with ScriptedServer([[*packed("gzip, gzip", wire), *ending]]) as server, AiohttpSource() as source:
+        stream_ = await source.open(ask(server.url))
+        task = asyncio.create_task(others())
+        data, end = await read(stream_)
+        task.cancel()
+        await stream_.aclose()
+    assert (data, type(end)) == (b"", EndOfStream if ending == [Send(LAST_CHUNK)] else StreamBroken)
+    assert turns > 50
+
+
 async def test_a_cancellation_between_two_pieces_of_a_read_loses_nothing() -> None:
     body = bytes(range(256)) * 4_000
     script = [*packed("gzip", gzip.compress(body)), Send(LAST_CHUNK)]

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from holdfast._errors import DecodeError, MissingExtra, Truncated
+from holdfast.machines.redact import only_name
 
 MAX_PIECE = 64 * 1024
 """Bytes handed out at once: what a socket read brings."""
@@ -46,7 +47,7 @@ class Inflater:
     Raises `DecodeError` for a coding that it does not know and `MissingExtra` for one whose package is not installed.
     """
 
-    __slots__ = ("_coding", "_decoders", "_errors", "_given", "_max_piece", "_started")
+    __slots__ = ("_coding", "_decoders", "_errors", "_given", "_max_piece", "_started", "busy")
 
     def __init__(self, coding: str, *, max_piece: int = MAX_PIECE) -> None:
         if max_piece < 1:
@@ -60,13 +61,16 @@ class Inflater:
         self._max_piece = max_piece
         self._started = False
         self._given = 0
+        self.busy = False
+        """The last `feed()` stopped before it had made anything of what it holds: `feed(b"")` goes on."""
 
     def feed(self, data: bytes) -> bytes:
-        """Returns the next piece. While it is not empty, there may be more: `feed(b"")` gives it.
+        """Returns the next piece. While it is not empty, or the machine `busy`, there may be more: `feed(b"")` has it.
 
         Raises `DecodeError` where the body is corrupt.
         """
         self._started = self._started or bool(data)
+        self.busy = False
         self._decoders[0].input += data
         try:
             piece = self._pull(len(self._decoders) - 1)
@@ -79,13 +83,21 @@ class Inflater:
         return piece
 
     def _pull(self, place: int) -> bytes:
-        """Asks the last decoder first, so that none holds more than a piece."""
+        """Asks the last decoder first, so that none holds more than a piece.
+
+        Each coding takes one piece of the one below and no more: a coded body of a thousand times its size may itself
+        be coded of nothing at all, and whoever went on until something comes of it would not come back for minutes.
+        """
         decoder = self._decoders[place]
-        while not (piece := decoder.step(self._max_piece)) and place:
-            more = self._pull(place - 1)
-            if not more:
-                break
-            decoder.input += more
+        piece = decoder.step(self._max_piece)
+        if piece or not place:
+            return piece
+        more = self._pull(place - 1)
+        if not more:
+            return b""
+        decoder.input += more
+        piece = decoder.step(self._max_piece)
+        self.busy = not piece
         return piece
 
     def end(self) -> None:
@@ -108,7 +120,7 @@ def inflater(content_encoding: str) -> Inflater | None:
 def _decoder(name: str) -> _Decoder:
     make = _DECODERS.get(name)
     if make is None:
-        raise DecodeError(f"the body is in the coding {name!r}, which nobody here can undo", retryable=False)
+        raise DecodeError(f"the body is in the coding {only_name(name)!r}, which nobody here can undo", retryable=False)
     return make()
 
 

@@ -302,52 +302,63 @@ class _AiohttpStream:
         if self._reading:
             raise UsageError("this stream has a reader already")
         self._reading = True
-        broken = None
         try:
-            if self._inflater is None:
-                data = await self._content.readany()
-            else:
-                data = await self._inflated(self._inflater)
+            data = await self._next()
         except StreamError as failure:
             self._end = failure
             raise
-        except _FOREIGN as error:
-            broken = _after_head(error, self._where)
         finally:
             self._reading = False
-        if broken is not None:
-            data = self._after(broken)
         if data:
             return (data,)
         self._end = EndOfStream()
         raise self._end
 
+    async def _next(self) -> bytes:
+        """Gives what comes next, nothing at the clean end."""
+        try:
+            if self._inflater is None:
+                return await self._content.readany()
+            return await self._inflated(self._inflater)
+        except _FOREIGN as error:
+            failure = _after_head(error, self._where)
+        return await self._after(failure)
+
     async def _inflated(self, machine: Inflater) -> bytes:
         # No await between a piece and its return; what the machine has taken in stays in it when this is cancelled.
-        if self._owes_turn:
-            # One network read may inflate to 100 MiB: read without a pause, it lets nothing else run, clocks included.
-            await asyncio.sleep(0)
-        piece = machine.feed(b"")
-        self._owes_turn = bool(piece)
+        piece = await self._held(machine)
         while not piece:
             data = await self._content.readany()
             if not data:
                 machine.end()
                 return b""
-            piece = machine.feed(data)
+            piece = machine.feed(data) or await self._held(machine)
         return piece
 
-    def _after(self, failure: StreamBroken) -> bytes:
+    async def _held(self, machine: Inflater) -> bytes:
+        """Gives the next piece of what the machine has taken in, nothing when it needs more.
+
+        One network read may inflate to 100 MiB: read without a pause, it would let nothing else run, clocks included.
+        """
+        while True:
+            if self._owes_turn:
+                await asyncio.sleep(0)
+            piece = machine.feed(b"")
+            self._owes_turn = bool(piece) or machine.busy
+            if not machine.busy:
+                return piece
+
+    async def _after(self, failure: StreamBroken) -> bytes:
         """The connection failed: gives what had arrived before, or raises when there is nothing more."""
         if self._closed:
             self._end = UsageError("this stream was closed")
             raise self._end
         left = _left_in(self._content)
         if left and self._inflater is not None:
-            left = self._inflater.feed(left)  # the next receive() asks for more of it, and then meets the error again
+            # The next receive() asks for more of it, and then meets the error again.
+            left = self._inflater.feed(left) or await self._held(self._inflater)
         if not left:
-            self._end = failure
-            raise self._end
+            raise failure
         return left
 
     async def read_some(self, limit: int) -> bytes:

@@ -136,7 +136,9 @@ class Delta(msgspec.Struct, gc=False):
     @property
     def empty(self) -> bool:
         """True for a piece that moves the answer no further (a role, padding): it is no progress to a clock."""
-        return not (self.text or self.reasoning or self.tool_calls or self.finish_reason or self.refusal or self.usage)
+        if self.text or self.reasoning or self.finish_reason or self.refusal or self.usage:
+            return False
+        return not any(call.id or call.name or call.arguments for call in self.tool_calls)
 
 
 @dataclass(slots=True, frozen=True)

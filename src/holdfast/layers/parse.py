@@ -30,7 +30,7 @@ def parse_sse(
 
     def parse_sse(request: Request) -> SseParser:
         cursor = request.call.cursor
-        cursor.begin(cursor.mode)
+        cursor.begin(cursor.asked)
         return SseParser(
             cursor,
             admits=cursor.admits,

@@ -81,7 +81,7 @@ class _ReconnectSource(Generic[T]):
     layer: Reconnect
 
     async def open(self, request: Request) -> Stream[T]:
-        request.call.cursor.mode = "start"
+        request.call.cursor.asked = "start"
         request.call.recorded = True
         return _ReconnectStream(self.inner, request, await self.inner.open(request), self.layer.ladder())
 
@@ -235,7 +235,7 @@ class _ReconnectStream(Generic[T]):
                 request = self._request
                 if step.mode == "continue":
                     request = request.with_headers({"Last-Event-ID": cursor.last_event_id})
-                cursor.mode = step.mode
+                cursor.asked = step.mode
                 self._dropped = cursor.dropped
                 self._opening = Opening(self._source, request)
             try:

@@ -56,7 +56,7 @@ class _VerifySource:
         if dialect.idempotency_header is not None:
             # One key for the whole call: it tells the server that every attempt means the same answer.
             request = request.with_headers({dialect.idempotency_header: f"holdfast-{call.id}"})
-        before = call.evidence if call.cursor.mode == "continue" else None
+        before = call.evidence if call.cursor.asked == "continue" else None
         try:
             stream = await self.inner.open(request)
         except StatusError as error:

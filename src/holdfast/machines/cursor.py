@@ -33,10 +33,10 @@ class Hasher(Protocol):
 class Cursor:
     """The place in one stream, over all its attempts.
 
-    `mode` is what the current attempt's items are; `retry` the server's reconnection time in milliseconds; `received`
-    counts body bytes of the current attempt, `unfinished` those of an event that its end cut off; `numbered` is true
-    once the server sent any id; `vouched` is false while what was committed belongs to a replay that has not yet said
-    all that was delivered.
+    `asked` is what the next attempt's items are to be, `mode` what the current one's are; `retry` the server's
+    reconnection time in milliseconds; `received` counts body bytes of the current attempt, `unfinished` those of an
+    event that its end cut off; `numbered` is true once the server sent any id; `vouched` is false while what was
+    committed belongs to a replay that has not yet said all that was delivered.
     """
 
     __slots__ = (
@@ -50,6 +50,8 @@ class Cursor:
         "_last_id",
         "_seen",
         "_shared",
+        "_stale",
+        "asked",
         "dropped",
         "hasher",
         "mode",
@@ -63,6 +65,7 @@ class Cursor:
     )
 
     def __init__(self) -> None:
+        self.asked: BatchMode = "start"
         self.mode: BatchMode = "start"
         self.retry: int | None = None
         self.received = 0
@@ -81,6 +84,7 @@ class Cursor:
         self._shared = False  # some id stood over several events: ids are checkpoints here
         self._expected: list[int] = []  # what of the last group may come again, the next one last
         self._admitted = False  # this continuation has brought something new
+        self._stale = False  # what is remembered is of an answer that this attempt does not continue
         self._every_id = True  # nothing was delivered that bore no id
         self._dropped_here: set[str] = set()  # ids under which this attempt dropped something
 
@@ -109,14 +113,18 @@ class Cursor:
         self._expected = self._group[::-1] if mode == "continue" else []
         if mode == "replay":
             self._forget()
+        elif self._stale:  # nothing was committed of the other answer, and the same request is sent once more
+            self._stale, self.vouched = False, True
 
     def restart(self) -> None:
         """The server did not continue: what comes is an answer from its beginning, to be compared and not appended."""
         self.mode = "replay"
-        self._forget()
+        self.vouched = False
+        self._stale = True
+        self._expected = []
 
     def _forget(self) -> None:
-        self.vouched = False
+        self.vouched = self._stale = False
         self._last_id = ""
         self._delivered = {}
         self._group = []
@@ -201,6 +209,8 @@ class Cursor:
 
     def commit(self, batch: Sequence[object]) -> None:
         """Everything in this batch has been handed on, or compared: it need not be asked for again."""
+        if self._stale:
+            self._forget()
         last = None
         for item in batch:
             event = item.raw if type(item) is Delta else item

@@ -28,8 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         handle = getattr(getattr(item, "obj", None), "hypothesis", None)
         if handle is None or HERE not in item.path.parents:
             continue
-        if DEEP:
-            item.add_marker(pytest.mark.timeout(0))
+        item.add_marker(pytest.mark.timeout(0 if DEEP else 300))  # to shrink a failure takes its time
         if not hasattr(handle.inner_test, "counted"):
             handle.inner_test = _counted(handle.inner_test, item.nodeid.rpartition("/")[2])
 

@@ -7,24 +7,33 @@ assembly under test: the library's own by default, a deliberately broken one (br
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from random import Random
+from typing import Any, Literal
 
 from hypothesis import strategies as st
 
-from holdfast._core import Stream
-from holdfast._errors import EndOfStream, UsageError
-from holdfast._types import Head, Request
+from holdfast._core import Pipe, Stream, transform
+from holdfast._errors import EndOfStream, StreamError, UsageError
+from holdfast._types import Completion, Delta, Head, Request
 from holdfast.dialects import OPENAI
+from holdfast.layers.deadline import Deadline
+from holdfast.layers.parse import parse_sse
+from holdfast.layers.reconnect import Reconnect
+from holdfast.layers.retry import Retry
+from holdfast.layers.verify import verify
+from holdfast.moments import Moment, Report
+from holdfast.telemetry.logs import configure_logs
+from holdfast.testing import FakeClock
+from holdfast.testing.faults_layer import Faults
 from holdfast.testing.schedule import Schedule
 from holdfast.testing.strategies import TrueAnswer, completions, retellings, schedules
 
 Mode = Literal["ids", "no ids", "divergent"]
 MODES: tuple[Mode, ...] = ("ids", "no ids", "divergent")
-TOTAL = 1_000.0
-"""Seconds that a call may take in all, and the tightest of its clocks per attempt."""
-PROGRESS = 20.0
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -35,7 +44,7 @@ class Scenario:
     tellings: tuple[TrueAnswer, ...]
     schedule: Schedule = field(default_factory=Schedule)
     sizes: tuple[int, ...] = (1_000_000,)
-    """How many bytes a read gives, one size after another."""
+    """The bytes of each chunk as the parser gets it, one size after another."""
     seed: int = 0
 
     def telling(self, attempt: int) -> TrueAnswer:
@@ -63,11 +72,11 @@ def scenarios(
     if mode == "no ids":
         again = draw(st.lists(retellings(first), max_size=2))
     elif mode == "divergent":
-        again = [draw(retellings(draw(altered(first))) | completions(OPENAI, max_choices=max_choices))]
+        again = [draw(retellings(draw(altered(first))))]
     return Scenario(
         mode=mode,
         tellings=(first, *again),
-        schedule=draw(schedules() if met is None else met),
+        schedule=draw(schedules(min_faults=1) if met is None else met),
         sizes=tuple(draw(st.sampled_from([(1_000_000,), (1,), (7, 64), (40, 1, 300), (200,)]))),
         seed=draw(st.integers(0, 3)),
     )
@@ -83,11 +92,15 @@ def altered(draw: st.DrawFn, answer: TrueAnswer) -> TrueAnswer:
     place = draw(st.integers(0, len(plan.parts) - 1))
     part = plan.parts[place]
     keep = draw(st.integers(0, len(part.text)))
-    other = type(part)(part.channel, part.text[:keep] + "≠" + part.text[keep + 1 :], part.name)
+    rest = draw(st.sampled_from((part.text[keep + 1 :], "", "else")))
+    other = type(part)(part.channel, part.text[:keep] + "≠" + rest, part.name)
     changed = type(plan)((*plan.parts[:place], other, *plan.parts[place + 1 :]), plan.finish_reason)
     plans = (*answer.plans[:number], changed, *answer.plans[number + 1 :])
     return type(answer)(completion=answer.completion, payloads=(), request=answer.request, plans=plans)
 
+
+READ = 300
+"""Bytes of a healthy read."""
 
 # -- the server --------------------------------------------------------------------------------
 
@@ -95,7 +108,7 @@ def altered(draw: st.DrawFn, answer: TrueAnswer) -> TrueAnswer:
 class ModelServer:
     """A source that says what the scenario's server says, without a fault; it honours Last-Event-ID where it has ids.
 
-    `served` counts attempts and says where each began; `live` counts streams that are open now.
+    `served` has the place where each attempt began; `live` counts streams that are open now.
     """
 
     def __init__(self, scenario: Scenario) -> None:
@@ -120,7 +133,6 @@ class _ModelStream:
         self.head = Head(headers={"content-type": "text/event-stream"})
         self._server = server
         self._data = data
-        self._reads = 0
         self._open = True
 
     async def receive(self) -> Sequence[bytes]:
@@ -129,10 +141,7 @@ class _ModelStream:
         await asyncio.sleep(0)
         if not self._data:
             raise EndOfStream
-        sizes = self._server.scenario.sizes
-        size = sizes[self._reads % len(sizes)]
-        self._reads += 1
-        chunk, self._data = self._data[:size], self._data[size:]
+        chunk, self._data = self._data[:READ], self._data[READ:]
         return (chunk,)
 
     async def aclose(self) -> None:
@@ -140,3 +149,94 @@ class _ModelStream:
             self._open = False
             self._server.live -= 1
         await asyncio.sleep(0)
+
+
+class _Cutter:
+    """The network's way with chunks: a machine that cuts what comes into pieces of the given sizes."""
+
+    def __init__(self, sizes: tuple[int, ...]) -> None:
+        self._sizes = sizes
+        self._count = 0
+
+    def feed(self, batch: Sequence[bytes], out: list[bytes]) -> None:
+        for chunk in batch:
+            left = chunk
+            while left:
+                size = self._sizes[self._count % len(self._sizes)]
+                self._count += 1
+                out.append(left[:size])
+                left = left[size:]
+
+    def end(self, out: list[bytes]) -> None:
+        pass
+
+
+# -- the house, and what comes of it -----------------------------------------------------------
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class House:
+    """The layers under test, from the wire to the reader. A broken house replaces one of them."""
+
+    parse: Any = field(default_factory=parse_sse)
+    verify: Any = field(default_factory=lambda: verify(OPENAI))
+    clocks: Any = field(default_factory=lambda: Deadline(open=5, first_token=5, progress=2))
+    retry: Any = field(default_factory=Retry)
+    reconnect: Any = field(default_factory=Reconnect)
+    total: float = 1_000.0
+    max_requests: int = 8
+    more: tuple[Any, ...] = ()
+    """Layers between Reconnect and the last Deadline."""
+
+    def pipe(self, source: Any, clock: FakeClock, seed: int) -> Pipe[Delta]:
+        """Builds it."""
+        pipe: Pipe[Any] = Pipe(source, clock=clock, random=Random(seed), max_requests=self.max_requests)
+        layers = (self.parse, self.verify, self.clocks, self.retry, self.reconnect, *self.more)
+        for layer in (*layers, Deadline(total=self.total)):
+            pipe = pipe | layer
+        return pipe
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """What came of a scenario. `faults` is what each attempt met, `live` counts streams left open."""
+
+    scenario: Scenario
+    deltas: list[Delta] = field(default_factory=list)
+    error: StreamError | None = None
+    completion: Completion | None = None
+    report: Report = field(default_factory=Report)
+    moments: list[Moment] = field(default_factory=list)
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    served: list[int] = field(default_factory=list)
+    live: int = 0
+    seconds: float = 0.0
+
+
+def play(scenario: Scenario, house: House | None = None, *, logs: bool = False) -> Run:
+    """Runs a scenario to its end, in no time."""
+    run = Run(scenario=scenario)
+    written = io.StringIO()
+    if logs:
+        configure_logs(written, json=True, level="debug")
+    try:
+        asyncio.run(_play(scenario, house or House(), run))
+    finally:
+        configure_logs(level=None)
+    run.lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    return run
+
+
+async def _play(scenario: Scenario, house: House, run: Run) -> None:
+    server = ModelServer(scenario)
+    source = transform(lambda _: _Cutter(scenario.sizes))(Faults(scenario.schedule)(server))
+    async with FakeClock() as clock:
+        reader = house.pipe(source, clock, scenario.seed).stream(scenario.request, listeners=[run.moments.append])
+        try:
+            async with reader:
+                async for delta in reader:
+                    run.deltas.append(delta)
+                run.completion = reader.completion
+        except StreamError as error:
+            run.error = error
+        run.report, run.served, run.live, run.seconds = reader.report, server.served, server.live, clock.now()

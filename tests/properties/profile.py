@@ -11,7 +11,10 @@ DEEP = PROFILE == "deep"
 TIMES_DEEPER = 50
 
 # A busy machine is no finding, so no example has a time; what costs too much is found by counting, in test_bounds.py.
-_COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# To explain a failure costs a minute of tracing, and what is shrunk explains itself.
+_COMMON = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow], phases=[p for p in Phase if p != Phase.explain]
+)
 settings.register_profile("ci", _COMMON, derandomize=True, database=None)
 settings.register_profile("deep", _COMMON, print_blob=True)
 settings.load_profile(PROFILE)  # before any property is written down

@@ -337,8 +337,8 @@ def _pieces(plan: _Plan, style: _Style, draw: st.DrawFn) -> Iterator[dict[str, A
         else:
             key = {"text": "content", "reasoning": style.reasoning_key}.get(part.channel, part.channel)
             for text in texts:
-                if style.padded:
-                    yield _entry({**role, "content": ""}, style)
+                if style.padded:  # without a role: an empty piece that has one says that an answer begins
+                    yield _entry({"content": ""}, style)
                 yield _entry({**role, key: text}, style)
     yield _entry({**role, "content": ""} if style.padded else role, style, plan.finish_reason)
 
@@ -420,27 +420,37 @@ _CHANNELS = ("text", "reasoning", "refusal")
 
 
 def schedules(
-    faults: Sequence[Fault] = EVIDENT, *, max_faults: int = 4, within: int = 30, key: str = "*"
+    faults: Sequence[Fault] = EVIDENT, *, min_faults: int = 0, max_faults: int = 4, within: int = 12, key: str = "*"
 ) -> st.SearchStrategy[Schedule]:
     """Gives schedules for one stream: what its attempts meet, in their order; after the last fault all is well.
 
-    By default faults are evident ones, under which a client must be exact or raise. Those that strike at a place get
-    one among the first `within` events. `key` is the stream's in the schedule, "*" being all. Shrinks to the fewest
-    faults that still fail, each at the earliest place, those named first in `faults` being the simplest.
+    By default faults are evident ones, under which a client must be exact or raise. Those that strike at a place are the
+    likelier ones, and get a place among the first `within` events. `key` is the stream's in the schedule, "*" being all.
+    Shrinks to the fewest faults that still fail, each at the earliest place, those named first in `faults` being the
+    simplest.
     """
     if not faults:
         raise ValueError("schedules(faults=...) needs at least one fault to draw")
     if within < 1:
         raise ValueError(f"schedules(within=...) is a number of events above 0, not {within!r}")
-    one = st.builds(_placed, st.sampled_from(list(faults)), st.integers(0, within - 1))
-    return st.lists(one, max_size=max_faults).map(lambda met: Schedule(streams={key: met}))
+    placed = [fault for fault in faults if _has_place(fault)]
+    others = [fault for fault in faults if not _has_place(fault)]
+    kinds: list[st.SearchStrategy[Fault]] = []
+    if placed:
+        kinds += [st.builds(_placed, st.sampled_from(placed), st.integers(0, within - 1))] * 2
+    if others:
+        kinds.append(st.sampled_from(others))
+    met = st.lists(st.one_of(kinds), min_size=min_faults, max_size=max_faults)
+    return met.map(lambda drawn: Schedule(streams={key: drawn}))
 
 
-def _placed(fault: Fault, after: int) -> Fault:
-    if not isinstance(fault, msgspec.Struct) or not isinstance(getattr(fault, "after", None), int):
-        return fault
-    moved: Any = msgspec.structs.replace(fault, after=after)
-    return moved  # type: ignore[no-any-return]  # the same type, which msgspec does not say
+def _has_place(fault: Fault) -> bool:
+    return isinstance(fault, msgspec.Struct) and isinstance(getattr(fault, "after", None), int)
+
+
+def _placed(fault: Any, after: int) -> Fault:
+    moved: Fault = msgspec.structs.replace(fault, after=after)
+    return moved
 
 
 __all__ = ["EventStream", "TrueAnswer", "chunkings", "completions", "event_streams", "retellings", "schedules"]

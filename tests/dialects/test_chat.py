@@ -415,11 +415,11 @@ def test_an_empty_event_is_a_ping() -> None:
     ("data", "words", "retryable"),
     [
         (b"", "empty body", True),
-        (b"<!DOCTYPE html>\n<html><body>Bad gateway</body></html>\n", "not with an event stream", True),
-        (b"<html>", "not with an event stream", True),
+        (b"<!DOCTYPE html>\n<html><body>Bad gateway</body></html>\n", "not an event stream", True),
+        (b"<html>", "not an event stream", True),
         (b'{"id":"x","object":"chat.completion","choices":[{"message":{"content":"hi"}}]}', "JSON", False),
         (json.dumps({"id": "x", "choices": [{"message": {"content": "hi"}}]}, indent=1).encode(), "JSON", False),
-        (b"upstream connect error", "not with an event stream", True),
+        (b"upstream connect error", "not an event stream", True),
     ],
 )
 def test_what_is_no_stream_says_so(data: bytes, words: str, retryable: bool) -> None:  # noqa: FBT001

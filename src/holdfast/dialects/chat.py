@@ -282,6 +282,11 @@ class ChatReader:
             arguments = msgspec.json.encode(arguments).decode()
         return ToolCallDelta(index, id_, name, arguments)
 
+    @property
+    def _came(self) -> str:
+        """A recording may have no head: then nothing is known of a status."""
+        return f"the server answered {self._head.status} with" if self._head.status else "what came is"
+
     def end(self, out: list[Delta]) -> None:
         """The body ended cleanly. Raises `Truncated`, `NotAStream` or `UpstreamError` when the answer is unproven."""
         cursor, evidence = self._cursor, self.evidence
@@ -292,13 +297,13 @@ class ChatReader:
         if evidence.complete:
             return
         if not cursor.received:
-            raise NotAStream(f"the server answered {self._head.status} with an empty body")
+            raise NotAStream(f"{self._came} an empty body")
         if not self._pieces and stray:
             # A page may be a proxy's bad moment; a JSON document is an answer, to a request that was not for a stream.
             is_json = stray.lstrip()[:1] in (b"{", b"[")
             what = self._head.content_type or ("JSON" if is_json else "something")
             raise NotAStream(
-                f"the server answered {self._head.status} with {what}, not with an event stream"
+                f"{self._came} {what}, not an event stream"
                 + ('; the request must have "stream": true' if is_json else ""),
                 retryable=not is_json,
             )
@@ -409,7 +414,7 @@ class ChatDialect:
         if not isinstance(evidence, ChatEvidence):
             asked = body.get("n") if body else None
             evidence = ChatEvidence(expected=asked if isinstance(asked, int) and asked > 0 else 1, strict=self.strict)
-        return ChatReader(evidence, cursor, head or Head(), end_at_done=end_at_done)
+        return ChatReader(evidence, cursor, head or Head(status=0), end_at_done=end_at_done)
 
     def refine(self, error: StatusError) -> StatusError:
         """Reads `{"error": {...}}` out of a refused request. An empty account is a 429 that no waiting mends."""

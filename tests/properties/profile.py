@@ -28,3 +28,8 @@ def examples(count: int) -> settings:
 def first_failure(count: int) -> settings:
     """Gives the settings of a property that must fail within so many examples: the first will do, as it is drawn."""
     return settings(max_examples=count, phases=[Phase.generate], derandomize=True, database=None)
+
+
+def shrunk(count: int) -> settings:
+    """Gives the settings of a search whose smallest find is wanted."""
+    return settings(max_examples=count, phases=[Phase.generate, Phase.shrink], derandomize=True, database=None)

@@ -330,7 +330,8 @@ def _pieces(plan: _Plan, style: _Style, draw: st.DrawFn) -> Iterator[dict[str, A
         if part.name:
             head = {"id": f"{style.call}_{calls}", "type": "function", "function": {"name": part.name, "arguments": ""}}
             head["function"]["arguments"] = texts.pop(0) if texts and not style.padded else ""  # type: ignore[index]
-            yield _entry({**role, "tool_calls": [{"index": calls, **head}]}, style)
+            # A role beside the beginning of a call says that an answer begins, as OpenAI's answers do.
+            yield _entry({"tool_calls": [{"index": calls, **head}]}, style)
             for text in texts:
                 yield _entry({**role, "tool_calls": [{"index": calls, "function": {"arguments": text}}]}, style)
             calls += 1
@@ -424,10 +425,10 @@ def schedules(
 ) -> st.SearchStrategy[Schedule]:
     """Gives schedules for one stream: what its attempts meet, in their order; after the last fault all is well.
 
-    By default faults are evident ones, under which a client must be exact or raise. Those that strike at a place are the
-    likelier ones, and get a place among the first `within` events. `key` is the stream's in the schedule, "*" being all.
-    Shrinks to the fewest faults that still fail, each at the earliest place, those named first in `faults` being the
-    simplest.
+    By default faults are evident ones, under which a client must be exact or raise. Those that strike at a place are
+    the likelier ones, and get a place among the first `within` events. `key` is the stream's in the schedule, "*" being
+    all. Shrinks to the fewest faults that still fail, each at the earliest place, those named first in `faults` being
+    the simplest.
     """
     if not faults:
         raise ValueError("schedules(faults=...) needs at least one fault to draw")

@@ -88,6 +88,15 @@ class Plan:
         schedule = Schedule(streams=met, seed=SEED, rate=RATE, faults=BREAKING, within=60)
         object.__setattr__(self, "schedule", schedule)
 
+    @property
+    def shifts(self) -> tuple[list[str], list[str]]:
+        """The keys in two processes, one after the other.
+
+        Some contenders take a whole core for minutes over a line without an end: their other streams must not pay.
+        """
+        heavy = [key for key in self.keys if isinstance(self.schedule.fault(key, 1), f.EndlessLine)]
+        return [key for key in self.keys if key not in heavy], heavy
+
     def server(self) -> ChaosServer:
         """Gives the server of one contender."""
         return ChaosServer(schedule=self.schedule, modes=self.keys, seed=SEED, sentences=SENTENCES)

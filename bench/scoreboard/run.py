@@ -6,6 +6,7 @@ import asyncio
 import json
 import statistics
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,21 +35,29 @@ class Card:
     seconds: float = 0.0
 
 
+async def _work(name: str, environment: str, keys: Sequence[str], url: str) -> list[dict[str, Any]]:
+    """Lets a process of the contender's environment read; the first line it says has its versions."""
+    process = await asyncio.create_subprocess_exec(
+        *(str(ROOT / environment / "bin/python"), "-m", "bench.scoreboard.worker", name, str(THREADS)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        cwd=ROOT,
+    )
+    asks = [json.dumps({"key": key, "base_url": url}) for key in (WARM, *keys)]
+    said, _ = await process.communicate("\n".join(asks).encode())
+    return [json.loads(line) for line in said.decode().splitlines()]
+
+
 async def play(name: str, plan: Plan) -> Card:
     """Lets one contender read every stream of the plan."""
     title, environment = CONTENDERS[name]
     async with plan.server() as server:
-        process = await asyncio.create_subprocess_exec(
-            *(str(ROOT / environment / "bin/python"), "-m", "bench.scoreboard.worker", name, str(THREADS)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            cwd=ROOT,
-        )
-        asks = [json.dumps({"key": key, "base_url": server.url}) for key in (WARM, *plan.keys)]
-        said, _ = await process.communicate("\n".join(asks).encode())
-        versions, *lines = map(json.loads, said.decode().splitlines())
-        heard: dict[str, Any] = {line["key"]: line for line in lines}
+        said: list[dict[str, Any]] = []
+        for keys in plan.shifts:
+            versions, *lines = await _work(name, environment, keys, server.url)
+            said += lines
+        heard: dict[str, Any] = {line["key"]: line for line in said}
         if missing := plan.keys.keys() - heard.keys():
             raise RuntimeError(f"{name} said nothing of {len(missing)} streams, {min(missing)!r} among them")
         outcomes = {key: judge(heard[key], [a.text for a in server.answers(key)]) for key in plan.keys}
@@ -58,7 +67,7 @@ async def play(name: str, plan: Plan) -> Card:
             title=title,
             versions=versions,
             outcomes=outcomes,
-            errors=Counter(line["error"] for line in lines if line["error"]),
+            errors=Counter(line["error"] for line in said if line["error"]),
             requests=sum(server.attempts.get(key, 0) for key in mix) / len(mix),
             seconds=statistics.median(mended) if mended else 0.0,
         )

@@ -949,3 +949,19 @@ async def test_a_connection_that_is_reset_as_its_stream_is_closed_dies_in_silenc
         del opened, connection, transport
         gc.collect()
     assert said == []
+
+
+async def test_a_connection_that_dies_in_the_pool_dies_in_silence() -> None:
+    said: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+    async with ScriptedServer(dies_when_used_again()) as server, AiohttpSource() as source:
+        assert await _once(source, server.url) == TEXT
+        with pytest.raises(ConnectError):
+            await source.open(ask(server.url))
+        assert await _once(source, server.url) == TEXT
+        idle = next(iter(server._connections))
+        idle.abort()
+        assert await server.all_closed()
+        await asyncio.sleep(0.01)
+    gc.collect()
+    assert said == []

@@ -71,8 +71,9 @@ def test_a_recording_assembles_to_what_its_index_says(entry: dict[str, Any]) -> 
 def test_a_recording_that_ends_in_an_error_raises_it_with_what_had_arrived(entry: dict[str, Any]) -> None:
     expected, error = entry["assembled"], entry["assembled"]["errors"][0]
     for chunks in cuttings(shared.recorded(entry)):
-        with pytest.raises(UpstreamError, match=error["message"]) as raised:
+        with pytest.raises(UpstreamError) as raised:
             assemble(chunks, dialect_of(entry))
+        assert raised.value.message == error["message"]
         assert (raised.value.code, raised.value.type) == (error["code"], error["type"])
         assert raised.value.partial is not None
         answer = raised.value.partial.answer

@@ -35,6 +35,7 @@ _HOPELESS = (
 )
 """Parts of codes and types that no second try mends; each is some provider's own word."""
 _HOPEFUL_STATUS = {408, 409, 425, 429}
+_NOT_UTF8 = "the event's data is not JSON: it is not UTF-8"
 _NAME = re.compile(r"[\w.:/-]{1,64}")
 
 
@@ -44,23 +45,27 @@ def decode(decoder: msgspec.json.Decoder[T], event: Event, cursor: Cursor) -> T:
     Bytes that are not UTF-8 become U+FFFD, counted in the cursor. Raises `DecodeError`, without the cause: a Unicode
     error holds the event's bytes, and tracebacks reach logs.
     """
+    value, wrong = _decoded(decoder, event.payload)
+    if value is None and wrong == _NOT_UTF8:
+        value, wrong = _decoded(decoder, event.data)
+        cursor.repaired += value is not None
+    if value is None:  # here and not in an `except`: a Unicode error would hang on to it as its context
+        raise DecodeError(wrong, offset=event.offset)
+    return value
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], data: bytes | str) -> tuple[T | None, str]:
+    """Gives the value, or what is wrong with the data."""
     try:
-        try:
-            return decoder.decode(event.payload)
-        except UnicodeDecodeError:
-            value = decoder.decode(event.data)
-            cursor.repaired += 1
-            return value
+        return decoder.decode(data), ""
     except RecursionError:
-        raise DecodeError("the event's JSON is nested too deeply to be an answer", offset=event.offset) from None
+        return None, "the event's JSON is nested too deeply to be an answer"
     except msgspec.ValidationError as error:
-        raise DecodeError(f"the event is not of its dialect: {error}", offset=event.offset) from None
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise DecodeError(f"the event's data is not JSON: {_reason(error)}", offset=event.offset) from None
-
-
-def _reason(error: Exception) -> str:
-    return "it is not UTF-8" if isinstance(error, UnicodeError) else str(error)
+        return None, f"the event is not of its dialect: {error}"
+    except UnicodeError:
+        return None, _NOT_UTF8
+    except msgspec.DecodeError as error:
+        return None, f"the event's data is not JSON: {error}"
 
 
 def upstream_error(error: Any, *, kind: str = "") -> UpstreamError:

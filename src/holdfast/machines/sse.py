@@ -324,8 +324,11 @@ class SseParser:
         try:
             data.decode()
         except UnicodeDecodeError as error:
-            where = offset + error.start
-            raise DecodeError(f"byte {where} of the body is not UTF-8: {error.reason}", offset=where) from error
+            where, reason = offset + error.start, error.reason
+        else:
+            return
+        # Outside the `except`: the Unicode error holds the bytes, and would go with ours into every traceback.
+        raise DecodeError(f"byte {where} of the body is not UTF-8: {reason}", offset=where)
 
     def _too_long(self, what: str, limit: int, setting: str) -> DecodeError:
         return DecodeError(

@@ -18,8 +18,8 @@ from tests.properties.model import Mode, Run, Scenario, play
 ROLE = {"role": "assistant", "content": ""}
 
 
-def piece(finish: str | None = None, **delta: Any) -> bytes:
-    chunk = {"id": "a1", "choices": [{"index": 0, "delta": delta, **({"finish_reason": finish} if finish else {})}]}
+def piece(finish: str | None = None, index: int = 0, **delta: Any) -> bytes:
+    chunk = {"id": "a1", "choices": [{"index": index, "delta": delta, **({"finish_reason": finish} if finish else {})}]}
     return json.dumps(chunk).encode()
 
 
@@ -73,3 +73,10 @@ def test_a_call_that_is_only_named_again_is_no_progress() -> None:
     assert run.error is None
     assert run.seconds < 100
     laws.closedness(run)
+
+
+def test_a_choice_that_begins_late_opens_no_other_answer() -> None:
+    late = [piece(index=1, **ROLE), piece(index=1, content="b"), piece("stop", index=1)]
+    run = run_of(piece(content="aa"), *late, piece(content="aa"), met=[ResetMidStream(after=2)])
+    assert text(run) == "aaaa"
+    assert [seam.rung for seam in run.report.seams] == ["last-event-id"]

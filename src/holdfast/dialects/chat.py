@@ -222,7 +222,7 @@ class ChatReader:
         evidence = self.evidence
         if self._continues:
             renamed = chunk.id and evidence.answer_id and chunk.id != evidence.answer_id
-            if renamed or _opens(chunk) or self._goes_on_after_its_end(chunk):
+            if renamed or _opens(chunk, evidence.seen) or self._goes_on_after_its_end(chunk):
                 self._cursor.restart()
             if self._cursor.mode == "replay":
                 evidence.restart()
@@ -316,14 +316,15 @@ class ChatReader:
         raise Truncated(f"the body ended without {evidence.missing}{tail}: the answer is not whole")
 
 
-def _opens(chunk: _Chunk) -> bool:
-    """Says whether a piece is how answers begin: a role, and nothing that an answer already under way would say.
+def _opens(chunk: _Chunk, seen: set[int]) -> bool:
+    """Says whether a piece begins a choice that had begun: a role, and nothing that a choice under way would say.
 
-    Some servers repeat the role in every piece: with words, with the arguments of a call, with the finish reason.
+    Some servers repeat the role in every piece: with words, with the arguments of a call, with the finish reason. And
+    one choice may begin when another has long been speaking.
     """
     choice = chunk.choices[0] if chunk.choices else None
     said = choice.delta if choice is not None else None
-    if choice is None or said is None or not said.role or choice.finish_reason:
+    if choice is None or said is None or not said.role or choice.finish_reason or choice.index not in seen:
         return False
     goes_on = said.content or said.reasoning_content or said.reasoning or said.refusal
     return not goes_on and all(call.id for call in said.tool_calls or ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -45,19 +46,19 @@ def decode(decoder: msgspec.json.Decoder[T], event: Event, cursor: Cursor) -> T:
     Bytes that are not UTF-8 become U+FFFD, counted in the cursor. Raises `DecodeError`, without the cause: a Unicode
     error holds the event's bytes, and tracebacks reach logs.
     """
-    value, wrong = _decoded(decoder, event.payload)
-    if value is None and wrong == _NOT_UTF8:
-        value, wrong = _decoded(decoder, event.data)
+    value, wrong = _decoded(decoder.decode, event.payload)
+    if wrong == _NOT_UTF8:
+        value, wrong = _decoded(decoder.decode, event.data)
         cursor.repaired += value is not None
     if value is None:  # here and not in an `except`: a Unicode error would hang on to it as its context
         raise DecodeError(wrong, offset=event.offset)
     return value
 
 
-def _decoded(decoder: msgspec.json.Decoder[T], data: bytes | str) -> tuple[T | None, str]:
+def _decoded(decode: Callable[[bytes | str], T], data: bytes | str) -> tuple[T | None, str]:
     """Gives the value, or what is wrong with the data."""
     try:
-        return decoder.decode(data), ""
+        return decode(data), ""
     except RecursionError:
         return None, "the event's JSON is nested too deeply to be an answer"
     except msgspec.ValidationError as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 VALUES = {"_types", "_errors"}
 FORMATS = VALUES | {"machines", "dialects"}
-CORE = FORMATS | {"_clock", "_tasks", "moments", "_core"}
+CORE = FORMATS | {"_clock", "_tasks", "moments", "_core", "_reader", "_pipe"}
 OUTSIDE = {"sources", "mounts", "gateway"}
 FACADE = {"client", "offline", "__init__"}
 
@@ -25,6 +25,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_tasks": VALUES | {"_core"},
     "moments": VALUES,
     "_core": FORMATS | {"_clock", "moments"},
+    "_reader": FORMATS | {"_clock", "moments", "_core"},
+    "_pipe": FORMATS | {"_clock", "moments", "_core", "_reader"},
     "telemetry": CORE,  # it listens to moments: of what runs it knows nothing
     "layers": CORE,
     **dict.fromkeys(OUTSIDE, CORE | {"layers"}),

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from holdfast._core import LINGER, Pipe, transform
+from holdfast._core import LINGER, transform
 from holdfast._errors import DecodeError, EndOfStream, Truncated
+from holdfast._pipe import Pipe
 from holdfast._types import Request
 from holdfast.moments import Moment
 from holdfast.testing import FakeClock

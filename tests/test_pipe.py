@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from holdfast._core import Pipe, Reader
 from holdfast._errors import BudgetExhausted, ConnectError, StreamBroken, Truncated, UsageError
+from holdfast._pipe import Pipe
+from holdfast._reader import Reader
 from holdfast._types import Delta, Event, Request, Usage
 from holdfast.layers.parse import parse_sse
 from holdfast.layers.reconnect import Reconnect

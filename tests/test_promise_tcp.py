@@ -24,7 +24,6 @@ from typing import Any
 
 import pytest
 
-from holdfast._core import Reader
 from holdfast._errors import (
     ConnectError,
     DeadlineExceeded,
@@ -37,6 +36,7 @@ from holdfast._errors import (
     Truncated,
     UpstreamError,
 )
+from holdfast._reader import Reader
 from holdfast._types import Delta
 from holdfast.client import Client
 from holdfast.dialects import Timeouts

@@ -5,7 +5,7 @@
 
 from holdfast import moments
 from holdfast._clock import Clock, Random, SystemClock
-from holdfast._core import Call, Layer, Pipe, Reader, Source, Stream, Transform, listener_factories, transform
+from holdfast._core import Call, Layer, Source, Stream, Transform, transform
 from holdfast._errors import (
     BudgetExhausted,
     CircuitOpen,
@@ -23,6 +23,8 @@ from holdfast._errors import (
     UpstreamError,
     UsageError,
 )
+from holdfast._pipe import Pipe, listener_factories
+from holdfast._reader import Reader
 from holdfast._types import (
     Choice,
     Completion,

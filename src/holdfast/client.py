@@ -15,8 +15,10 @@ import aiohttp
 import pybreaker
 
 from holdfast._clock import Clock, Random
-from holdfast._core import Pipe, Reader, Source
+from holdfast._core import Source
 from holdfast._errors import UsageError
+from holdfast._pipe import Pipe
+from holdfast._reader import Reader
 from holdfast._types import Completion, Delta, Request
 from holdfast.dialects import Dialect, Timeouts, find
 from holdfast.layers.breaker import CircuitBreaker

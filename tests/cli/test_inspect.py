@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from holdfast._core import Pipe
 from holdfast._errors import StreamBroken, StreamError
+from holdfast._pipe import Pipe
 from holdfast._types import Head, Request
 from holdfast.cli import main
 from holdfast.cli._paper import columns

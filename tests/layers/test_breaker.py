@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast._core import Pipe, Source
+from holdfast._core import Source
 from holdfast._errors import (
     BudgetExhausted,
     CircuitOpen,
@@ -33,6 +33,7 @@ from holdfast._errors import (
     UpstreamError,
     UsageError,
 )
+from holdfast._pipe import Pipe
 from holdfast._types import Head
 from holdfast.layers.breaker import CircuitBreaker, _ledger_of
 from holdfast.moments import BreakerChanged, Moment

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from holdfast._core import Pipe, Stream
+from holdfast._core import Stream
 from holdfast._errors import DeadlineExceeded, EndOfStream, StreamBroken, StreamError, UsageError
+from holdfast._pipe import Pipe
 from holdfast._types import Delta, Event, Head, Request
 from holdfast.layers.deadline import Deadline
 from holdfast.moments import Moment, Stalled

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from holdfast._core import Call, Pipe, Reader
+from holdfast._core import Call
 from holdfast._errors import ConnectError, DecodeError, StatusError, StreamBroken, StreamError
+from holdfast._pipe import Pipe
+from holdfast._reader import Reader
 from holdfast._types import Delta, Head, Request
 from holdfast.layers.parse import parse_sse
 from holdfast.layers.reconnect import Reconnect

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from holdfast._core import Pipe, Reader
 from holdfast._errors import StreamBroken
+from holdfast._pipe import Pipe
+from holdfast._reader import Reader
 from holdfast._types import Delta
 from holdfast.layers.parse import parse_sse
 from holdfast.layers.reconnect import Reconnect

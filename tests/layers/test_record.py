@@ -10,8 +10,9 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from holdfast._core import Call, Pipe, Source
+from holdfast._core import Call, Source
 from holdfast._errors import ConnectError, StatusError, StreamBroken
+from holdfast._pipe import Pipe
 from holdfast._types import Head, Request
 from holdfast.layers.read_ahead import ReadAhead
 from holdfast.layers.record import Record

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from holdfast._core import Pipe, Reader
 from holdfast._errors import (
     BudgetExhausted,
     CircuitOpen,
@@ -17,6 +16,8 @@ from holdfast._errors import (
     Truncated,
     UsageError,
 )
+from holdfast._pipe import Pipe
+from holdfast._reader import Reader
 from holdfast._types import Delta, Event, Head
 from holdfast.layers.parse import parse_sse
 from holdfast.layers.reconnect import Reconnect

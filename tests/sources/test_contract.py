@@ -10,8 +10,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from holdfast._core import Pipe
 from holdfast._errors import StatusError, StreamBroken
+from holdfast._pipe import Pipe
 from holdfast._types import Head, Request
 from holdfast.layers.record import Record
 from holdfast.sources.aiohttp import AiohttpSource

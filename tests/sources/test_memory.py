@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from holdfast._core import Call, Pipe, Stream
+from holdfast._core import Call, Stream
 from holdfast._errors import (
     ConnectError,
     EndOfStream,
@@ -17,6 +17,7 @@ from holdfast._errors import (
     Truncated,
     UsageError,
 )
+from holdfast._pipe import Pipe
 from holdfast._types import Event, Head, Request
 from holdfast.layers.record import Record
 from holdfast.sources.memory import MemorySource

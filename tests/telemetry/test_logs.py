@@ -17,7 +17,7 @@ import pytest
 import structlog
 
 from holdfast import moments
-from holdfast._core import Call, Pipe
+from holdfast._core import Call
 from holdfast._errors import (
     ConnectError,
     DeadlineExceeded,
@@ -28,6 +28,7 @@ from holdfast._errors import (
     StreamError,
     UpstreamError,
 )
+from holdfast._pipe import Pipe
 from holdfast._types import Delta, Event, Head, Request, ToolCallDelta, Usage, Verdict
 from holdfast.sources._foreign import ForeignError
 from holdfast.telemetry import logs
@@ -264,7 +265,7 @@ async def _read(pipe: Pipe[Delta]) -> None:
 
 
 async def test_no_line_holds_a_key_a_prompt_or_an_answer(log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast._core.listener_factories", [logs.listener])
+    monkeypatch.setattr("holdfast._pipe.listener_factories", [logs.listener])
     await _read(Pipe(_Upstream(), clock=FakeClock(autojump=False)))
     told = lines(log)
     assert [line["event"] for line in told] == [
@@ -283,7 +284,7 @@ async def test_no_line_holds_a_key_a_prompt_or_an_answer(log: io.StringIO, monke
 async def test_text_is_told_to_those_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     logs.configure_logs(out, text=True)
-    monkeypatch.setattr("holdfast._core.listener_factories", [logs.listener])
+    monkeypatch.setattr("holdfast._pipe.listener_factories", [logs.listener])
     await _read(Pipe(_Upstream(), clock=FakeClock(autojump=False)))
     told = lines(out)
     assert told[0]["request"]["messages"][0]["content"] == SECRETS["prompt"]
@@ -348,12 +349,12 @@ def test_nobody_listens_until_asked() -> None:
 
 _SILENT = """
 import asyncio, sys
-from holdfast import _core
+from holdfast import _pipe
 from holdfast._types import Head
 from holdfast._errors import EndOfStream, StreamBroken
 from holdfast.telemetry import logs
-if logs.listener not in _core.listener_factories:
-    _core.listener_factories.append(logs.listener)
+if logs.listener not in _pipe.listener_factories:
+    _pipe.listener_factories.append(logs.listener)
 
 class Source:
     head = Head()
@@ -363,7 +364,7 @@ class Source:
 
 async def main():
     try:
-        async with _core.Pipe(Source()).stream() as stream:
+        async with _pipe.Pipe(Source()).stream() as stream:
             async for _ in stream: pass
     except StreamBroken:
         pass
@@ -478,7 +479,7 @@ async def test_a_processor_that_raises_breaks_no_stream(
                 return self.batches.pop(0)
             raise EndOfStream
 
-    monkeypatch.setattr("holdfast._core.listener_factories", [logs.listener])
+    monkeypatch.setattr("holdfast._pipe.listener_factories", [logs.listener])
     monkeypatch.setattr(logs, "_complained", False)
     structlog.configure(processors=[broken])
     async with Pipe(Source(), clock=FakeClock(autojump=False)).stream() as stream:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from holdfast._core import Call, Pipe, Source, Stream
+from holdfast._core import Call, Source, Stream
 from holdfast._errors import ConnectError, EndOfStream, StatusError, StreamBroken, StreamError, Truncated, UsageError
+from holdfast._pipe import Pipe
 from holdfast._types import Event, Request
 from holdfast.client import Client
 from holdfast.dialects import Timeouts

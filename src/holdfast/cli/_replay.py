@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from holdfast._clock import Timer
-from holdfast._core import Pipe
 from holdfast._errors import StreamError
+from holdfast._pipe import Pipe
 from holdfast._types import Completion, Request, Verdict
 from holdfast.client import default_layers
 from holdfast.dialects import Dialect

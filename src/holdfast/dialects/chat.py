@@ -202,15 +202,19 @@ class ChatReader:
             evidence.usage = _usage(usage)  # the last one wins: some servers send it cumulatively on every chunk
         choices = chunk.choices or ()
         self._pieces += len(choices)
+        # All of an event or nothing: what was handed over of it is not asked for again.
+        before, gave_up = len(out), ""
         for number, choice in enumerate(choices):
             last = number == len(choices) - 1
-            out.append(self._choice(event, choice, evidence.usage if usage and last else None))
+            try:
+                out.append(self._choice(event, choice, evidence.usage if usage and last else None))
+            except DecodeError:
+                del out[before:]
+                raise
             if choice.finish_reason in _BREAKS:
-                raise UpstreamError(
-                    f"the provider gave up: finish_reason {choice.finish_reason}",
-                    code=choice.finish_reason or "",
-                    retryable=True,
-                )
+                gave_up = choice.finish_reason
+        if gave_up:
+            raise UpstreamError(f"the provider gave up: finish_reason {gave_up}", code=gave_up, retryable=True)
         if not choices:
             self._foreign += chunk.choices is None and not usage
             self._pieces += chunk.choices is not None or bool(usage)

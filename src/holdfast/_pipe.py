@@ -1,0 +1,174 @@
+"""A source and the layers over it: built once, refused at once where the order cannot work, opened for every call."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from holdfast._clock import Clock, Random
+from holdfast._core import Call, Source, Stream
+from holdfast._errors import UsageError
+from holdfast._reader import Reader
+from holdfast._types import Request
+from holdfast.moments import (
+    Listener,
+    Opened,
+    Opening,
+)
+
+if TYPE_CHECKING:
+    from holdfast.dialects import Dialect
+
+B = TypeVar("B")
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Counted(Generic[T]):
+    """The innermost wall of every pipe: what goes through here went to the upstream."""
+
+    inner: Source[T]
+
+    async def open(self, request: Request) -> Stream[T]:
+        call = request.call
+        call.spend_request()
+        call.note(Opening())
+        started = call.clock.now()
+        stream = await self.inner.open(request)
+        head = stream.head
+        request_id = head.headers.get("x-request-id") or head.headers.get("x-ds-trace-id") or ""
+        call.note(Opened(status=head.status, seconds=call.clock.now() - started, request_id=request_id))
+        return stream
+
+
+class Pipe(Generic[T]):
+    """A source and the layers over it, from the wire (left) to the reader (right). Immutable; `|` makes a new one.
+
+    `clock` and `random` replace time and chance, `max_requests` bounds what one stream may send upstream over all
+    its layers (8: four tries and four seams), `listeners` hear every moment of every stream.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_dialect",
+        "_items",
+        "_layers",
+        "_listeners",
+        "_max_requests",
+        "_random",
+        "_source",
+        "_top",
+    )
+
+    def __init__(
+        self,
+        source: Source[T],
+        *,
+        clock: Clock | None = None,
+        random: Random | None = None,
+        max_requests: int = 8,
+        listeners: Iterable[Listener] = (),
+    ) -> None:
+        if max_requests < 1:
+            raise ValueError(f"max_requests must be at least 1, not {max_requests}")
+        if isinstance(source, type) or not hasattr(source, "open"):
+            raise UsageError(f"a pipe begins with a source, something that has open(), and {source!r} is none")
+        self._source: Source[Any] = source
+        self._items: type | None = getattr(source, "gives", None)
+        self._dialect: Dialect | None = None
+        self._top: Source[T] = _Counted(source)
+        self._layers: tuple[Callable[..., Any], ...] = ()
+        self._clock = clock
+        self._random = random
+        self._max_requests = max_requests
+        self._listeners = tuple(listeners)
+
+    def __or__(self, layer: Callable[[Source[T]], Source[B]]) -> Pipe[B]:
+        if not callable(layer):
+            raise UsageError(f"{layer!r} is no layer: a layer is called with a source and gives a source")
+        takes, gives = getattr(layer, "takes", None), getattr(layer, "gives", None)
+        if takes is not None and self._items is not None and takes is not self._items:
+            raise UsageError(
+                f"{_describe(layer)} takes {takes.__name__} and gets {self._items.__name__} here:"
+                " bytes become events by parse_sse(), and events deltas by verify()"
+            )
+        new: Pipe[Any] = object.__new__(Pipe)
+        for name in Pipe.__slots__:
+            setattr(new, name, getattr(self, name))
+        new._top = layer(self._top)
+        if not hasattr(new._top, "open"):
+            raise UsageError(f"{_describe(layer)} is no layer: it gave {new._top!r}, which has no open()")
+        new._layers = (*self._layers, layer)
+        new._items = gives if gives is not None else self._items if _keeps_items(layer) else None
+        new._dialect = getattr(layer, "dialect", self._dialect)
+        return new
+
+    def stream(
+        self,
+        request: Request | None = None,
+        *,
+        keep: bool = True,
+        labels: Mapping[str, str] | None = None,
+        listeners: Iterable[Listener] = (),
+    ) -> Reader[T]:
+        """Gives the one context manager: entering opens the stream, leaving closes it.
+
+        `keep=False` keeps a digest of the delivered text instead of the text, for very long streams.
+        """
+        call = Call(
+            clock=self._clock,
+            random=self._random,
+            max_requests=self._max_requests,
+            keep=keep,
+            labels=labels,
+            listeners=(
+                *(made for make in listener_factories if (made := make()) is not None),
+                *self._listeners,
+                *listeners,
+            ),
+        )
+        if request is not None and not isinstance(request, Request):
+            raise UsageError(f"a pipe streams a Request(url=..., body=...), not {type(request).__name__}")
+        call.dialect = self._dialect
+        request = replace(request or Request(), call=call)
+        for listener in call.listeners:
+            hear = getattr(listener, "begin", None)
+            if hear is not None:
+                hear(request)
+        return Reader(self._top, request)
+
+    def __str__(self) -> str:
+        lines = [f"Pipe({type(self._source).__name__})"]
+        for place, layer in enumerate(self._layers):
+            lines.append(f"  | {_describe(layer)}")
+            advise = getattr(layer, "advise", None)
+            if advise is not None:
+                lines.extend(f"  ! {warning}" for warning in advise(self._layers[:place], self._layers[place + 1 :]))
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+listener_factories: list[Callable[[], Listener | None]] = []
+"""Asked once per stream for somebody who listens: how telemetry hears of pipes without their knowing it."""
+
+
+def _describe(layer: Callable[..., Any]) -> str:
+    """Draws a layer with the settings that are set."""
+    if inspect.isfunction(layer):
+        return layer.__qualname__ + "()"
+    if isinstance(layer, type):
+        return layer.__name__
+    if is_dataclass(layer) and layer.__dataclass_params__.repr:  # type: ignore[attr-defined]  # else it has its own
+        settings = ((f.name, getattr(layer, f.name)) for f in fields(layer) if f.repr)
+        return (
+            f"{type(layer).__name__}({', '.join(f'{name}={value!r}' for name, value in settings if value is not None)})"
+        )
+    return repr(layer)
+
+
+def _keeps_items(layer: object) -> bool:
+    """The layers of this house let items through as they are; of others nobody knows."""
+    return type(layer).__module__.startswith("holdfast.layers.")

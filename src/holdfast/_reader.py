@@ -1,0 +1,335 @@
+"""The user's edge of one stream: where batches become items, and a clean end becomes a verdict.
+
+It decides nothing about the stream; it says once how it ended, and hangs on the error what one will want to know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from holdfast._core import Source, Stream
+from holdfast._errors import EndOfStream, StreamError, UsageError
+from holdfast._types import Completion, Delta, Head, Partial, Request, Usage, Verdict
+from holdfast.machines.redact import clean_url
+from holdfast.moments import (
+    Delivered,
+    Dropped,
+    Ended,
+    FirstDelta,
+    Repaired,
+    Report,
+    Started,
+)
+
+T = TypeVar("T")
+
+
+class Reader(Generic[T]):
+    """The user's edge of one stream: an asynchronous context manager and iterator.
+
+    Iteration ends when the answer is proven whole and raises a `StreamError` otherwise; read again, it says the same.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_call",
+        "_cancelled",
+        "_cancelling",
+        "_closed",
+        "_end",
+        "_first_seen",
+        "_interrupted",
+        "_items",
+        "_longest_gap",
+        "_loop",
+        "_now",
+        "_reader",
+        "_ready",
+        "_request",
+        "_source",
+        "_started",
+        "_stream",
+    )
+
+    def __init__(self, source: Source[T], request: Request) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None  # asked once: on Python 3.11 that costs as much as a layer
+        self._now = request.call.clock.now
+        self._source = source
+        self._request = request
+        self._call = request.call
+        self._stream: Stream[T] | None = None
+        self._ready: Iterator[T] = iter(())
+        self._end: Exception | None = None
+        self._closed = False
+        self._reader: asyncio.Task[Any] | None = None
+        self._cancelled = False
+        self._cancelling = 0
+        self._interrupted = False
+        self._items = 0
+        self._longest_gap = 0.0
+        self._first_seen = False
+        self._started = 0.0
+
+    # -- opening and closing -------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._stream is not None or self._closed or self._end is not None:
+            raise UsageError("a stream is entered once; ask the pipe or the client for another")
+        call = self._call
+        self._started = call.clock.now()
+        dialect = call.dialect.name if call.dialect is not None else ""
+        call.note(Started(url=clean_url(self._request.url), dialect=dialect, labels=call.labels))
+        self._loop = asyncio.get_running_loop()
+        self._reader = task = asyncio.current_task(self._loop)
+        self._cancelling = 0 if task is None else task.cancelling()
+        try:
+            self._stream = await self._source.open(self._request)
+        except StreamError as failure:
+            self._settle(failure)
+            raise
+        except BaseException as stop:
+            if self._interrupted and isinstance(stop, asyncio.CancelledError) and self._was_ours(task):
+                if self._cancelled:
+                    return self  # cancel() came while the head was waited for: there is nothing to iterate over
+                raise UsageError("the stream was closed while it was being opened") from None
+            self._settle(None, cancelled=True)
+            self._closed = True
+            raise
+        finally:
+            self._reader = None
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Closes the stream; one that was not read to its end counts as given up. Idempotent.
+
+        A task that still waits in this stream is let go with a `UsageError`.
+        """
+        self._closed = True
+        if self._end is None:
+            self._settle(None, cancelled=True)
+            self._ready = iter(())
+            self._end = UsageError("the stream was closed before its end; report and partial say what it was")
+        self._interrupt()
+        if self._stream is not None:
+            await self._stream.aclose()
+
+    async def cancel(self) -> None:
+        """Gives the stream up from any task: a waiting reader's iteration ends, and the connection is closed."""
+        self._cancelled = True
+        if self._end is None:
+            self._settle(None, cancelled=True)
+        self._ready = iter(())
+        await self.aclose()
+
+    def _interrupt(self) -> None:
+        """Wakes the task that waits in this stream, if it is another one; once."""
+        reader = self._reader
+        if reader is not None and not self._interrupted and reader is not asyncio.current_task(self._loop):
+            self._interrupted = True
+            reader.cancel()
+
+    def _let_go(self) -> Exception:
+        """What the interrupted reader meets: the end of its iteration after `cancel()`, an error after `aclose()`."""
+        return StopAsyncIteration() if self._cancelled or self._end is None else self._end
+
+    def _was_ours(self, task: asyncio.Task[Any] | None) -> bool:
+        """Says whether a cancellation was `_interrupt()`'s and nobody else's."""
+        return task is not None and task.uncancel() <= self._cancelling
+
+    def __del__(self) -> None:
+        # An unopened reader, or one half made, has nothing to close.
+        if getattr(self, "_stream", None) is not None and not self._closed:
+            warnings.warn(
+                f"{self!r} was never closed: use it with `async with`", ResourceWarning, stacklevel=2, source=self
+            )
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        for item in self._ready:
+            return item
+        self._ready = iter(await self._receive())
+        return next(self._ready)
+
+    async def batches(self) -> AsyncIterator[Sequence[T]]:
+        """Iterates over what arrives in the batches it arrives in: cheaper per item, and no later."""
+        while True:
+            left = list(self._ready)
+            if left:
+                yield left
+            try:
+                batch = await self._receive()
+            except StopAsyncIteration:
+                return
+            yield batch
+
+    async def _receive(self) -> Sequence[T]:
+        if self._end is not None:
+            if isinstance(self._end, EndOfStream):
+                raise StopAsyncIteration
+            raise self._end
+        if self._stream is None:
+            raise UsageError("enter the stream first: async with ... as stream")
+        if self._reader is not None:
+            raise UsageError("this stream has a reader already")
+        self._reader = task = asyncio.current_task(self._loop)
+        self._cancelling = 0 if task is None else task.cancelling()
+        asked = self._now()
+        try:
+            batch = await self._stream.receive()
+        except EndOfStream:
+            self._settle(None)
+            raise StopAsyncIteration from None
+        except StreamError as failure:
+            self._settle(failure)
+            raise
+        except UsageError:
+            raise
+        except Exception as bug:
+            self._settle(None, cancelled=True)
+            self._end = bug  # somebody's layer broke: reading on would skip what it lost
+            raise
+        except asyncio.CancelledError:
+            if self._interrupted and self._was_ours(task):
+                raise self._let_go() from None
+            raise
+        finally:
+            self._reader = None
+        gap = self._now() - asked
+        if gap > self._longest_gap:
+            self._longest_gap = gap
+        self._items += len(batch)
+        if not self._first_seen:
+            self._look_for_first(batch)
+        if not self._call.recorded:
+            self._call.answer.add(batch)
+        return batch
+
+    def _look_for_first(self, batch: Sequence[T]) -> None:
+        for item in batch:
+            if not isinstance(item, Delta) or not item.empty:
+                self._first_seen = True
+                self._longest_gap = 0.0  # the wait for the first is first_delta_seconds, not a gap
+                self._call.note(FirstDelta(seconds=self._call.clock.now() - self._started))
+                return
+
+    async def text(self: Reader[Delta]) -> AsyncIterator[str]:
+        """Iterates over the text of the first choice, piece by piece."""
+        async for delta in self:
+            if delta.text and not delta.choice:
+                yield delta.text
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def _settle(self, failure: StreamError | None, *, cancelled: bool = False) -> None:
+        """Says once how it ended, and hangs on the error what the reader will want to know."""
+        if self._end is not None:
+            return  # it ended before, from another task
+        call, cursor = self._call, self._call.cursor
+        self._end = failure or EndOfStream()
+        if cursor.repaired:
+            call.note(Repaired(what="utf-8", count=cursor.repaired))
+        if cursor.dropped:
+            call.note(Dropped(count=cursor.dropped))
+        if self._items:
+            call.note(Delivered(items=self._items, longest_gap=self._longest_gap))
+            self._items = 0
+        evidence = call.evidence
+        usage = evidence.usage if evidence is not None else None
+        verdict = None
+        if failure is None and not cancelled and evidence is not None:
+            verdict = self._verdict()
+        billed, estimated = self._billed(usage)
+        call.note(
+            Ended(
+                verdict=verdict,
+                error=failure,
+                cancelled=cancelled,
+                usage=usage,
+                finish_reason=evidence.finish_reason if evidence is not None else None,
+                bytes_received=cursor.received,
+                billed_tokens=billed,
+                billed_estimated=estimated,
+            )
+        )
+        if failure is not None:
+            failure.attempts = call.requests
+            failure.partial = self.partial
+            failure.report = call.report
+            if call.requests > 1:
+                failure.add_note(f"{call.requests} requests were sent; error.report tells their story")
+
+    def _billed(self, usage: Usage | None) -> tuple[int, bool]:
+        """Tokens of all attempts: a replay is billed from the start, prompt included; a cursor costs nothing."""
+        if usage is None or usage.total_tokens is None:
+            return 0, False
+        again = [seam for seam in self._call.report.seams if seam.guarantee != "exact"]
+        extra = sum(seam.repaid_tokens + (usage.input_tokens or 0) for seam in again)
+        return usage.total_tokens + extra, bool(again)
+
+    def _verdict(self) -> Verdict:
+        seams = self._call.report.seams
+        if not seams:
+            return Verdict()
+        weakest = max((seam.guarantee for seam in seams), key=("exact", "verified", "seamed").index)
+        return Verdict("resumed", len(seams), weakest)
+
+    # -- what it was ---------------------------------------------------------------------------
+
+    @property
+    def head(self) -> Head:
+        """Status and headers of the attempt now being read."""
+        if self._stream is None:
+            raise UsageError("enter the stream first: async with ... as stream")
+        return self._stream.head
+
+    @property
+    def report(self) -> Report:
+        """The story so far."""
+        return self._call.report
+
+    @property
+    def completion(self) -> Completion:
+        """The whole answer, once it is proven whole. Raises the stream's error, or `UsageError` before its end."""
+        if not self._call.keep:
+            raise UsageError(
+                "keep=False keeps a digest, not the answer; report has its verdict, usage and finish reason"
+            )
+        if self.report.verdict is None:
+            if isinstance(self._end, StreamError):
+                raise self._end
+            if self._call.evidence is None and isinstance(self._end, EndOfStream):
+                raise UsageError("nothing in this pipe judges answers: put verify() into its layers")
+            raise UsageError("the answer has not been read to its proven end; .partial has what arrived")
+        return self._answer()
+
+    @property
+    def partial(self) -> Partial:
+        """What has arrived, and all that going on from there needs."""
+        call, body = self._call, self._request.body
+        return Partial(
+            dialect=call.dialect.name if call.dialect is not None else "",
+            url=clean_url(self._request.url),
+            request=body if isinstance(body, Mapping) else None,
+            last_event_id=call.cursor.last_event_id,
+            offset=call.cursor.received,
+            answer=self._answer(),
+        )
+
+    def _answer(self) -> Completion:
+        evidence = self._call.evidence
+        return self._call.answer.completion(
+            usage=evidence.usage if evidence is not None else None, verdict=self._call.report.verdict
+        )

@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 from hypothesis import strategies as st
 
-from holdfast._core import Pipe, Stream, transform
+from holdfast._core import Stream, transform
 from holdfast._errors import EndOfStream, StreamError, UsageError
+from holdfast._pipe import Pipe
 from holdfast._types import Completion, Delta, Head, Request
 from holdfast.dialects import OPENAI
 from holdfast.layers.deadline import Deadline

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from holdfast._types import Completion
-from holdfast.testing.faults import ErrorEvent, Fault, IdWithNul, ResetMidStream, StallBehindEmptyDeltas
+from holdfast.testing.faults import ErrorEvent, Fault, GaveUp, IdWithNul, ResetMidStream, StallBehindEmptyDeltas
 from holdfast.testing.schedule import Schedule
 from holdfast.testing.strategies import DONE, TrueAnswer
 from tests.properties import laws
@@ -80,3 +80,13 @@ def test_a_choice_that_begins_late_opens_no_other_answer() -> None:
     run = run_of(piece(content="aa"), *late, piece(content="aa"), met=[ResetMidStream(after=2)])
     assert text(run) == "aaaa"
     assert [seam.rung for seam in run.report.seams] == ["last-event-id"]
+
+
+def test_a_piece_of_which_one_choice_gave_up_is_handed_over_whole() -> None:
+    both = json.loads(piece(content="a"))
+    both["choices"].insert(0, {"index": 1, "delta": {"content": "b"}, "finish_reason": None})
+    last = piece("stop", index=1)
+    run = run_of(
+        piece(index=1, **ROLE), json.dumps(both).encode(), last, met=[ResetMidStream(after=1), GaveUp(after=1)]
+    )
+    assert text(run) == "a"

@@ -26,7 +26,7 @@ import trustme
 from bench.buffering import RATE as PACE
 
 ROOT = Path(__file__).resolve().parent.parent
-STREAMS, EVENTS, RATE, DELAY = 100, 20, 50, 0.3
+STREAMS, EVENTS, RATE, DELAY = 100, 20, 50, 0.2
 """Of the comparison with threads: streams, events of each, events a second, seconds before the first."""
 SHORT, TIMES = 5, 200
 """Of the comparison of connections: events of a stream, streams one after the other."""

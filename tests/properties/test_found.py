@@ -15,7 +15,7 @@ from tests.properties import laws
 from tests.properties.judge import said
 from tests.properties.model import Mode, Run, Scenario, play
 
-ROLE = {"role": "assistant", "content": ""}
+ROLE: dict[str, Any] = {"role": "assistant", "content": ""}
 
 
 def piece(finish: str | None = None, index: int = 0, **delta: Any) -> bytes:

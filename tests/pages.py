@@ -105,4 +105,4 @@ async def run(file: str, *, cwd: Path, env: Mapping[str, str] | None = None) -> 
         return re.sub(r"^[.FEsx]+ +\[ *\d+%\]$", "", out, flags=re.MULTILINE).strip()
     if program.returncode:
         return f"{out.rstrip()}\n{err.strip().rpartition(chr(10))[2]}\n".lstrip()
-    return out + err
+    return out if file.startswith("before") else out + err  # other clients leave noise behind

@@ -44,7 +44,7 @@ def _exact(block: Block) -> bool:
     """Whether all came, once; or, where no server could have gone on, a part of it and a typed error."""
     text = block.text
     if "feed" in block.file:
-        return [line.split()[1].strip("'") for line in text.splitlines()] == list(FEED)
+        return [line.split()[-1].strip("'") for line in text.splitlines()] == list(FEED)
     if "another answer" in block.situation:
         return WHOLE.startswith(text.splitlines()[0]) and "StreamBroken" in text
     return text.count(WHOLE) == text.count(WORDS[0]) == 1

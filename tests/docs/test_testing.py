@@ -8,19 +8,30 @@ import re
 import shlex
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from tests.pages import ROOT, blocks, printed, run, untrue, write_files
+from tests.pages import ROOT, Block, blocks, printed, run, untrue, write_files
 from tools.fault_table import PAGE, written
+
+
+def without_luck(text: str) -> str:
+    """Leaves out the one fault of which the page says that a client may notice it or not."""
+    lines = [line for line in text.splitlines() if "Content-Length too short" not in line]
+    return re.sub(r"\d failed, \d+ passed", "some failed", "\n".join(lines))
 
 
 @pytest.mark.timeout(180)
 async def test_the_programs_print_what_the_page_says(tmp_path: Path) -> None:
+    async def output(block: Block) -> str:
+        return without_luck(await run(block.file, cwd=tmp_path))
+
     write_files(PAGE, tmp_path)
-    assert await untrue(printed(PAGE), lambda block: run(block.file, cwd=tmp_path), at_once=3) == {}
+    shown = [replace(block, text=without_luck(block.text)) for block in printed(PAGE)]
+    assert await untrue(shown, output, at_once=3) == {}
 
 
 def test_every_program_of_the_page_is_run() -> None:

@@ -53,7 +53,11 @@ def chunkings(data: bytes, *, max_cuts: int = 16) -> st.SearchStrategy[list[byte
     delicate = [found.start() for found in _DELICATE.finditer(data) if 0 < found.start() < len(data)]
     place = st.sampled_from(delicate) | anywhere if delicate else anywhere
     some = st.lists(place, max_size=max_cuts, unique=True)
-    return st.one_of(some, some, some, st.just(range(1, len(data)))).map(lambda places: _cut(data, places))
+    # Every byte alone only in the place of several cuts: so it shrinks to those, and they to few.
+    bytewise = st.sampled_from((False, False, True))
+    return st.builds(
+        lambda cuts, every: _cut(data, range(1, len(data)) if every and len(cuts) > 2 else cuts), some, bytewise
+    )
 
 
 def _cut(data: bytes, places: Iterable[int]) -> list[bytes]:

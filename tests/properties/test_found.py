@@ -90,3 +90,10 @@ def test_a_piece_of_which_one_choice_gave_up_is_handed_over_whole() -> None:
         piece(index=1, **ROLE), json.dumps(both).encode(), last, met=[ResetMidStream(after=1), GaveUp(after=1)]
     )
     assert text(run) == "a"
+
+
+def test_usage_that_is_only_said_again_is_no_progress() -> None:
+    counted = {**json.loads(piece(content="a")), "usage": {"total_tokens": 3}}
+    run = run_of(json.dumps(counted).encode(), met=[StallBehindEmptyDeltas(after=1)])
+    assert text(run) == "a"
+    assert run.seconds < 100

@@ -199,7 +199,10 @@ class ChatReader:
             raise upstream_error(_plain(event), kind="error")
         usage = chunk.usage or (chunk.x_groq.usage if chunk.x_groq is not None else None)
         if usage:
-            evidence.usage = _usage(usage)  # the last one wins: some servers send it cumulatively on every chunk
+            # The last one wins: some servers send it cumulatively on every chunk. Said again, it is no news.
+            known, evidence.usage = evidence.usage, _usage(usage)
+            if evidence.usage == known:
+                usage = None
         choices = chunk.choices or ()
         self._pieces += len(choices)
         # All of an event or nothing: what was handed over of it is not asked for again.

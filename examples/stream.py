@@ -15,7 +15,7 @@ async def main() -> None:
                     print(delta.text, end="", flush=True)
         except holdfast.StreamError as error:
             print(f"\n{type(error).__name__}: {error}")
-            print(f"{len(error.partial.text) if error.partial else 0} characters had arrived; {error.report}")
+            print(f"{len(error.partial.text)} characters had arrived; {error.report}")
             raise SystemExit(1) from error
         print(f"\n{deltas.report}")
 

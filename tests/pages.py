@@ -84,6 +84,11 @@ def _trimmed(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 
+def _as_a_reader() -> dict[str, str]:
+    """The environment without what a reader's terminal has not: with CI set, pytest prints its summary unshortened."""
+    return {name: value for name, value in os.environ.items() if name not in ("CI", "BUILD_NUMBER")}
+
+
 async def run(file: str, *, cwd: Path, env: Mapping[str, str] | None = None) -> str:
     """Runs a program of a page, a test with pytest; gives its output and, where it raised, the error in the last line.
 
@@ -98,7 +103,7 @@ async def run(file: str, *, cwd: Path, env: Mapping[str, str] | None = None) -> 
         *how,
         file,
         cwd=cwd,
-        env={**os.environ, "HYPOTHESIS_STORAGE_DIRECTORY": str(ROOT / ".hypothesis"), **(env or {})},
+        env={**_as_a_reader(), "HYPOTHESIS_STORAGE_DIRECTORY": str(ROOT / ".hypothesis"), **(env or {})},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -90,3 +90,13 @@ async def test_a_reader_that_polls_pays_for_one_request(clock: FakeClock) -> Non
                 continue
     assert got == ["a", "b"]
     assert puppet.opens == 2
+
+
+async def test_an_end_mark_without_an_id_ends_a_numbered_answer(clock: FakeClock) -> None:
+    said = [chunk("", says(content="A")), chunk("", says(content="B", finish="stop"))]
+    numbered = b"".join(b"id: %d\n" % n + body([payload]) for n, payload in enumerate(said, 1))
+    puppet = Puppet([numbered, StreamBroken("cut")], [body(["[DONE]"])])
+    pipe = Pipe(puppet, clock=clock) | parse_sse() | verify("openai") | Reconnect()
+    async with pipe.stream(REQUEST) as deltas:
+        assert "".join([text async for text in deltas.text()]) == "AB"
+    assert puppet.opens == 2  # its usage was still to come

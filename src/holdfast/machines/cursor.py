@@ -19,6 +19,8 @@ MAX_IDS = 65_536
 """Ids remembered per call, and events per id: a server that resumes repeats the recent past, never a whole stream."""
 MAX_ID = 1_024
 """Characters of an id that can be a cursor: it goes back as a header, and is remembered for every event."""
+_NO_ANSWER = (b"[DONE]", b'{"error"', b'{"type":"error"')
+"""How events begin that are no part of an answer: servers that number their answers leave these without an id."""
 MAX_STRAY = 8_192
 """Bytes kept of lines that are no SSE fields: enough for an error body or the head of a page."""
 
@@ -160,7 +162,8 @@ class Cursor:
             _forget_oldest(self._seen)
         if self.mode != "continue" or (self._admitted and seen is not None):
             return True
-        if not self._admitted and event.id is None and self._every_id and self._last_id:
+        nameless = event.id is None and not event.payload.startswith(_NO_ANSWER)
+        if nameless and self._every_id and self._last_id and not self._admitted:
             self.restart()  # each event bore an id until now: a server without ids does not continue, it begins
             return True
         if self._repeats(event, mark):

@@ -112,6 +112,24 @@ def test_silent_corruption_can_be_parsed_and_differs() -> None:
             assert payload.startswith("[DONE]") or msgspec.json.decode(payload)
 
 
+OF_CHAT = ("content", "reasoning_content", "reasoning", "refusal", "arguments")
+OF_OTHERS = ("text", "thinking", "delta", "partial_json")
+
+
+@pytest.mark.parametrize("member", OF_CHAT + OF_OTHERS)
+def test_what_a_model_says_is_found_in_whichever_member_it_stands(member: str) -> None:
+    event = b'data: {"%b": "tide"}\n\n' % member.encode()
+    (ping,) = [act for act in played(f.StallBehindEmptyDeltas(after=0), [event]) if isinstance(act, a.Pings)]
+    assert ping.data == event.replace(b"tide", b"")
+    assert body(f.WrongType(after=0), [event]) == event.replace(b'"tide"', b"7")
+
+
+def test_a_piece_of_several_choices_says_nothing_when_it_stalls() -> None:
+    both = b'{"choices":[{"index":0,"delta":{"content":"tide"}},{"index":1,"delta":{"refusal":"no \\"moon\\""}}]}'
+    (ping,) = [act for act in played(f.StallBehindEmptyDeltas(after=0), [both]) if isinstance(act, a.Pings)]
+    assert ping.data == both.replace(b"tide", b"").replace(rb"no \"moon\"", b"")
+
+
 def test_a_bit_is_one_bit() -> None:
     before, after = b"".join(EVENTS), body(f.FlippedBit(where="word"))
     assert sum((x ^ y).bit_count() for x, y in zip(before, after, strict=True)) == 1

@@ -131,9 +131,8 @@ def _struck(after: int, strike: Edit) -> Play:
 
 
 # The members that hold what a model says, in the shapes of today's providers.
-_SAID = re.compile(
-    rb'("(?:content|reasoning_content|text|thinking|delta|arguments|partial_json)"\s*:\s*)"((?:[^"\\]|\\.)+)"'
-)
+_MEMBERS = b"content|reasoning_content|reasoning|refusal|text|thinking|delta|arguments|partial_json"
+_SAID = re.compile(rb'("(?:%b)"\s*:\s*)"((?:[^"\\]|\\.)+)"' % _MEMBERS)
 _ID = re.compile(rb"^id:[^\r\n]*", re.MULTILINE)
 _FINISH = re.compile(rb'("(?:finish_reason|stop_reason)"\s*:\s*)null')
 

@@ -222,14 +222,12 @@ class TcpPerformer:
 # -- from bytes to events ----------------------------------------------------------------------
 
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
-
-
-_ID = re.compile(rb"^id:[^\r\n]*", re.MULTILINE)
+ID_LINE = re.compile(rb"^id:[^\r\n]*", re.MULTILINE)
 
 
 def event_id(event: bytes) -> str:
     """Gives the id that stands in an event; empty where there is none."""
-    found = _ID.search(event)
+    found = ID_LINE.search(event)
     return found[0][3:].decode("utf-8", "replace").removeprefix(" ") if found else ""
 
 
@@ -269,6 +267,7 @@ class EventCutter:
 
 
 __all__ = [
+    "ID_LINE",
     "TAKE",
     "Act",
     "Asked",

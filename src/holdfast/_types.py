@@ -100,15 +100,19 @@ class Event(msgspec.Struct, gc=False):
 class Usage(msgspec.Struct):
     """Tokens of one answer in the field's common terms; `raw` is what the provider sent, whole.
 
-    `cached_tokens` are inside `input_tokens`, `reasoning_tokens` inside `output_tokens`. None: not told.
+    `cached_tokens` (read from a cache) and `cache_write_tokens` (written to one) are inside `input_tokens`,
+    `reasoning_tokens` inside `output_tokens`. None: not told.
     """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     total_tokens: int | None = None
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
     raw: dict[str, Any] = {}
+    estimated: bool = False
+    """True where a number was reckoned and not told by the provider: an answer put together over a seam."""
 
 
 class ToolCallDelta(msgspec.Struct, gc=False):

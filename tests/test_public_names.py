@@ -17,7 +17,7 @@ EXPECTED = {
     "the facade": {"Client", "default_layers", "assemble", "parse_events", "EventLog", "configure_logs", "Timeouts"},
     "the core": {"Pipe", "Reader", "Request", "transform", "Source", "Stream", "Transform", "Layer", "Call", "moments"},
     "time and chance": {"Clock", "SystemClock", "Random"},
-    "dialects": {"Dialect", "ChatDialect"},
+    "dialects": {"Dialect", "Wire"},
     "transforms": {"parse_sse", "decode_utf8", "verify"},
     "layers": {"Retry", "Reconnect", "CircuitBreaker", "Deadline", "Buffer", "ReadAhead", "Record"},
     "sources": {"AiohttpSource", "AiohttpSseClientSource", "MemorySource"},

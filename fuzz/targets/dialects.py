@@ -54,7 +54,7 @@ def check(data: bytes, dialect: Dialect) -> None:
 
 def _folder(dialect: Dialect) -> str:
     """The seeds of a family stand in a folder of its module's name."""
-    return type(dialect).__module__.rpartition(".")[2]
+    return type(dialect.wire).__module__.rpartition(".")[2]
 
 
 def _words(folder: str) -> tuple[bytes, ...]:

@@ -39,7 +39,7 @@ from holdfast._types import (
     Verdict,
 )
 from holdfast.client import Client, default_layers
-from holdfast.dialects import ChatDialect, Dialect, Timeouts
+from holdfast.dialects import Dialect, Timeouts, Wire
 from holdfast.layers.breaker import CircuitBreaker
 from holdfast.layers.buffer import Buffer
 from holdfast.layers.deadline import Deadline
@@ -66,7 +66,6 @@ __all__ = [
     "BudgetExhausted",
     "Buffer",
     "Call",
-    "ChatDialect",
     "Choice",
     "CircuitBreaker",
     "CircuitOpen",
@@ -113,6 +112,7 @@ __all__ = [
     "Usage",
     "UsageError",
     "Verdict",
+    "Wire",
     "assemble",
     "configure_logs",
     "decode_utf8",

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import aiohttp
 import pybreaker
@@ -88,7 +88,7 @@ class Client:
         if timeouts is not None and layers is not None:
             raise UsageError("timeouts= sets the clocks of the default layers; with layers= give Deadline its own")
         _check(timeouts, headers)
-        self._url = _endpoint(self._dialect, base_url)
+        self._base_url = _base_url(self._dialect, base_url)
         self._headers = {
             **self._dialect.headers(_key(self._dialect, api_key, needed=base_url is None and source is None)),
             **(headers or {}),
@@ -153,7 +153,9 @@ class Client:
             raise UsageError("timeouts= sets the clocks of the default layers; this client has layers of its own")
         pipe = self._pipe if timeouts is None else self._build(timeouts.over(self._timeouts))
         prepared = Request(
-            url=self._url, headers={**self._headers, **(headers or {})}, body=self._dialect.prepare(request)
+            url=self._dialect.url(self._base_url, request),
+            headers={**self._headers, **(headers or {})},
+            body=self._dialect.prepare(request),
         )
         return pipe.stream(prepared, keep=keep, labels=labels)
 
@@ -185,7 +187,7 @@ class Client:
         await self.aclose()
 
     def __repr__(self) -> str:
-        return f"<Client {self._dialect.name} {clean_url(self._url)}>"
+        return f"<Client {self._dialect.name} {clean_url(self._dialect.url(self._base_url, {}))}>"
 
 
 def _check(timeouts: Timeouts | None, headers: Mapping[str, str] | None) -> None:
@@ -197,9 +199,9 @@ def _check(timeouts: Timeouts | None, headers: Mapping[str, str] | None) -> None
             raise UsageError(f"headers= are strings, and {name!r} is {type(value).__name__}")
 
 
-def _endpoint(dialect: Dialect, base_url: str | None) -> str:
-    """The address of the stream: the dialect's path comes after the base's own path, before its query."""
-    base = base_url or dialect.base_url
+def _base_url(dialect: Dialect, given: str | None) -> str:
+    """Where the provider is. Raises `UsageError` for what could only be found out in the middle of a request."""
+    base = given or dialect.base_url
     if not base:
         raise UsageError(f"Client({dialect.name!r}) needs a base_url=: there is no one server of that dialect")
     parts = urlsplit(base)
@@ -207,7 +209,7 @@ def _endpoint(dialect: Dialect, base_url: str | None) -> str:
         raise UsageError(f"base_url= must be http:// or https:// and a host, not {clean_url(base) or base[:80]!r}")
     if parts.username or parts.password:
         raise UsageError("base_url= holds a user or a password; give an Authorization header in headers= instead")
-    return urlunsplit(parts._replace(path=parts.path.rstrip("/") + dialect.path, fragment=""))
+    return base
 
 
 def _key(dialect: Dialect, api_key: str | None, *, needed: bool) -> str | None:

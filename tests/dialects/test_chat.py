@@ -18,8 +18,7 @@ from holdfast._errors import (
     UsageError,
 )
 from holdfast._types import Completion, Delta, Event, Head, Partial
-from holdfast.dialects import DIALECTS, Evidence, Timeouts, find
-from holdfast.dialects.chat import DEEPSEEK, OPENAI, OPENAI_COMPATIBLE
+from holdfast.dialects import DEEPSEEK, DIALECTS, OPENAI, OPENAI_COMPATIBLE, Evidence, Timeouts, find
 from holdfast.machines.cursor import Cursor
 from holdfast.machines.sse import SseParser
 from holdfast.offline import assemble

@@ -1,8 +1,21 @@
-"""What each provider says on the wire, one file a family. Dialects decide and never wait, like machines."""
+"""What each provider says on the wire, one file a provider. Dialects decide and never wait, like machines."""
 
 from holdfast._errors import UsageError
-from holdfast.dialects._dialect import DeltaReader, Dialect, Evidence, Timeouts
-from holdfast.dialects.chat import DEEPSEEK, OPENAI, OPENAI_COMPATIBLE, ChatDialect
+from holdfast.dialects._dialect import (
+    CursorRung,
+    DeltaReader,
+    Dialect,
+    Evidence,
+    PrefixRung,
+    Said,
+    Timeouts,
+    Wire,
+    state_of,
+)
+from holdfast.dialects.chat import ChatWire
+from holdfast.dialects.deepseek import DEEPSEEK
+from holdfast.dialects.openai import OPENAI
+from holdfast.dialects.openai_compatible import OPENAI_COMPATIBLE
 
 DIALECTS: dict[str, Dialect] = {d.name: d for d in (DEEPSEEK, OPENAI, OPENAI_COMPATIBLE)}
 """Every dialect by the name users say."""
@@ -23,10 +36,15 @@ __all__ = [
     "DIALECTS",
     "OPENAI",
     "OPENAI_COMPATIBLE",
-    "ChatDialect",
+    "ChatWire",
+    "CursorRung",
     "DeltaReader",
     "Dialect",
     "Evidence",
+    "PrefixRung",
+    "Said",
     "Timeouts",
+    "Wire",
     "find",
+    "state_of",
 ]

@@ -1,17 +1,22 @@
-"""What a dialect owes: the wall between the pipe and what one provider says on the wire.
+"""What a dialect is: the wall between the pipe and what one provider says on the wire.
 
-A dialect is a frozen value. `reader()` gives the machine that turns events into validated deltas and keeps, in an
-`Evidence`, all that the verdict rests on; everything else here is data about the provider.
+A `Dialect` is a table about one provider: where it lives, how it is asked, what can be resumed and how. The shape of
+its stream is a `Wire`, which many providers share: its `reader()` turns events into validated deltas and keeps, in an
+`Evidence`, all that the verdict rests on. A new provider is one file with such a table; a new shape is one more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Protocol, cast
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import msgspec
 
 from holdfast._errors import StatusError, UpstreamError
-from holdfast._types import Delta, Event, Head, Usage
+from holdfast._types import Delta, Event, Head, Request, Usage
+from holdfast.dialects._wire import is_hopeful
 from holdfast.machines.cursor import Cursor
 
 
@@ -42,7 +47,10 @@ class Timeouts:
 
 
 class Evidence(Protocol):
-    """What one answer has proven so far. It outlives an attempt when the next one continues exactly."""
+    """What one answer has proven so far. It outlives an attempt when the next one continues exactly.
+
+    It is a dataclass of plain values: `state_of()` and `Wire.revive()` carry it to another process.
+    """
 
     @property
     def complete(self) -> bool:
@@ -60,58 +68,39 @@ class Evidence(Protocol):
     def finish_reason(self) -> str | None:
         """Why the first choice ended."""
 
+    @property
+    def answer_id(self) -> str:
+        """The id that the provider gave this answer, empty without one."""
+
+
+def state_of(evidence: Evidence) -> dict[str, Any]:
+    """Gives evidence as JSON values."""
+    return cast("dict[str, Any]", msgspec.json.decode(msgspec.json.encode(evidence)))
+
 
 class DeltaReader(Protocol):
-    """The machine of a dialect: a `Transform` from events to deltas."""
+    """The machine of a wire: a `Transform` from events to deltas."""
 
     @property
     def evidence(self) -> Evidence:
         """What the verdict will rest on."""
 
     def feed(self, batch: Sequence[Event], out: list[Delta]) -> None:
-        """Validates events. Raises `UpstreamError`, `DecodeError`."""
+        """Validates events: each gives at least one delta, an empty one where it says nothing of the answer.
+
+        Raises `UpstreamError`, `DecodeError`, `Truncated`, and `EndOfStream` at a proven end mark.
+        """
 
     def end(self, out: list[Delta]) -> None:
         """The body ended cleanly. Raises `Truncated` when nothing proves that the answer is whole, `NotAStream`."""
 
 
-class Dialect(Protocol):
-    """One provider's stream format."""
+class Wire(Protocol):
+    """The shape of a stream, and of the requests for one."""
 
     @property
-    def name(self) -> str:
-        """The name users say."""
-
-    @property
-    def base_url(self) -> str:
-        """Where the provider lives; empty when only the user can know."""
-
-    @property
-    def path(self) -> str:
-        """The path of the streaming endpoint under the base URL."""
-
-    @property
-    def key_variable(self) -> str:
-        """The environment variable that holds the API key by convention; empty when there is none."""
-
-    @property
-    def default_model(self) -> str:
-        """The model that a request without one means; empty when the user must name it."""
-
-    @property
-    def timeouts(self) -> Timeouts:
-        """The clocks that suit this provider."""
-
-    @property
-    def replayable(self) -> bool:
-        """True when the same request may be sent again to compare its answer with what was delivered."""
-
-    @property
-    def idempotency_header(self) -> str | None:
-        """The header that makes a provider answer a repeated request once, where it has one."""
-
-    def headers(self, api_key: str | None) -> dict[str, str]:
-        """The headers that authenticate."""
+    def unnumbered(self) -> tuple[bytes, ...]:
+        """How events begin that are no part of an answer: servers that number their events give these no id."""
 
     def prepare(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Makes a request ask for a stream, and for its usage."""
@@ -130,8 +119,118 @@ class Dialect(Protocol):
         `end_at_done`: the proven end mark ends the answer, else only the end of the body does.
         """
 
-    def refine(self, error: StatusError) -> StatusError:
-        """Reads the provider's own words out of a refused request: message, code, whether trying again helps."""
+    def revive(self, state: Mapping[str, Any]) -> Evidence:
+        """Makes the evidence that `state_of()` took down. Raises `ValueError` for what it never gave."""
 
     def error_in(self, body: bytes) -> UpstreamError | None:
         """Recognises a bare error document that came where a stream should have been."""
+
+    def recognises(self, event: Event) -> bool:
+        """Says whether an event is surely of this shape, by its bytes alone."""
+
+    def asks_json(self, body: Mapping[str, Any]) -> Mapping[str, Any] | bool:
+        """Says whether a request asks for an answer in JSON: its schema, True for any JSON, False for neither."""
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Said:
+    """What was delivered of an answer that a model is to go on from: its text up to a safe boundary, and the thought.
+
+    `tokens` estimates what both took.
+    """
+
+    text: str
+    reasoning: str = ""
+    tokens: int = 0
+
+
+class CursorRung(Protocol):
+    """An exact way on that is the provider's own: another request goes on behind what was delivered."""
+
+    def place(self, event: Event, offset: int) -> str:
+        """Names the place behind a delivered event that ended `offset` bytes into the whole body; empty for none."""
+
+    def resume(self, request: Request, answer_id: str, place: str) -> Request | None:
+        """Gives the request that goes on from a place, None where this answer cannot be resumed."""
+
+    def cancel(self, request: Request, answer_id: str) -> Request | None:
+        """Gives the request that stops an answer nobody reads any more, None where there is nothing to stop."""
+
+
+class PrefixRung(Protocol):
+    """A seamed way on: the model is given what it said, and continues it."""
+
+    def extend(self, request: Request, said: Said) -> Request | None:
+        """Gives the request for what follows, None where this request cannot be continued so."""
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Dialect:
+    """One provider: where it lives, what it wants to hear, what it can resume. `dataclasses.replace()` makes others.
+
+    `path` comes after the base URL, "{model}" in it being the request's model; `hosts` are those at which the provider
+    is known to live (a leading dot stands for all below), `key_variable` the environment variable that holds its key by
+    convention. The key goes out in `key_header` behind `key_prefix`, `fixed_headers` beside it.
+    """
+
+    name: str
+    wire: Wire
+    base_url: str = ""
+    path: str = ""
+    hosts: tuple[str, ...] = ()
+    key_variable: str = ""
+    key_header: str = "Authorization"
+    key_prefix: str = "Bearer "
+    fixed_headers: Mapping[str, str] = field(default_factory=dict)
+    default_model: str = ""
+    timeouts: Timeouts = Timeouts(open=600, first_token=600, progress=120, total=3600)
+    call_header: str = ""
+    """A header that takes the call's id: every attempt that bears it means the same answer."""
+    event_ids: Literal["post", "get"] = "post"
+    """How a Last-Event-ID is sent: with the same request, or with a GET to the same address (MCP)."""
+    replayable: bool = True
+    """True when the same request may be sent again to compare its answer with what was delivered."""
+    cursor: CursorRung | None = None
+    prefix: PrefixRung | None = None
+
+    def headers(self, api_key: str | None) -> dict[str, str]:
+        """The headers that authenticate, and those that each request must bear."""
+        key = {self.key_header: self.key_prefix + api_key} if api_key else {}
+        return {**self.fixed_headers, **key}
+
+    def url(self, base_url: str, body: Mapping[str, Any]) -> str:
+        """The address of the streaming endpoint: the path comes after the base's own path, before its query."""
+        model = body.get("model") or self.default_model
+        path = self.path.replace("{model}", quote(model, safe="/:@") if isinstance(model, str) else "")
+        path, _, query = path.partition("?")
+        base = urlsplit(base_url)
+        both = "&".join(part for part in (base.query, query) if part)
+        return urlunsplit(base._replace(path=base.path.rstrip("/") + path, query=both, fragment=""))
+
+    def prepare(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Makes a request ask for a stream, for its usage, and for the default model where it names none."""
+        asked = self.wire.prepare(body)
+        if self.default_model and "{model}" not in self.path:
+            asked.setdefault("model", self.default_model)
+        return asked
+
+    def reader(
+        self,
+        body: Mapping[str, Any] | None,
+        cursor: Cursor,
+        evidence: Evidence | None = None,
+        *,
+        head: Head | None = None,
+        end_at_done: bool = True,
+    ) -> DeltaReader:
+        """Gives the wire's machine for one attempt: see `Wire.reader()`."""
+        cursor.unnumbered = self.wire.unnumbered
+        return self.wire.reader(body, cursor, evidence, head=head, end_at_done=end_at_done)
+
+    def refine(self, error: StatusError) -> StatusError:
+        """Reads the provider's own words out of a refused request. An empty account is a 429 that no waiting mends."""
+        reported = self.wire.error_in(error.body)
+        if reported is not None:
+            error.code, error.type, error.message = reported.code, reported.type, reported.message
+            error.retryable = error.retryable and is_hopeful(reported.code, reported.type)
+        return error

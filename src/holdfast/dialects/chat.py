@@ -15,10 +15,10 @@ from typing import Any
 
 import msgspec
 
-from holdfast._errors import DecodeError, EndOfStream, NotAStream, StatusError, Truncated, UpstreamError
+from holdfast._errors import DecodeError, EndOfStream, NotAStream, Truncated, UpstreamError
 from holdfast._types import Delta, Event, Head, ToolCallDelta, Usage
-from holdfast.dialects._dialect import Timeouts
-from holdfast.dialects._wire import decode, error_in, is_hopeful, upstream_error
+from holdfast.dialects._dialect import Evidence
+from holdfast.dialects._wire import decode, error_in, upstream_error
 from holdfast.machines.cursor import Cursor
 
 
@@ -376,35 +376,19 @@ def _number(values: Any, name: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-_PATIENT = Timeouts(open=600, first_token=600, progress=120, total=3600)
-
-
 @dataclass(slots=True, frozen=True, kw_only=True)
-class ChatDialect:
-    """One speaker of the chat shape. See `Dialect`; the ready ones are below."""
+class ChatWire:
+    """The chat shape as one kind of server speaks it: see `Wire`."""
 
-    name: str
-    base_url: str = ""
-    path: str = "/chat/completions"
-    key_variable: str = ""
-    default_model: str = ""
-    timeouts: Timeouts = _PATIENT
     strict: bool = True
     """True where every answer ends with a finish reason: its lack is a cut."""
     ask_usage: bool = False
     """True where `stream_options.include_usage` is known to be understood."""
-    replayable: bool = True
-    idempotency_header: str | None = None
-
-    def headers(self, api_key: str | None) -> dict[str, str]:
-        """The bearer token, where there is one."""
-        return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    unnumbered: tuple[bytes, ...] = (b"[DONE]", b'{"error"', b'{"type":"error"')
 
     def prepare(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Asks for a stream, for its usage where that is understood, and for the default model where none is named."""
+        """Asks for a stream, and for its usage where that is understood."""
         asked: dict[str, Any] = {**body, "stream": True}
-        if self.default_model:
-            asked.setdefault("model", self.default_model)
         if self.ask_usage:
             asked.setdefault("stream_options", {"include_usage": True})
         return asked
@@ -413,7 +397,7 @@ class ChatDialect:
         self,
         body: Mapping[str, Any] | None,
         cursor: Cursor,
-        evidence: Any = None,
+        evidence: Evidence | None = None,
         *,
         head: Head | None = None,
         end_at_done: bool = True,
@@ -424,35 +408,26 @@ class ChatDialect:
             evidence = ChatEvidence(expected=asked if isinstance(asked, int) and asked > 0 else 1, strict=self.strict)
         return ChatReader(evidence, cursor, head or Head(status=0), end_at_done=end_at_done)
 
-    def refine(self, error: StatusError) -> StatusError:
-        """Reads `{"error": {...}}` out of a refused request. An empty account is a 429 that no waiting mends."""
-        reported = error_in(error.body)
-        if reported is not None:
-            error.code, error.type, error.message = reported.code, reported.type, reported.message
-            error.retryable = error.retryable and is_hopeful(reported.code, reported.type)
-        return error
+    def revive(self, state: Mapping[str, Any]) -> Evidence:
+        """Makes the evidence that was taken down."""
+        return msgspec.convert(state, ChatEvidence, str_keys=True)
 
     def error_in(self, body: bytes) -> UpstreamError | None:
         """Recognises a bare error document."""
         return error_in(body)
 
+    def recognises(self, event: Event) -> bool:
+        """A list of choices is of no other shape."""
+        value = _plain(event)
+        return isinstance(value, dict) and isinstance(value.get("choices"), list)
 
-# DeepSeek keeps a request that waits for its turn alive with comments for up to ten minutes, then closes.
-# https://api-docs.deepseek.com/quick_start/rate_limit
-DEEPSEEK = ChatDialect(
-    name="deepseek",
-    base_url="https://api.deepseek.com",
-    key_variable="DEEPSEEK_API_KEY",
-    default_model="deepseek-flash",
-    timeouts=Timeouts(open=60, first_token=630, progress=60, total=3600),
-    ask_usage=True,
-)
-OPENAI = ChatDialect(
-    name="openai",
-    base_url="https://api.openai.com/v1",
-    key_variable="OPENAI_API_KEY",
-    timeouts=Timeouts(open=120, first_token=600, progress=60, total=3600),
-    ask_usage=True,
-)
-# A local server may load its model before it sends a head; how it ends an answer varies, so it is forgiven more.
-OPENAI_COMPATIBLE = ChatDialect(name="openai-compatible", key_variable="OPENAI_API_KEY", strict=False)
+    def asks_json(self, body: Mapping[str, Any]) -> Mapping[str, Any] | bool:
+        """`response_format`, as OpenAI names it."""
+        wanted = body.get("response_format")
+        if not isinstance(wanted, Mapping):
+            return False
+        schema = wanted.get("json_schema")
+        if wanted.get("type") == "json_schema" and isinstance(schema, Mapping):
+            inner = schema.get("schema")
+            return inner if isinstance(inner, Mapping) else True
+        return wanted.get("type") == "json_object"

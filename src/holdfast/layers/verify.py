@@ -53,9 +53,9 @@ class _VerifySource:
     async def open(self, request: Request) -> Stream[Delta]:
         call, dialect = request.call, self.layer.dialect
         call.dialect = dialect
-        if dialect.idempotency_header is not None:
+        if dialect.call_header:
             # One key for the whole call: it tells the server that every attempt means the same answer.
-            request = request.with_headers({dialect.idempotency_header: f"holdfast-{call.id}"})
+            request = request.with_headers({dialect.call_header: f"holdfast-{call.id}"})
         before = call.evidence if call.cursor.asked == "continue" else None
         try:
             stream = await self.inner.open(request)

@@ -19,8 +19,6 @@ MAX_IDS = 65_536
 """Ids remembered per call, and events per id: a server that resumes repeats the recent past, never a whole stream."""
 MAX_ID = 1_024
 """Characters of an id that can be a cursor: it goes back as a header, and is remembered for every event."""
-_NO_ANSWER = (b"[DONE]", b'{"error"', b'{"type":"error"')
-"""How events begin that are no part of an answer: servers that number their answers leave these without an id."""
 MAX_STRAY = 8_192
 """Bytes kept of lines that are no SSE fields: enough for an error body or the head of a page."""
 
@@ -38,7 +36,8 @@ class Cursor:
     `asked` is what the next attempt's items are to be, `mode` what the current one's are; `retry` the server's
     reconnection time in milliseconds; `received` counts body bytes of the current attempt, `unfinished` those of an
     event that its end cut off; `numbered` is true once the server sent any id; `vouched` is false while what was
-    committed belongs to a replay that has not yet said all that was delivered.
+    committed belongs to a replay that has not yet said all that was delivered. `unnumbered` is how events begin that
+    are no part of an answer in the stream's dialect: servers that number their answers leave these without an id.
     """
 
     __slots__ = (
@@ -63,6 +62,7 @@ class Cursor:
         "retry",
         "stray",
         "unfinished",
+        "unnumbered",
         "vouched",
     )
 
@@ -76,6 +76,7 @@ class Cursor:
         self.unfinished = 0
         self.numbered = False
         self.vouched = True
+        self.unnumbered: tuple[bytes, ...] = ()
         self.hasher: Hasher | None = None
         self.stray = bytearray()
         self._last_id = ""
@@ -162,7 +163,7 @@ class Cursor:
             _forget_oldest(self._seen)
         if self.mode != "continue" or (self._admitted and seen is not None):
             return True
-        nameless = event.id is None and not event.payload.startswith(_NO_ANSWER)
+        nameless = event.id is None and not event.payload.startswith(self.unnumbered)
         if nameless and self._every_id and self._last_id and not self._admitted:
             self.restart()  # each event bore an id until now: a server without ids does not continue, it begins
             return True

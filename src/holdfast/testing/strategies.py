@@ -21,7 +21,7 @@ import msgspec
 
 from holdfast._errors import MissingExtra, UsageError
 from holdfast._types import Choice, Completion, Event, ToolCall, Usage
-from holdfast.dialects import ChatDialect, Dialect, find
+from holdfast.dialects import ChatWire, Dialect, find
 from holdfast.testing.faults import EVIDENT, Fault
 from holdfast.testing.schedule import Schedule
 
@@ -239,7 +239,7 @@ def completions(dialect: str | Dialect = "openai", *, max_choices: int = 2) -> s
     `UsageError` for a dialect of which none can be drawn.
     """
     dialect = find(dialect)
-    if not isinstance(dialect, ChatDialect):
+    if not isinstance(dialect.wire, ChatWire):
         raise UsageError(f"no completions can be drawn for the dialect {dialect.name!r}: it is not of the chat shape")
     plans = st.lists(_PLANS, min_size=1, max_size=max_choices).map(tuple)
     return plans.flatmap(_told)

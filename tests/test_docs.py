@@ -6,6 +6,7 @@ import argparse
 import ast
 import importlib
 import inspect
+import pkgutil
 import re
 import shlex
 from collections.abc import Iterator
@@ -118,7 +119,7 @@ def public_names(module: ModuleType) -> set[str]:
     """Gives a module's names in `__all__`. Of the packages in ours only `testing` is imported by its own name."""
     inside = {"testing"} if module.__name__ == "holdfast" else set()
     if module.__name__ == "holdfast.testing":
-        inside = {path.stem for root in module.__path__ for path in Path(root).glob("[a-z]*.py")}
+        inside = {found.name for found in pkgutil.iter_modules(module.__path__) if not found.name.startswith("_")}
     return {*module.__all__, *inside}
 
 

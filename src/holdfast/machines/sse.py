@@ -110,7 +110,7 @@ class SseParser:
         for chunk in batch:
             cursor.received += len(chunk)
             if cursor.received > self._max_stream:
-                raise self._too_long("body", self._max_stream, "max_stream")
+                raise self._too_long("a body", self._max_stream, "max_stream")
             if cursor.hasher is not None:
                 cursor.hasher.update(chunk)
             if self._head is not None or self._skip_lf or self._wire or cursor.expects or b"\r" in chunk:
@@ -228,12 +228,12 @@ class SseParser:
             self._line_at = len(wire)  # taken: what follows in this chunk is not in `wire` yet
             start, ended = after, True
             if len(line) > self._max_line:
-                raise self._too_long("line", self._max_line, "max_line")
+                raise self._too_long("a line", self._max_line, "max_line")
             if line:
                 self._field(line)
                 continue
             if self._data and len(wire) + after - wire_from > self._max_event:
-                raise self._too_long("event", self._max_event, "max_event")
+                raise self._too_long("an event", self._max_event, "max_event")
             if self._dispatch(out, wire, chunk, wire_from, after):
                 wire_from = after
                 if until_event:
@@ -249,10 +249,10 @@ class SseParser:
         """After each chunk: limits on what is pending; comments go out at once where they are asked for."""
         pending = len(self._wire)
         if pending - self._line_at > self._max_line:
-            raise self._too_long("line", self._max_line, "max_line")
+            raise self._too_long("a line", self._max_line, "max_line")
         if self._data or self._type or self._block_id is not None:
             if pending > self._max_event:
-                raise self._too_long("event", self._max_event, "max_event")
+                raise self._too_long("an event", self._max_event, "max_event")
         elif self._comments or pending > _IDLE:  # comments for hours must not pile up before the next event
             idle = bytes(self._wire[: self._line_at])
             if idle:
@@ -332,7 +332,7 @@ class SseParser:
 
     def _too_long(self, what: str, limit: int, setting: str) -> DecodeError:
         return DecodeError(
-            f"a {what} is longer than {limit:,} bytes; if that is no attack, raise parse_sse({setting}=...)",
+            f"{what} is longer than {limit:,} bytes; if that is no attack, raise parse_sse({setting}=...)",
             offset=self._cursor.received,
             retryable=False,
         )

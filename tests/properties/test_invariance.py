@@ -72,6 +72,23 @@ def test_events_that_are_encoded_are_read_again(drawn: tuple[EventStream, st.Dat
     assert [(e.type, e.payload, e.id) for e in events] == [(e.type, e.payload, e.id) for e in stream.events]
 
 
+@examples(100)
+@given(event_streams().flatmap(lambda stream: cut(stream.data)), st.integers(8, 80), st.integers(40, 200))
+def test_where_a_limit_trips_what_was_handed_over_is_right(
+    drawn: tuple[bytes, list[bytes]], max_event: int, max_stream: int
+) -> None:
+    data, chunks = drawn
+    whole, _ = parse([data])
+    parser, events = SseParser(max_event=max_event, max_stream=max_stream), list[Event]()
+    try:
+        for chunk in chunks:
+            parser.feed([chunk], events)
+    except DecodeError:
+        assert told(events) == told(whole)[: len(events)]
+    else:
+        assert told(events) == told(whole)
+
+
 # -- any bytes ---------------------------------------------------------------------------------
 
 FIELDS = [b"data: x", b"data:{}", b"id: 1", b":", b"\n", b"\n\n", b"\r", b"\r\n"]

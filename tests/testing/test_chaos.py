@@ -10,11 +10,12 @@ import pytest
 
 from holdfast.offline import assemble
 from holdfast.testing import faults as f
-from holdfast.testing.answers import Answer, Question, write_answer
+from holdfast.testing.answers import Answer, write_answer
 from holdfast.testing.books import Served
 from holdfast.testing.chaos import ChaosServer
 from holdfast.testing.schedule import Schedule
 from holdfast.testing.server import ReceivedRequest, sse
+from holdfast.testing.shapes import Question
 
 
 @pytest.fixture

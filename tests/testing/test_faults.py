@@ -11,8 +11,9 @@ import pytest
 
 from holdfast.testing import acts as a
 from holdfast.testing import faults as f
-from holdfast.testing.answers import ChatShape, write_answer
+from holdfast.testing.answers import write_answer
 from holdfast.testing.server import Close, Pause, Reset, Send, Stall, Step
+from holdfast.testing.shapes import ChatShape
 
 ANSWER = write_answer("tides", sentences=2)
 EVENTS = ChatShape().events(ANSWER, "a1", ids=True)

@@ -20,11 +20,12 @@ from holdfast.sources.memory import MemorySource
 from holdfast.testing import FakeClock, check_layer, check_source
 from holdfast.testing import acts as a
 from holdfast.testing import faults as f
-from holdfast.testing.answers import ChatShape, write_answer
+from holdfast.testing.answers import write_answer
 from holdfast.testing.chaos import ChaosServer
 from holdfast.testing.faults_layer import Faults, key_of
 from holdfast.testing.inner import Inner
 from holdfast.testing.schedule import Schedule
+from holdfast.testing.shapes import ChatShape
 
 SENTENCES = 2
 ANSWER = write_answer("0 tides", sentences=SENTENCES)

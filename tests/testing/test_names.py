@@ -13,9 +13,12 @@ EXPECTED = {
     "time": {"FakeClock"},
     "the contract": {"check_layer", "check_source", "cancel_everywhere"},
     "faults": {"Fault", "Faults", "Schedule", "VOCABULARY", "EVIDENT", "FINAL", "SILENT"},
-    "for whoever writes a fault": {"Asked", "Play"},
+    "for whoever writes a fault": {"Asked", "Idiom", "Play"},
     "servers": {"ChaosServer", "ChaosProxy", "ScriptedServer", "Served", "in_background"},
-    "for whoever writes a shape": {"Answer", "ChatShape", "Question", "Shape"},
+    "answers": {"Answer", "CalledTool", "write_answer"},
+    "shapes": {"SHAPES", "ChatShape", "ResponsesShape", "AnthropicShape", "GeminiShape", "InteractionsShape"}
+    | {"CohereShape", "PlainShape"},
+    "for whoever writes a shape": {"Question", "Shape"},
 }
 
 

@@ -7,7 +7,7 @@ The faults themselves are in `holdfast.testing.faults`, Hypothesis strategies in
 from __future__ import annotations
 
 from holdfast.testing.acts import Asked, Play
-from holdfast.testing.answers import Answer, ChatShape, Question, Shape
+from holdfast.testing.answers import Answer, CalledTool, write_answer
 from holdfast.testing.background import in_background
 from holdfast.testing.books import Served
 from holdfast.testing.chaos import ChaosServer
@@ -16,25 +16,47 @@ from holdfast.testing.contract import check_layer, check_source
 from holdfast.testing.driving import cancel_everywhere
 from holdfast.testing.faults import EVIDENT, FINAL, SILENT, VOCABULARY, Fault
 from holdfast.testing.faults_layer import Faults
+from holdfast.testing.idiom import Idiom
 from holdfast.testing.proxy import ChaosProxy
 from holdfast.testing.schedule import Schedule
 from holdfast.testing.server import ScriptedServer
+from holdfast.testing.shapes import (
+    SHAPES,
+    AnthropicShape,
+    ChatShape,
+    CohereShape,
+    GeminiShape,
+    InteractionsShape,
+    PlainShape,
+    Question,
+    ResponsesShape,
+    Shape,
+)
 
 __all__ = [
     "EVIDENT",
     "FINAL",
+    "SHAPES",
     "SILENT",
     "VOCABULARY",
     "Answer",
+    "AnthropicShape",
     "Asked",
+    "CalledTool",
     "ChaosProxy",
     "ChaosServer",
     "ChatShape",
+    "CohereShape",
     "FakeClock",
     "Fault",
     "Faults",
+    "GeminiShape",
+    "Idiom",
+    "InteractionsShape",
+    "PlainShape",
     "Play",
     "Question",
+    "ResponsesShape",
     "Schedule",
     "ScriptedServer",
     "Served",
@@ -43,4 +65,5 @@ __all__ = [
     "check_layer",
     "check_source",
     "in_background",
+    "write_answer",
 ]

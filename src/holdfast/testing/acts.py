@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from holdfast.testing import server
+from holdfast.testing.idiom import CHAT, ID_LINE, Idiom, event_id
 from holdfast.testing.server import Close, Pause, Repeat, Reset, Send, Stall, Step
 
 # -- acts --------------------------------------------------------------------------------------
@@ -99,10 +100,20 @@ Play = Generator[Act | Take, bytes | None, None]
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Asked:
-    """What a fault may know of the request it meets: which attempt it is, and where it is to go on from."""
+    """What a fault may know of the request it meets: which attempt it is, and where it is to go on from.
+
+    `cursor` is a place that the request names otherwise than by `Last-Event-ID`; `idiom` is how the dialect says it.
+    """
 
     attempt: int = 1
     last_event_id: str = ""
+    cursor: str = ""
+    idiom: Idiom = CHAT
+
+    @property
+    def resumes(self) -> bool:
+        """True where the request names a place to go on from."""
+        return bool(self.last_event_id or self.cursor)
 
 
 async def perform(play: Play, events: AsyncIterator[bytes]) -> AsyncGenerator[Act, None]:
@@ -222,13 +233,6 @@ class TcpPerformer:
 # -- from bytes to events ----------------------------------------------------------------------
 
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
-ID_LINE = re.compile(rb"^id:[^\r\n]*", re.MULTILINE)
-
-
-def event_id(event: bytes) -> str:
-    """Gives the id that stands in an event; empty where there is none."""
-    found = ID_LINE.search(event)
-    return found[0][3:].decode("utf-8", "replace").removeprefix(" ") if found else ""
 
 
 class EventCutter:

@@ -1,19 +1,16 @@
-"""True answers, and the shapes that providers stream them in.
+"""True answers: what a model would say, in the pieces it would say it in.
 
-An answer is written by seed, so that whoever knows the question knows the truth. A `Shape` reads a provider's requests
-and makes its events; it must never know of faults. The chat shape is that of https://api-docs.deepseek.com.
+An answer is written by seed, so that whoever knows the question knows the truth. It knows no provider: how it looks on
+the wire is the business of `holdfast.testing.shapes`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
-from typing import Any, Protocol
-
-from holdfast.testing import server
-from holdfast.testing.server import ReceivedRequest
+from typing import Any, Literal
 
 _THOUGHTS = (
     "The question is about tides, so the moon comes first.",
@@ -34,14 +31,43 @@ _SENTENCES = (
     "“别松手。”老渔夫说，“等浪过去。”⚓",
     "Whoever reads “data: [DONE]” in a story knows that the story is not over.",
 )
+_REFUSAL = "I am sorry, but I cannot help to loosen a holdfast. 抱歉，这个我不能帮忙。"
+_TOOLS: tuple[tuple[str, tuple[dict[str, Any], ...]], ...] = (
+    ("tide_table", ({"harbour": "Brest", "days": 3}, {"harbour": "青岛", "days": 1, "units": "m"})),
+    ("measure_depth", ({"at": {"lat": 36.06, "lon": 120.38}}, {"at": {"lat": 48.38, "lon": -4.49}, "fathoms": True})),
+    ("look_up", ({"query": "why is “kelp” no plant? 🌊"}, {"query": "固着器"}, {})),
+)
+
+Finish = Literal["stop", "length"]
+"""Why an answer ends: it has said all, or there was no room for more."""
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class CalledTool:
+    """One tool that the answer calls, and its arguments as a model streams them: JSON in pieces."""
+
+    id: str
+    name: str
+    pieces: tuple[str, ...] = ()
+
+    @property
+    def arguments(self) -> str:
+        """The arguments, JSON as it was written."""
+        return "".join(self.pieces)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Answer:
-    """One true answer: the pieces a model would stream, and what they add up to."""
+    """One true answer: the pieces a model would stream, and what they add up to.
+
+    What was thought comes first, then the text or the refusal, then the tools that are called. A piece is a token.
+    """
 
     reasoning_pieces: tuple[str, ...] = ()
     pieces: tuple[str, ...] = ()
+    refusal_pieces: tuple[str, ...] = ()
+    tools: tuple[CalledTool, ...] = ()
+    finish: Finish = "stop"
 
     @property
     def text(self) -> str:
@@ -53,98 +79,68 @@ class Answer:
         """What the model thought aloud before it."""
         return "".join(self.reasoning_pieces)
 
+    @property
+    def refusal(self) -> str:
+        """What the model said in the place of an answer."""
+        return "".join(self.refusal_pieces)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it has."""
+        called = sum(len(tool.pieces) for tool in self.tools)
+        return len(self.reasoning_pieces) + len(self.pieces) + len(self.refusal_pieces) + called
+
     def rest(self, prefix: str) -> Answer | None:
         """Gives what comes after a prefix of the text, None where it is none; what was thought is not said again."""
         if not self.text.startswith(prefix):
             return None
-        return Answer(pieces=_pieces(self.text[len(prefix) :]))
+        return replace(self, reasoning_pieces=(), pieces=in_pieces(self.text[len(prefix) :]))
+
+    def cut(self, limit: int | None) -> Answer:
+        """Gives the first `limit` tokens of it; whole where there are no more, or without a limit."""
+        if limit is None or self.tokens <= limit:
+            return self
+        left = limit
+        kept: list[tuple[str, ...]] = []
+        said = (self.reasoning_pieces, self.pieces, self.refusal_pieces, *(tool.pieces for tool in self.tools))
+        for pieces in said:
+            kept.append(pieces[:left])
+            left -= len(kept[-1])
+        thoughts, words, refused, *arguments = kept
+        begun = [replace(tool, pieces=cut) for tool, cut in zip(self.tools, arguments, strict=True) if cut]
+        return Answer(
+            reasoning_pieces=thoughts, pieces=words, refusal_pieces=refused, tools=tuple(begun), finish="length"
+        )
 
 
-def write_answer(seed: int | str, *, sentences: int = 6) -> Answer:
-    """Writes an answer of some sentences in English and Chinese; the same seed writes the same one."""
+def write_answer(
+    seed: int | str, *, sentences: int = 6, thoughts: int = 2, tools: int = 0, refuses: bool = False
+) -> Answer:
+    """Writes an answer of some sentences in English and Chinese; the same seed writes the same one.
+
+    `thoughts` (0 to 2) sentences come before it, `tools` are called after it; an answer that `refuses` is a refusal and
+    nothing else.
+    """
     chance = Random(f"answer {seed}")  # noqa: S311 - a reproducible text is the point
-    thoughts = chance.sample(_THOUGHTS, 2)
+    thought = in_pieces(" ".join(chance.sample(_THOUGHTS, 2)[:thoughts]))
     chosen = [s for _ in range(-(-sentences // len(_SENTENCES))) for s in chance.sample(_SENTENCES, len(_SENTENCES))]
     lines = chosen[:sentences]
     text = "\n\n".join(" ".join(lines[start : start + 2]) for start in range(0, len(lines), 2))
-    return Answer(reasoning_pieces=_pieces(" ".join(thoughts)), pieces=_pieces(text))
+    if refuses:
+        return Answer(reasoning_pieces=thought, refusal_pieces=in_pieces(_REFUSAL))
+    called = tuple(_called(chance) for _ in range(tools))
+    return Answer(reasoning_pieces=thought, pieces=in_pieces(text), tools=called)
 
 
-def _pieces(text: str) -> tuple[str, ...]:
+def _called(chance: Random) -> CalledTool:
+    name, choices = chance.choice(_TOOLS)
+    arguments = json.dumps(chance.choice(choices), ensure_ascii=False)
+    return CalledTool(id=f"call_{chance.randrange(16**12):012x}", name=name, pieces=in_pieces(arguments))
+
+
+def in_pieces(text: str) -> tuple[str, ...]:
     """Cuts a text as tokenizers do: Latin words with the blank before them, Chinese characters two at a time."""
-    return tuple(re.findall(r"\s?[\u4e00-\u9fff]{1,2}|\s*[A-Za-z0-9ï']+|\s*[^\w\s]|\s+", text))
+    return tuple(re.findall(r"\s?[\u4e00-\u9fff]{1,2}|\s*[A-Za-z0-9ï']+|\s*[^\w\s]|\s+|\w", text))
 
 
-# -- shapes ------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True, frozen=True, kw_only=True)
-class Question:
-    """What a request asks: the last thing the user said, and what the model is to go on from, None without that."""
-
-    prompt: str
-    prefix: str | None = None
-
-
-class Shape(Protocol):
-    """How one kind of provider is asked, and how it streams an answer."""
-
-    def read(self, request: ReceivedRequest) -> Question | None:
-        """Gives what a request asks, None where it is none of this shape's."""
-
-    def events(self, answer: Answer, answer_id: str, *, ids: bool) -> list[bytes]:
-        """Gives the exact bytes of every event of an answer; with `ids`, those that can be gone on from have one."""
-
-
-@dataclass(slots=True, frozen=True, kw_only=True)
-class ChatShape:
-    """The chat completions of OpenAI, as DeepSeek streams them: reasoning first, the usage beside the finish reason."""
-
-    model: str = "deepseek-flash"
-
-    def read(self, request: ReceivedRequest) -> Question | None:
-        if request.method != "POST" or not request.path.partition("?")[0].endswith("/chat/completions"):
-            return None
-        try:
-            messages = request.json()["messages"]
-            last = messages[-1]
-            prefix = last["content"] if last["role"] == "assistant" and last.get("prefix") else None
-            prompt = [message["content"] for message in messages if message["role"] == "user"][-1]
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            return None
-        return Question(prompt=prompt, prefix=prefix) if isinstance(prompt, str) else None
-
-    def events(self, answer: Answer, answer_id: str, *, ids: bool) -> list[bytes]:
-        payloads = self._payloads(answer, answer_id)
-        numbered = [server.sse(payload, id=str(n) if ids else None) for n, payload in enumerate(payloads, 1)]
-        return [*numbered, server.sse("[DONE]")]
-
-    def _payloads(self, answer: Answer, answer_id: str) -> list[bytes]:
-        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": None, "reasoning_content": ""}]
-        deltas += [{"content": None, "reasoning_content": piece} for piece in answer.reasoning_pieces]
-        deltas += [{"content": piece, "reasoning_content": None} for piece in answer.pieces]
-        shell = {"id": answer_id, "object": "chat.completion.chunk", "created": 1_767_225_600, "model": self.model}
-        chunks = [{**shell, "choices": [_choice(delta)], "usage": None} for delta in deltas]
-        ending = _choice({"content": "", "reasoning_content": None}, "stop")
-        chunks.append({**shell, "choices": [ending], "usage": _usage(answer)})
-        return [json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode() for chunk in chunks]
-
-
-def _choice(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
-    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-
-
-def _usage(answer: Answer) -> dict[str, Any]:
-    thought, said, asked = len(answer.reasoning_pieces), len(answer.pieces), 19
-    return {
-        "prompt_tokens": asked,
-        "completion_tokens": thought + said,
-        "total_tokens": asked + thought + said,
-        "prompt_tokens_details": {"cached_tokens": 0},
-        "completion_tokens_details": {"reasoning_tokens": thought},
-        "prompt_cache_hit_tokens": 0,
-        "prompt_cache_miss_tokens": asked,
-    }
-
-
-__all__ = ["Answer", "ChatShape", "Question", "Shape", "write_answer"]
+__all__ = ["Answer", "CalledTool", "Finish", "in_pieces", "write_answer"]

@@ -6,11 +6,11 @@ twice is seen as such, with ids and without. It must never change what is sent.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from holdfast.testing.acts import (
     HEADERS,
@@ -25,13 +25,21 @@ from holdfast.testing.acts import (
     perform,
 )
 from holdfast.testing.faults import Fault
+from holdfast.testing.idiom import CHAT, Idiom
 from holdfast.testing.schedule import HEALTHY, Schedule
 from holdfast.testing.server import Drip, Send, Step
+
+Rung = Literal["", "last-event-id", "cursor", "prefix", "replay"]
+"""How a request goes on with an answer that was begun; the first request for one does not."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Served:
     """One request: its place among those for its stream, what it met, where it was to begin, and what it got.
+
+    `rung` is how it goes on with an answer, `cursor` the place where, unless that is the `last_event_id`. `tokens` were
+    generated for it, and are paid for, read or not; those of an answer that is generated without a reader are all with
+    the request that began it. A request that was refused on its merits is attempt 0, and is not counted.
 
     `status` is 0 where no head was sent; `events` counts those that were sent whole, `events_again` those of them that
     an earlier attempt had been sent already, `bytes` all that left. `over` turns true with the reply's end or the
@@ -42,9 +50,12 @@ class Served:
     attempt: int
     fault: Fault
     last_event_id: str = ""
+    cursor: str = ""
+    rung: Rung = ""
     status: int = 0
     events: int = 0
     events_again: int = 0
+    tokens: int = 0
     bytes: int = 0
     over: bool = False
 
@@ -54,10 +65,13 @@ class Served:
             "key": self.key,
             "attempt": self.attempt,
             "fault": None if self.fault.name == "healthy" else str(self.fault),
+            "rung": self.rung,
             "last_event_id": self.last_event_id,
+            "cursor": self.cursor,
             "status": self.status,
             "events": self.events,
             "events_again": self.events_again,
+            "tokens": self.tokens,
             "bytes": self.bytes,
         }
 
@@ -76,6 +90,7 @@ class Books:
 
     def __init__(self, heard: Callable[[Served], None] | None = None) -> None:
         self.served: list[Served] = []
+        self.cancels = 0
         self._heard = heard
         self._streams: dict[str, _Stream] = {}
 
@@ -84,14 +99,27 @@ class Books:
         """How often each stream was asked for."""
         return {key: stream.attempts for key, stream in self._streams.items()}
 
-    def open(self, schedule: Schedule, key: str, last_event_id: str = "") -> Served:
-        """Notes a request, and what it is to meet."""
+    def open(
+        self, schedule: Schedule, key: str, last_event_id: str = "", *, cursor: str = "", prefix: bool = False
+    ) -> Served:
+        """Notes a request, and what it is to meet; `prefix`: it brings the beginning of an answer."""
         stream = self._streams.setdefault(key, _Stream())
         stream.attempts += 1
+        rung: Rung = "replay" if stream.attempts > 1 else ""
+        rung = "last-event-id" if last_event_id else "cursor" if cursor else "prefix" if prefix else rung
         fault = schedule.fault(key, stream.attempts)
-        served = Served(key=key, attempt=stream.attempts, fault=fault, last_event_id=last_event_id)
+        served = Served(
+            key=key, attempt=stream.attempts, fault=fault, last_event_id=last_event_id, cursor=cursor, rung=rung
+        )
         self.served.append(served)
         return served
+
+    def refused(self, key: str, status: int, *, cursor: str = "") -> None:
+        """Notes a request that the provider did not take: it meets no fault, and is no attempt."""
+        rung: Rung = "cursor" if cursor else "prefix"
+        served = Served(key=key, attempt=0, fault=HEALTHY, cursor=cursor, rung=rung, status=status)
+        self.served.append(served)
+        self.close(served)
 
     def aside(self, key: str) -> Served:
         """Gives the record of a request that asks for no stream; it is attempt 0, meets nothing, and is not counted."""
@@ -103,11 +131,17 @@ class Books:
         events: AsyncGenerator[bytes, None],
         *,
         headers: Mapping[str, str] = HEADERS,
-        continues: bool = False,
+        place: int | None = None,
+        idiom: Idiom = CHAT,
+        paid: bool = False,
     ) -> AsyncGenerator[Step, None]:
-        """Gives the steps of one reply, and counts what they send. `continues`: no event of it was ever sent before."""
-        asked = Asked(attempt=served.attempt, last_event_id=served.last_event_id)
-        performer, counter = TcpPerformer(headers), self._counter(served, continues=continues)
+        """Gives the steps of one reply, and counts what they send.
+
+        `place` is that of the first event in its answer, None where only its id can tell; `paid`: its tokens were
+        counted already.
+        """
+        asked = Asked(attempt=served.attempt, last_event_id=served.last_event_id, cursor=served.cursor, idiom=idiom)
+        performer, counter = TcpPerformer(headers), self._counter(served, place, None if paid else idiom)
         try:
             noted = counter.noted(events)
             async with aclosing(noted), aclosing(perform(served.fault.play(asked), noted)) as performed:
@@ -127,26 +161,30 @@ class Books:
             if self._heard is not None:
                 self._heard(served)
 
-    def _counter(self, served: Served, *, continues: bool) -> _Counter:
+    def furthest(self, key: str) -> int:
+        """Tells how many events of a stream were sent so far."""
+        return self._streams[key].furthest
+
+    def _counter(self, served: Served, place: int | None, idiom: Idiom | None) -> _Counter:
         stream = self._streams[served.key]
-        place = stream.furthest if continues else 0
-        if served.last_event_id in stream.places:
-            place = stream.places[served.last_event_id] + 1
-        return _Counter(served, stream, place)
+        if place is None:
+            place = stream.places[served.last_event_id] + 1 if served.last_event_id in stream.places else 0
+        return _Counter(served, stream, place, idiom)
 
     @property
     def summary(self) -> dict[str, Any]:
-        """All of it in sums: requests, streams, the faults met by name, events, and events sent again."""
-        faults: dict[str, int] = {}
-        for served in self.served:
-            if served.fault.name != "healthy":
-                faults[served.fault.name] = faults.get(served.fault.name, 0) + 1
+        """All of it in sums: requests, streams, faults met and rungs used by name, events, tokens, cancels."""
+        faults = Counter(served.fault.name for served in self.served if served.fault.name != "healthy")
+        rungs = Counter(served.rung for served in self.served if served.rung)
         return {
             "requests": len(self.served),
             "streams": len(self._streams),
             "faults": dict(sorted(faults.items())),
+            "rungs": dict(sorted(rungs.items())),
             "events": sum(served.events for served in self.served),
             "events_again": sum(served.events_again for served in self.served),
+            "tokens": sum(served.tokens for served in self.served),
+            "cancels": self.cancels,
             "bytes": sum(served.bytes for served in self.served),
         }
 
@@ -154,8 +192,9 @@ class Books:
 class _Counter:
     """Counts what one reply sends. An event's place is that in the healthy reply; what a fault made up has none."""
 
-    def __init__(self, served: Served, stream: _Stream, place: int) -> None:
+    def __init__(self, served: Served, stream: _Stream, place: int, idiom: Idiom | None) -> None:
         self._served = served
+        self._idiom = idiom  # None where tokens are not to be counted
         self._stream = stream
         self._next = place
         self._taken: dict[bytes, deque[int]] = {}  # one answer may say the same thing twice
@@ -168,6 +207,8 @@ class _Counter:
         places = self._stream.places
         async with aclosing(events):
             async for event in events:
+                if self._idiom is not None:
+                    self._served.tokens += self._idiom.tokens(event)
                 name = event_id(event)
                 place = places.setdefault(name, self._next) if name else self._next
                 self._taken.setdefault(event, deque()).append(place)
@@ -202,4 +243,4 @@ class _Counter:
         return places[0]
 
 
-__all__ = ["Books", "Served"]
+__all__ = ["Books", "Rung", "Served"]

@@ -1,30 +1,37 @@
-"""An LLM upstream in a box: a provider's API on real TCP, whose replies fail as a schedule says.
+"""An LLM upstream in a box: the providers' APIs on real TCP, whose replies fail as a schedule says.
 
 It never draws anything at random while it serves: what a client gets is a function of the seed, the prompt and how
 often that prompt was asked, so every run can be had again. It knows no fault by name: a fault is a value that says what
-becomes of the healthy reply.
+becomes of the healthy reply. It knows no provider either: shapes do.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+import hashlib
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from holdfast._clock import Clock, SystemClock
 from holdfast.testing import server
 from holdfast.testing.acts import event_id
-from holdfast.testing.answers import Answer, ChatShape, Question, Shape, write_answer
+from holdfast.testing.answers import Answer, write_answer
 from holdfast.testing.books import Books, Served
+from holdfast.testing.continuing import Continuing, continued
+from holdfast.testing.keeping import Keeper, Kept
 from holdfast.testing.schedule import Schedule
 from holdfast.testing.server import ReceivedRequest, Reply, ScriptedServer
+from holdfast.testing.shapes import SHAPES, Question, Shape, idiom_of
+from holdfast.testing.visits import read_visit
 
 Mode = Literal["ids", "no-ids", "divergent", "prefix"]
 """What a second request for the same prompt gets.
 
 `ids`: the rest after its Last-Event-ID; `no-ids`: the same answer from its beginning; `divergent`: another answer;
-`prefix`: another answer, too, but a request whose last message is an assistant's with `"prefix": true` gets the rest.
+`prefix`: another answer, too, but a request that brings the beginning of one in its dialect's way gets the rest, as
+`continuing` says.
 """
 
 
@@ -36,24 +43,36 @@ class ChaosServer:
     `schedule` and in `modes`, which are over `mode`. `answer(prompt)` is the truth, and `answers(prompt)` all that any
     attempt was told; `served` lists what was done, `attempts` counts it by prompt, and `server` counts connections.
     `schedule`, `mode` and the rest may be changed between requests.
+
+    What a request is for is known by its path and body; a `shape` takes only requests of its own. Answers have so many
+    `sentences` and `tools`, unless `write` writes them, which is given a seed. What a provider keeps for later can be
+    gone on with until `window` seconds have passed on `clock`, or within the last `ring` bytes.
     """
 
     schedule: Schedule = field(default_factory=Schedule)
     mode: Mode = "no-ids"
     modes: Mapping[str, Mode] = field(default_factory=dict)
+    continuing: Continuing = "rest"
     seed: int = 0
     every: float = 0.0
     sentences: int = 6
-    shape: Shape = field(default_factory=ChatShape)
+    tools: int = 0
+    write: Callable[[str], Answer] | None = None
+    shape: Shape | None = None
+    window: float = 300.0
+    ring: int = 4 * 2**20
+    clock: Clock = field(default_factory=SystemClock)
     host: str = "127.0.0.1"
     port: int = 0
     heard: Callable[[Served], None] | None = None
     server: ScriptedServer = field(init=False)
     books: Books = field(init=False)
+    _keeper: Keeper = field(init=False)
 
     def __post_init__(self) -> None:
         self.server = ScriptedServer(self._reply, host=self.host, port=self.port)
         self.books = Books(self.heard)
+        self._keeper = Keeper(books=self.books, clock=self.clock, window=self.window, ring=self.ring)
 
     @property
     def url(self) -> str:
@@ -79,7 +98,7 @@ class ChaosServer:
         """Gives the answer to a prompt; only where answers diverge has another attempt another one."""
         divergent = self._mode(prompt) in ("divergent", "prefix") and attempt > 1
         seed = f"{self.seed} {prompt} {attempt}" if divergent else f"{self.seed} {prompt}"
-        return write_answer(seed, sentences=self.sentences)
+        return self.write(seed) if self.write else write_answer(seed, sentences=self.sentences, tools=self.tools)
 
     def answers(self, prompt: str) -> list[Answer]:
         """Gives every answer that the attempts so far were told: what a client delivers must be one of them."""
@@ -90,14 +109,34 @@ class ChaosServer:
         return self.modes.get(prompt, self.mode)
 
     def _reply(self, request: ReceivedRequest) -> Reply:
-        question = self.shape.read(request)
-        if question is None:
-            body = b'{"error": {"message": "this is no request for a completion", "type": "invalid_request_error"}}'
+        if (visit := read_visit(request)) is not None:
+            self._keeper.window, self._keeper.ring, self._keeper.clock = self.window, self.ring, self.clock
+            return self._keeper.reply(visit, self.schedule)
+        for shape in self._shapes:
+            if (question := shape.read(request)) is not None:
+                return self._answered(question, question.shape or shape, request.headers.get("last-event-id", ""))
+        body = b'{"error": {"message": "this is no request for a completion", "type": "invalid_request_error"}}'
+        return server.respond(body, 400, content_type="application/json")
+
+    @property
+    def _shapes(self) -> Sequence[Shape]:
+        return SHAPES if self.shape is None else (self.shape,)
+
+    def _answered(self, question: Question, shape: Shape, last: str) -> Reply:
+        key, idiom = question.prompt, idiom_of(shape)
+        if question.refused:
+            self.books.refused(key, 400)
+            body = idiom.document(400, "invalid_request_error", question.refused)
             return server.respond(body, 400, content_type="application/json")
-        served = self.books.open(self.schedule, question.prompt, request.headers.get("last-event-id", ""))
-        last = "" if served.fault.forgets else served.last_event_id
-        events, continues = self._events(question, served.attempt, last)
-        return self.books.steps(served, self._paced(events), continues=continues)
+        served = self.books.open(self.schedule, key, last, prefix=question.prefix is not None)
+        last = "" if served.fault.forgets else last
+        events, place = self._events(question, shape, served.attempt, last)
+        if question.keep:
+            kept = Kept(served=served, events=events, idiom=idiom, every=self.every, at=self.clock.now())
+            kept.count()
+            self._keeper.kept[question.keep_as or self._name(key, served.attempt)] = kept
+            return self.books.steps(served, kept.read(), place=place, idiom=idiom, paid=True)
+        return self.books.steps(served, self._paced(events), place=place, idiom=idiom)
 
     async def _paced(self, events: list[bytes]) -> AsyncGenerator[bytes, None]:
         for event in events:
@@ -105,20 +144,25 @@ class ChaosServer:
             if self.every:
                 await asyncio.sleep(self.every)
 
-    def _events(self, question: Question, attempt: int, last: str) -> tuple[list[bytes], bool]:
-        """Gives what a healthy reply would send, and whether it goes on from a prefix."""
+    def _name(self, prompt: str, attempt: int) -> str:
+        """Gives an answer's id: a server that can resume keeps the answer and its id, others begin anew."""
+        which = "" if self._mode(prompt) == "ids" else attempt
+        return hashlib.sha256(f"{self.seed} {prompt} {which}".encode()).hexdigest()[:24]
+
+    def _events(self, question: Question, shape: Shape, attempt: int, last: str) -> tuple[list[bytes], int | None]:
+        """Gives what a healthy reply would send, and the place of its first event where no id tells it."""
         prompt, mode = question.prompt, self._mode(question.prompt)
-        # A server that can resume keeps the answer and its id; others begin anew, with a new id.
-        answer_id = f"chat-{self.seed}" if mode == "ids" else f"chat-{self.seed}-{attempt}"
-        answer, rest = self.answer(prompt, attempt), None
+        answer, place = self.answer(prompt, attempt), None
         if question.prefix is not None and mode == "prefix":
             rests = (told.rest(question.prefix) for told in self.answers(prompt))
-            rest = next((rest for rest in rests if rest is not None), None)
-        events = self.shape.events(rest or answer, answer_id, ids=mode == "ids")
+            if (rest := next((rest for rest in rests if rest is not None), None)) is not None:
+                # No event of it was ever sent before.
+                answer, place = continued(rest, question.prefix, self.continuing), self.books.furthest(prompt)
+        events = shape.events(answer.cut(question.max_tokens), self._name(prompt, attempt), ids=mode == "ids")
         if mode == "ids" and last:
-            place = next((number for number, event in enumerate(events, 1) if event_id(event) == last), 0)
-            events = events[place:]
-        return events, rest is not None
+            begin = next((number for number, event in enumerate(events, 1) if event_id(event) == last), 0)
+            events = events[begin:]
+        return events, place
 
     async def __aenter__(self) -> Self:
         await self.server.__aenter__()

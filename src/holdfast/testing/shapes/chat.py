@@ -1,0 +1,131 @@
+"""OpenAI's chat completions, as DeepSeek and as OpenAI stream them.
+
+DeepSeek (https://api-docs.deepseek.com): reasoning in `reasoning_content`, its partner null beside it, the usage on the
+chunk that has the finish reason. OpenAI, and vLLM after it: only what is new in a delta, a finish chunk without words,
+the usage on a chunk of its own without choices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from holdfast.testing.answers import Answer
+from holdfast.testing.idiom import CHAT, Idiom
+from holdfast.testing.server import ReceivedRequest
+from holdfast.testing.shapes._shape import BEGAN, Question, body_of, compact, event, number, numbered, route, turns
+
+_ASKED = 19
+_BOTH_TRUE = "Cannot set both `continue_final_message` and `add_generation_prompt` to True."
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class ChatShape:
+    """The chat completions of OpenAI, by default as DeepSeek streams them.
+
+    `reasoning` is the member that holds what was thought: `reasoning_content`, or `reasoning` (vLLM, Ollama, Groq).
+    """
+
+    model: str = "deepseek-flash"
+    style: Literal["deepseek", "openai"] = "deepseek"
+    reasoning: str = "reasoning_content"
+    idiom: ClassVar[Idiom] = CHAT
+
+    def read(self, request: ReceivedRequest) -> Question | None:
+        body = body_of(request)
+        if request.method != "POST" or not route(request).endswith("/chat/completions"):
+            return None
+        if (asked := turns(body.get("messages"))) is None:
+            return None
+        prompt, beginning = asked
+        # vLLM and SGLang prompt for a new message unless they are told not to, and cannot do both.
+        continues = body.get("continue_final_message") is True
+        both = continues and body.get("add_generation_prompt", True) is not False
+        named = continues or bool(body["messages"][-1].get("prefix"))
+        conversation = request.headers.get("x-conversation-id", "")
+        return Question(
+            prompt=prompt,
+            prefix=beginning if named else None,
+            max_tokens=number(body.get("max_completion_tokens")) or number(body.get("max_tokens")),
+            refused=_BOTH_TRUE if both else "",
+            keep=bool(conversation),  # llama.cpp
+            keep_as=conversation,
+        )
+
+    def events(self, answer: Answer, answer_id: str, *, ids: bool) -> list[bytes]:
+        chunks = self._deepseek(answer) if self.style == "deepseek" else self._openai(answer)
+        shell = {"id": answer_id, "object": "chat.completion.chunk", "created": BEGAN, "model": self.model}
+        if self.style == "openai":
+            shell |= {"service_tier": "default", "system_fingerprint": "fp_dbaca60df0"}
+        payloads = [compact({**shell, **chunk}) for chunk in chunks]
+        return [*numbered(payloads, ids=ids), event("[DONE]")]
+
+    # -- two styles ----------------------------------------------------------------------------
+
+    def _deepseek(self, answer: Answer) -> Iterator[dict[str, Any]]:
+        thinks = bool(answer.reasoning_pieces)
+        partner: dict[str, Any] = {self.reasoning: None} if thinks else {}
+        first = {"content": None, self.reasoning: ""} if thinks else {"content": ""}
+        yield _chunk({"role": "assistant", **first})
+        for piece in answer.reasoning_pieces:
+            yield _chunk({"content": None, self.reasoning: piece})
+        for piece in answer.pieces:
+            yield _chunk({"content": piece, **partner})
+        for piece in answer.refusal_pieces:
+            yield _chunk({"refusal": piece})
+        for delta in _calls(answer):
+            yield _chunk(delta)
+        usage = _usage(answer)
+        usage |= {"prompt_cache_hit_tokens": 0, "prompt_cache_miss_tokens": _ASKED}
+        yield _chunk({"content": "", **partner}, _finish(answer), usage)
+
+    def _openai(self, answer: Answer) -> Iterator[dict[str, Any]]:
+        yield _chunk({"role": "assistant", "content": "", "refusal": None})
+        for piece in answer.reasoning_pieces:
+            yield _chunk({self.reasoning: piece})
+        for piece in answer.pieces:
+            yield _chunk({"content": piece})
+        for piece in answer.refusal_pieces:
+            yield _chunk({"refusal": piece})
+        for delta in _calls(answer):
+            yield _chunk(delta)
+        yield _chunk({}, _finish(answer))
+        yield {"choices": [], "usage": _usage(answer)}
+
+
+def _chunk(
+    delta: dict[str, Any], finish_reason: str | None = None, usage: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    return {"choices": [choice], "usage": usage}
+
+
+def _calls(answer: Answer) -> Iterator[dict[str, Any]]:
+    """Gives the deltas of the tools: the name first, then the arguments, without an id or a name."""
+    for index, tool in enumerate(answer.tools):
+        named = {"id": tool.id, "type": "function", "function": {"name": tool.name, "arguments": ""}}
+        yield {"tool_calls": [{"index": index, **named}]}
+        for piece in tool.pieces:
+            yield {"tool_calls": [{"index": index, "function": {"arguments": piece}}]}
+
+
+def _finish(answer: Answer) -> str:
+    if answer.finish == "length":
+        return "length"
+    return "tool_calls" if answer.tools else "stop"
+
+
+def _usage(answer: Answer) -> dict[str, Any]:
+    usage: dict[str, Any] = {
+        "prompt_tokens": _ASKED,
+        "completion_tokens": answer.tokens,
+        "total_tokens": _ASKED + answer.tokens,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
+    if answer.reasoning_pieces:
+        usage["completion_tokens_details"] = {"reasoning_tokens": len(answer.reasoning_pieces)}
+    return usage
+
+
+__all__ = ["ChatShape"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
 from holdfast._errors import DecodeError, UpstreamError
-from holdfast._types import Event
+from holdfast._types import Event, Request
 from holdfast.machines.cursor import Cursor
 
 T = TypeVar("T")
@@ -67,6 +67,28 @@ def _decoded(decode: Callable[[bytes | str], T], data: bytes | str) -> tuple[T |
         return None, _NOT_UTF8
     except msgspec.DecodeError as error:
         return None, f"the event's data is not JSON: {error}"
+
+
+def plain(event: Event) -> Any:
+    """Gives an event's data as plain JSON values, None where it is no JSON."""
+    try:
+        return event.json()
+    except (ValueError, RecursionError):
+        return None
+
+
+def number(values: Any, name: str) -> int | None:
+    """Gives a count out of an object, None where it holds none."""
+    value = values.get(name) if isinstance(values, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def asked(request: Request) -> Mapping[str, Any] | None:
+    """Gives the JSON object that a request sends, None where it sends something else."""
+    body = request.body
+    if isinstance(body, bytes):
+        body = plain(Event(body))
+    return body if isinstance(body, Mapping) else None
 
 
 def upstream_error(error: Any, *, kind: str = "") -> UpstreamError:

@@ -15,10 +15,11 @@ from typing import Any
 
 import msgspec
 
-from holdfast._errors import DecodeError, EndOfStream, NotAStream, Truncated, UpstreamError
+from holdfast._errors import DecodeError, EndOfStream, Truncated, UpstreamError
 from holdfast._types import Delta, Event, Head, ToolCallDelta, Usage
 from holdfast.dialects._dialect import Evidence
-from holdfast.dialects._wire import decode, error_in, upstream_error
+from holdfast.dialects._end import wrong_with
+from holdfast.dialects._wire import decode, error_in, number, plain, upstream_error
 from holdfast.machines.cursor import Cursor
 
 
@@ -196,7 +197,7 @@ class ChatReader:
         if chunk.error:
             raise upstream_error(chunk.error)
         if chunk.choices is None and (event.type == "error" or chunk.type == "error"):
-            raise upstream_error(_plain(event), kind="error")
+            raise upstream_error(plain(event), kind="error")
         usage = chunk.usage or (chunk.x_groq.usage if chunk.x_groq is not None else None)
         if usage:
             # The last one wins: some servers send it cumulatively on every chunk. Said again, it is no news.
@@ -207,8 +208,8 @@ class ChatReader:
         self._pieces += len(choices)
         # All of an event or nothing: what was handed over of it is not asked for again.
         before, gave_up = len(out), ""
-        for number, choice in enumerate(choices):
-            last = number == len(choices) - 1
+        for place, choice in enumerate(choices):
+            last = place == len(choices) - 1
             try:
                 out.append(self._choice(event, choice, evidence.usage if usage and last else None))
             except DecodeError:
@@ -289,38 +290,19 @@ class ChatReader:
             arguments = msgspec.json.encode(arguments).decode()
         return ToolCallDelta(index, id_, name, arguments)
 
-    @property
-    def _came(self) -> str:
-        """A recording may have no head: then nothing is known of a status."""
-        return f"the server answered {self._head.status} with" if self._head.status else "what came is"
-
     def end(self, out: list[Delta]) -> None:
         """The body ended cleanly. Raises `Truncated`, `NotAStream` or `UpstreamError` when the answer is unproven."""
-        cursor, evidence = self._cursor, self.evidence
-        stray = bytes(cursor.stray)
-        reported = error_in(stray) if stray else None
-        if reported is not None:
-            raise reported
-        if evidence.complete:
-            return
-        if not cursor.received:
-            raise NotAStream(f"{self._came} an empty body")
-        if not self._pieces and stray:
-            # A page may be a proxy's bad moment; a JSON document is an answer, to a request that was not for a stream.
-            is_json = stray.lstrip()[:1] in (b"{", b"[")
-            what = self._head.content_type or ("JSON" if is_json else "something")
-            raise NotAStream(
-                f"{self._came} {what}, not an event stream"
-                + ('; the request must have "stream": true' if is_json else ""),
-                retryable=not is_json,
-            )
-        if not self._pieces and self._foreign:
-            raise NotAStream(
-                f"{self._foreign} events came, and none is a piece of a chat answer: are dialect and url right?",
-                retryable=False,
-            )
-        tail = f", and it broke off inside an event ({cursor.unfinished} bytes of it)" if cursor.unfinished else ""
-        raise Truncated(f"the body ended without {evidence.missing}{tail}: the answer is not whole")
+        wrong = wrong_with(
+            self._cursor,
+            self._head,
+            error_in,
+            missing=self.evidence.missing,
+            pieces=self._pieces,
+            foreign=self._foreign,
+            kind="a chat answer",
+        )
+        if wrong is not None:
+            raise wrong
 
 
 def _opens(chunk: _Chunk, seen: set[int]) -> bool:
@@ -335,13 +317,6 @@ def _opens(chunk: _Chunk, seen: set[int]) -> bool:
         return False
     goes_on = said.content or said.reasoning_content or said.reasoning or said.refusal
     return not goes_on and all(call.id for call in said.tool_calls or ())
-
-
-def _plain(event: Event) -> Any:
-    try:
-        return event.json()
-    except (ValueError, RecursionError):
-        return None
 
 
 def _content(said: _Delta) -> tuple[str, str]:
@@ -360,20 +335,15 @@ def _thinking(part: _Part) -> str:
 
 def _usage(raw: dict[str, Any]) -> Usage:
     asked, answered = raw.get("prompt_tokens_details"), raw.get("completion_tokens_details")
-    cached = _number(asked, "cached_tokens")
+    cached = number(asked, "cached_tokens")
     return Usage(
-        input_tokens=_number(raw, "prompt_tokens"),
-        output_tokens=_number(raw, "completion_tokens"),
-        total_tokens=_number(raw, "total_tokens"),
-        cached_tokens=cached if cached is not None else _number(raw, "prompt_cache_hit_tokens"),
-        reasoning_tokens=_number(answered, "reasoning_tokens"),
+        input_tokens=number(raw, "prompt_tokens"),
+        output_tokens=number(raw, "completion_tokens"),
+        total_tokens=number(raw, "total_tokens"),
+        cached_tokens=cached if cached is not None else number(raw, "prompt_cache_hit_tokens"),
+        reasoning_tokens=number(answered, "reasoning_tokens"),
         raw=raw,
     )
-
-
-def _number(values: Any, name: str) -> int | None:
-    value = values.get(name) if isinstance(values, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -418,7 +388,7 @@ class ChatWire:
 
     def recognises(self, event: Event) -> bool:
         """A list of choices is of no other shape."""
-        value = _plain(event)
+        value = plain(event)
         return isinstance(value, dict) and isinstance(value.get("choices"), list)
 
     def asks_json(self, body: Mapping[str, Any]) -> Mapping[str, Any] | bool:

@@ -216,7 +216,7 @@ def _key(dialect: Dialect, api_key: str | None, *, needed: bool) -> str | None:
     """A server of one's own may need no key; the provider's does, and would say so late and in its own words."""
     key = api_key or os.environ.get(dialect.key_variable or "", "") or None
     if key is None:
-        if needed:
+        if needed and dialect.base_url.startswith("https:"):
             variable = dialect.key_variable
             raise UsageError(f"Client({dialect.name!r}) needs api_key=, or the environment variable {variable}")
         return None

@@ -48,8 +48,11 @@ def test_every_stored_crash_belongs_to_a_target() -> None:
     assert {path.name for path in engine.REGRESSIONS.iterdir()} <= {target.name for target in TARGETS}
 
 
-def test_every_dialect_is_a_target() -> None:
-    assert DIALECTS.keys() <= {target.name for target in TARGETS}
+def test_every_way_to_read_is_a_target() -> None:
+    families = dialects.families()
+    assert {dialect.name for family in families for dialect in family} == DIALECTS.keys()
+    assert {family[0].name for family in families} <= {target.name for target in TARGETS}
+    assert ["openai-compatible"] in [[dialect.name for dialect in family] for family in families]  # it forgives more
 
 
 def test_a_finding_is_stored_and_told(

@@ -17,11 +17,12 @@ from typing import Any
 
 import msgspec
 
+from fuzz.targets.dialects import families
 from holdfast._core import Source, Stream
 from holdfast._errors import StreamBroken, StreamError
 from holdfast._pipe import Pipe
 from holdfast._types import Head, Request
-from holdfast.dialects import DIALECTS, Dialect
+from holdfast.dialects import DIALECTS, ChatWire, Dialect
 from holdfast.layers.parse import parse_sse
 from holdfast.layers.reconnect import Reconnect
 from holdfast.layers.verify import verify
@@ -130,8 +131,9 @@ def cell(fault: Fault, dialect: Dialect, way: str) -> str:
 def page() -> str:
     """Gives the whole page."""
     parts = [INTRODUCTION]
-    for dialect in DIALECTS.values():
-        parts.append(f"## {dialect.name}\n\n")
+    for family in families(dialect for dialect in DIALECTS.values() if isinstance(dialect.wire, ChatWire)):
+        dialect = family[0]
+        parts.append(f"## {', '.join(one.name for one in family)}\n\n")
         parts.append("| fault | plain | with ids | strict decoding | digest |\n|---|---|---|---|---|\n")
         for fault in SILENT:
             cells = (cell(fault, dialect, way) for way in ("plain", "ids", "strict", "digest"))

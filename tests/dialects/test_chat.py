@@ -448,7 +448,7 @@ def test_the_content_type_is_named() -> None:
 def test_dialects_are_found_by_name() -> None:
     assert [find(name) for name in ("deepseek", "openai", "openai-compatible")] == [DEEPSEEK, OPENAI, OPENAI_COMPATIBLE]
     assert find(DEEPSEEK) is DEEPSEEK
-    assert set(DIALECTS) == {"deepseek", "openai", "openai-compatible"}
+    assert {name: dialect.name for name, dialect in DIALECTS.items()} == {name: name for name in DIALECTS}
     with pytest.raises(UsageError, match="deepseek, openai"):
         find("opnai")
 

@@ -37,8 +37,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("file", metavar="FILE", help="a recorded body; - is standard input")
     parser.add_argument(
         "--dialect",
+        metavar="NAME",
         choices=[*DIALECTS, "none"],
-        help=f"whose stream it is (the one recorded, or {_DIALECT}); none looks at the events alone",
+        help=f"whose stream it is (the one recorded, or {_DIALECT}): {', '.join(DIALECTS)}; none looks at the events "
+        "alone",
     )
     parser.add_argument("--events", action="store_true", help="list every event")
     parser.add_argument("--json", action="store_true", help="one JSON object, after one per event with --events")

@@ -58,7 +58,7 @@ The API key is read from the dialect's environment variable:
     )
     add = parser.add_argument
     add("prompt", metavar="PROMPT", nargs="+", help="what to ask: quoted, or its words; - reads it from standard input")
-    add("--dialect", default="deepseek", choices=list(DIALECTS), help="the provider (deepseek)")
+    add("--dialect", metavar="NAME", default="deepseek", choices=list(DIALECTS), help="the provider (deepseek)")
     add("--model", help="the model, where the provider's default is not wanted")
     add("--base-url", metavar="URL", help="another server of that dialect, /v1 included where it has one")
     add("--system", metavar="TEXT", help="a system prompt")

@@ -12,12 +12,38 @@ from holdfast.dialects._dialect import (
     Wire,
     state_of,
 )
+from holdfast.dialects._prefix import AssistantPrefix
+from holdfast.dialects.azure import AZURE
 from holdfast.dialects.chat import ChatWire
 from holdfast.dialects.deepseek import DEEPSEEK
+from holdfast.dialects.groq import GROQ
+from holdfast.dialects.llama_cpp import LLAMA_CPP
+from holdfast.dialects.mistral import MISTRAL
+from holdfast.dialects.ollama import OLLAMA
 from holdfast.dialects.openai import OPENAI
 from holdfast.dialects.openai_compatible import OPENAI_COMPATIBLE
+from holdfast.dialects.openrouter import OPENROUTER
+from holdfast.dialects.perplexity import PERPLEXITY
+from holdfast.dialects.sglang import SGLANG
+from holdfast.dialects.vllm import VLLM
 
-DIALECTS: dict[str, Dialect] = {d.name: d for d in (DEEPSEEK, OPENAI, OPENAI_COMPATIBLE)}
+DIALECTS: dict[str, Dialect] = {
+    d.name: d
+    for d in (
+        DEEPSEEK,
+        OPENAI,
+        AZURE,
+        OPENROUTER,
+        GROQ,
+        MISTRAL,
+        PERPLEXITY,
+        VLLM,
+        SGLANG,
+        LLAMA_CPP,
+        OLLAMA,
+        OPENAI_COMPATIBLE,
+    )
+}
 """Every dialect by the name users say."""
 
 
@@ -28,14 +54,24 @@ def find(dialect: str | Dialect) -> Dialect:
     try:
         return DIALECTS[dialect]
     except KeyError:
-        raise UsageError(f"no dialect is called {dialect!r}; there are {', '.join(sorted(DIALECTS))}") from None
+        raise UsageError(f"no dialect is called {dialect!r}; there are {', '.join(DIALECTS)}") from None
 
 
 __all__ = [
+    "AZURE",
     "DEEPSEEK",
     "DIALECTS",
+    "GROQ",
+    "LLAMA_CPP",
+    "MISTRAL",
+    "OLLAMA",
     "OPENAI",
     "OPENAI_COMPATIBLE",
+    "OPENROUTER",
+    "PERPLEXITY",
+    "SGLANG",
+    "VLLM",
+    "AssistantPrefix",
     "ChatWire",
     "CursorRung",
     "DeltaReader",

@@ -11,7 +11,9 @@ import msgspec
 from holdfast._errors import DecodeError, UpstreamError
 from holdfast._types import Event, Request
 from holdfast.machines.cursor import Cursor
+from holdfast.machines.surrogates import decode_lenient
 
+D = TypeVar("D", bytes, str)
 T = TypeVar("T")
 
 _HOPELESS = (
@@ -40,22 +42,25 @@ _NOT_UTF8 = "the event's data is not JSON: it is not UTF-8"
 _NAME = re.compile(r"[\w.:/-]{1,64}")
 
 
-def decode(decoder: msgspec.json.Decoder[T], event: Event, cursor: Cursor) -> T:
+def decode(decoder: msgspec.json.Decoder[T], event: Event, cursor: Cursor, *, halves: bool = False) -> T:
     """Decodes an event's data the slow way: says what is wrong, and mends what the standard says to mend.
 
-    Bytes that are not UTF-8 become U+FFFD, counted in the cursor. Raises `DecodeError`, without the cause: a Unicode
-    error holds the event's bytes, and tracebacks reach logs.
+    Bytes that are not UTF-8 become U+FFFD, counted in the cursor. With `halves`, escaped halves of characters are no
+    fault and stay in the texts: such a reader, once it has come here, hands all texts through a `SurrogateJoiner`.
+    Raises `DecodeError`, without the cause: a Unicode error holds the event's bytes, and tracebacks reach logs.
     """
     value, wrong = _decoded(decoder.decode, event.payload)
     if wrong == _NOT_UTF8:
         value, wrong = _decoded(decoder.decode, event.data)
         cursor.repaired += value is not None
+    if value is None and halves and b"\\u" in event.payload:
+        value, _ = _decoded(lambda text: decode_lenient(decoder, text), event.data)
     if value is None:  # here and not in an `except`: a Unicode error would hang on to it as its context
         raise DecodeError(wrong, offset=event.offset)
     return value
 
 
-def _decoded(decode: Callable[[bytes | str], T], data: bytes | str) -> tuple[T | None, str]:
+def _decoded(decode: Callable[[D], T], data: D) -> tuple[T | None, str]:
     """Gives the value, or what is wrong with the data."""
     try:
         return decode(data), ""

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from bench.scoreboard.ask import IDLE, TOTAL, WATCHDOG
 from bench.scoreboard.judge import MARKS, MEANING, OUTCOMES, Outcome
 from bench.scoreboard.plan import AFTER, BREAKING, CORRUPTION, FAULTS, MODES, RATE, SEED, Plan, groups
+from bench.scoreboard.pulse import LATE, TRIES, disturbed
 from bench.scoreboard.run import Card
 from holdfast.testing.chaos import Mode
 from holdfast.testing.faults import Fault
@@ -127,6 +128,9 @@ so nobody can be blamed for it, Holdfast included.
   looks and sets one has the second.
 - The same clocks for all whose library has them: {idle:g} s without data, {total:g} s for the whole; a stream that has
   neither ended nor failed after {watchdog:g} s hangs. Clocks of minutes would change the seconds, not the marks.
+- The clocks are real, so the machine must have nothing else to do: where it is busy, those that need the most CPU
+  hang first. When it stood still, so that the server woke late by more than {late:g} s, whoever was reading plays
+  again, {tries} times at most, whatever had come of it.
 - Retries are each library's own, with its defaults where it retries at all; those that reconnect by themselves
   (aiohttp-sse-client, launchdarkly-eventsource) do, with pauses from a tenth of a second.
 - A `KeyError` because the user's loop did not expect an error object is the user's, but it is what such loops do: it
@@ -135,6 +139,14 @@ so nobody can be blamed for it, Holdfast included.
 - The openai SDK in stamina stands here twice. Shown as it comes, a retry begins with the first word again, under the
   reader's eyes; held back until the end, nothing comes twice, and nothing comes early.
 """
+
+
+def _steadiness(cards: Sequence[Card]) -> list[str]:
+    """Warns of figures that a machine which stood still has spoiled, in spite of all tries."""
+    spoiled = [f"{card.title} ({card.late:.1f} s)" for card in disturbed(cards)]
+    if not spoiled:
+        return []
+    return [f"**The machine stood still while these were reading, at every try: {', '.join(spoiled)}.**", ""]
 
 
 def _versions(cards: Sequence[Card]) -> str:
@@ -154,6 +166,7 @@ def page(cards: Sequence[Card], plan: Plan) -> str:
         HEAD.format(date=today, python=python, versions=_versions(cards), seed=SEED),
         *(f"- {MARKS[o]} **{o}**: {MEANING[o]}." for o in OUTCOMES),
         "",
+        *_steadiness(cards),
         MIX.format(streams=plan.streams, rate=RATE, faults=len(BREAKING)),
         *(line for mode in MODES for line in _mix(cards, plan, mode)),
         COST,
@@ -170,6 +183,6 @@ def page(cards: Sequence[Card], plan: Plan) -> str:
         "Where no answer can be had, a typed error is the best there is.\n",
         *_sums(cards, "always", "no-ids"),
         *_matrix(cards, "always", "no-ids"),
-        HOW.format(idle=IDLE, total=TOTAL, watchdog=WATCHDOG),
+        HOW.format(idle=IDLE, total=TOTAL, watchdog=WATCHDOG, late=LATE, tries=TRIES),
     ]
     return "\n".join(lines)

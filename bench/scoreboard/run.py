@@ -14,6 +14,7 @@ from typing import Any
 from bench.scoreboard.contenders import CONTENDERS
 from bench.scoreboard.judge import Outcome, judge
 from bench.scoreboard.plan import WARM, Plan
+from bench.scoreboard.pulse import Pulse, steady
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 THREADS = 32
@@ -24,7 +25,8 @@ THREADS = 32
 class Card:
     """One contender's results, by key.
 
-    `requests` are those that a stream of the mix took, `seconds` the median of what a fault met and ended exact there.
+    `requests` are those that a stream of the mix took, `seconds` the median of what a fault met and ended exact there;
+    `late` is by how many seconds the server came late at worst.
     """
 
     title: str
@@ -33,6 +35,7 @@ class Card:
     errors: dict[str, int] = field(default_factory=dict)
     requests: float = 0.0
     seconds: float = 0.0
+    late: float = 0.0
 
 
 async def _work(name: str, environment: str, keys: Sequence[str], url: str) -> list[dict[str, Any]]:
@@ -52,7 +55,7 @@ async def _work(name: str, environment: str, keys: Sequence[str], url: str) -> l
 async def play(name: str, plan: Plan) -> Card:
     """Lets one contender read every stream of the plan."""
     title, environment = CONTENDERS[name]
-    async with plan.server() as server:
+    async with plan.server() as server, Pulse() as pulse:
         said: list[dict[str, Any]] = []
         for keys in plan.shifts:
             versions, *lines = await _work(name, environment, keys, server.url)
@@ -70,6 +73,7 @@ async def play(name: str, plan: Plan) -> Card:
             errors=dict(Counter(line["error"] for line in said if line["error"])),
             requests=sum(server.attempts.get(key, 0) for key in mix) / len(mix),
             seconds=statistics.median(mended) if mended else 0.0,
+            late=pulse.late,
         )
 
 
@@ -80,7 +84,7 @@ async def play_all(plan: Plan, names: list[str]) -> list[Card]:
     async def take_part(name: str) -> Card:
         async with places:
             began = asyncio.get_running_loop().time()
-            card = await play(name, plan)
+            card = await steady(lambda: play(name, plan))
         took = asyncio.get_running_loop().time() - began
         print(f"{card.title:<28} {dict(Counter(card.outcomes.values()))} in {took:.0f} s", flush=True)
         return card

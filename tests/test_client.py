@@ -14,6 +14,7 @@ from holdfast import (
     Pipe,
     Reconnect,
     Retry,
+    Seams,
     Timeouts,
     UsageError,
     parse_sse,
@@ -94,7 +95,7 @@ async def test_the_dialect_is_known_from_the_start() -> None:
 
 
 def test_a_pipe_is_drawn_with_the_settings_that_are_set() -> None:
-    drawn = str(Pipe(AiohttpSource()) | parse_sse() | verify("deepseek") | Reconnect(max_seams=3))
+    drawn = str(Pipe(AiohttpSource()) | parse_sse() | verify("deepseek") | Reconnect(seams=Seams(max_seams=3)))
     assert "| verify('deepseek')\n" in drawn
     assert "max_seams=3" in drawn
     assert "None" not in drawn

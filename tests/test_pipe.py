@@ -14,6 +14,7 @@ from holdfast._types import Delta, Event, Request, Usage
 from holdfast.layers.parse import parse_sse
 from holdfast.layers.reconnect import Reconnect
 from holdfast.layers.verify import verify
+from holdfast.machines.ladder import Seams
 from holdfast.moments import Delivered, Ended, FirstDelta, Moment, Opened, Opening, Started
 from holdfast.testing import FakeClock
 from tests.puppet import Puppet, Script, Wait
@@ -229,7 +230,7 @@ async def test_a_stream_is_entered_first_and_once(clock: FakeClock) -> None:
 
 async def test_requests_are_bounded_over_all_layers(clock: FakeClock) -> None:
     puppet = Puppet([*WHOLE[:2], StreamBroken("reset")], ConnectError("refused"), repeat=True)
-    async with (pipe_over(puppet, clock, max_requests=3) | Reconnect(max_barren=50)).stream() as deltas:
+    async with (pipe_over(puppet, clock, max_requests=3) | Reconnect(seams=Seams(max_barren=50))).stream() as deltas:
         with pytest.raises(ConnectError) as raised:
             await read_all(deltas)
     assert puppet.opens == raised.value.attempts == 3
@@ -284,7 +285,7 @@ async def test_each_stream_of_a_pipe_is_a_call_of_its_own(clock: FakeClock) -> N
 
 
 def test_a_pipe_draws_its_layers() -> None:
-    drawn = str(Pipe(Puppet()) | parse_sse() | verify("openai") | Reconnect(max_seams=3))
+    drawn = str(Pipe(Puppet()) | parse_sse() | verify("openai") | Reconnect(seams=Seams(max_seams=3)))
     lines = drawn.splitlines()
     assert lines[0] == "Pipe(Puppet)"
     assert lines[1] == "  | parse_sse()"

@@ -19,7 +19,8 @@ EXPECTED = {
     "time and chance": {"Clock", "SystemClock", "Random"},
     "dialects": {"Dialect", "Wire"},
     "transforms": {"parse_sse", "decode_utf8", "verify"},
-    "layers": {"Retry", "Reconnect", "CircuitBreaker", "Deadline", "Buffer", "ReadAhead", "Record"},
+    "layers": {"Retry", "Reconnect", "CircuitBreaker", "Deadline", "Buffer", "ReadAhead", "Record"}
+    | {"Seams"},
     "sources": {"AiohttpSource", "AiohttpSseClientSource", "MemorySource"},
     "values": {"Event", "Delta", "ToolCallDelta", "Usage", "Completion", "Choice", "ToolCall", "Partial", "Verdict"}
     | {"Head", "Report"},

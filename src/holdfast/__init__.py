@@ -49,6 +49,7 @@ from holdfast.layers.reconnect import Reconnect
 from holdfast.layers.record import Record
 from holdfast.layers.retry import Retry
 from holdfast.layers.verify import verify
+from holdfast.machines.ladder import Seams
 from holdfast.moments import Report
 from holdfast.offline import EventLog, assemble, parse_events
 from holdfast.sources.aiohttp import AiohttpSource
@@ -97,6 +98,7 @@ __all__ = [
     "Report",
     "Request",
     "Retry",
+    "Seams",
     "Source",
     "StatusError",
     "Stream",

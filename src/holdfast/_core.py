@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from holdfast._clock import Alarm, Clock, Random, SystemClock, system_random
 from holdfast._errors import BudgetExhausted, EndOfStream, StreamError, UsageError
-from holdfast._types import Head, Request
+from holdfast._types import Head, Partial, Request, Usage
 from holdfast.machines.cursor import Cursor
 from holdfast.machines.transcript import Transcript
 from holdfast.moments import (
@@ -221,6 +221,7 @@ class Call:
         "dialect",
         "evidence",
         "id",
+        "join",
         "keep",
         "labels",
         "listeners",
@@ -229,6 +230,9 @@ class Call:
         "recorded",
         "report",
         "requests",
+        "resuming",
+        "seamed",
+        "where",
     )
 
     def __init__(
@@ -254,6 +258,14 @@ class Call:
         """True once a layer writes `answer`; else the edge does."""
         self.dialect: Dialect | None = None
         self.evidence: Evidence | None = None
+        self.seamed = False
+        """True once a model continued a prefix: the answer is no longer that of the first request."""
+        self.join: Callable[[Usage], Usage] | None = None
+        """Makes the answer's usage of what the last request's evidence tells, where it took several requests."""
+        self.where: Callable[[], tuple[str, int]] | None = None
+        """Names the place behind what was delivered for a cursor of the provider's own, and its offset in the body."""
+        self.resuming: Partial | None = None
+        """What had arrived of this answer before the call began."""
         self.report = Report(stream_id=self.id)
         self.listeners: list[Listener] = list(listeners)
 
@@ -268,6 +280,33 @@ class Call:
             except Exception as error:  # noqa: BLE001 - who listens must not break what is listened to
                 about = {"message": f"a listener failed at {type(moment).__name__}", "exception": error}
                 asyncio.get_running_loop().call_exception_handler(about)
+
+    @property
+    def usage(self) -> Usage | None:
+        """The answer's own usage, over all requests that it took; None while none was told."""
+        told = self.evidence.usage if self.evidence is not None else None
+        return self.join(told) if told is not None and self.join is not None else told
+
+    def next_leg(self) -> None:
+        """The answer goes on in another request: what is resumed and compared from here on is that one's part."""
+        self.answer = Transcript(keep=self.keep, before=self.answer)
+        self.cursor = Cursor()
+        self.evidence = None
+
+    def take_up(self, partial: Partial, dialect: Dialect) -> None:
+        """Stands where another call broke off. Raises `UsageError` for a partial that nothing can be made of."""
+        state = partial.state
+        try:
+            self.id = str(state["call"])
+            self.seamed = bool(state["seamed"])
+            self.cursor.revive(state["cursor"])
+            self.answer = Transcript.revived(state["answer"], partial.answer, keep=self.keep)
+            if state["evidence"] is not None:
+                self.evidence = dialect.wire.revive(state["evidence"])
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise UsageError(f"this partial cannot be resumed: it is none of this version's ({error!r})") from None
+        self.report.stream_id = self.id
+        self.resuming = partial
 
     @property
     def may_request(self) -> bool:

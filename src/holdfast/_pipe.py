@@ -11,7 +11,7 @@ from holdfast._clock import Clock, Random
 from holdfast._core import Call, Source, Stream
 from holdfast._errors import UsageError
 from holdfast._reader import Reader
-from holdfast._types import Request
+from holdfast._types import Partial, Request
 from holdfast.moments import (
     Listener,
     Opened,
@@ -112,10 +112,13 @@ class Pipe(Generic[T]):
         keep: bool = True,
         labels: Mapping[str, str] | None = None,
         listeners: Iterable[Listener] = (),
+        resume: Partial | None = None,
     ) -> Reader[T]:
         """Gives the one context manager: entering opens the stream, leaving closes it.
 
-        `keep=False` keeps a digest of the delivered text instead of the text, for very long streams.
+        `keep=False` keeps a digest of the delivered text instead of the text, for very long streams. `resume` goes on
+        where another stream of the same request broke: what had arrived is not handed over again, and is part of the
+        completion. Raises `UsageError` for a partial of another dialect, and where no layer resumes.
         """
         call = Call(
             clock=self._clock,
@@ -132,12 +135,22 @@ class Pipe(Generic[T]):
         if request is not None and not isinstance(request, Request):
             raise UsageError(f"a pipe streams a Request(url=..., body=...), not {type(request).__name__}")
         call.dialect = self._dialect
+        if resume is not None:
+            self._take_up(resume, call)
         request = replace(request or Request(), call=call)
         for listener in call.listeners:
             hear = getattr(listener, "begin", None)
             if hear is not None:
                 hear(request)
         return Reader(self._top, request)
+
+    def _take_up(self, partial: Partial, call: Call) -> None:
+        dialect = self._dialect
+        if dialect is None or not any(getattr(layer, "resumes", False) for layer in self._layers):
+            raise UsageError("only a pipe with verify() and Reconnect can go on from a partial")
+        if partial.dialect != dialect.name:
+            raise UsageError(f"the partial is of {partial.dialect!r}, and this pipe speaks {dialect.name!r}")
+        call.take_up(partial, dialect)
 
     def __str__(self) -> str:
         lines = [f"Pipe({type(self._source).__name__})"]

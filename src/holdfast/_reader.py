@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from holdfast._core import Source, Stream
 from holdfast._errors import EndOfStream, StreamError, UsageError
 from holdfast._types import Completion, Delta, Head, Partial, Request, Usage, Verdict
+from holdfast.dialects import state_of
+from holdfast.machines.cursor import Cursor
 from holdfast.machines.redact import clean_url
 from holdfast.moments import (
     Delivered,
@@ -225,6 +227,16 @@ class Reader(Generic[T]):
                 self._call.note(FirstDelta(seconds=self._call.clock.now() - self._started))
                 return
 
+    def __await__(self) -> Generator[Any, None, Completion]:
+        """Reads it all, and returns the whole answer: `await` instead of `async with`."""
+        return self._read_all().__await__()
+
+    async def _read_all(self) -> Completion:
+        async with self:
+            async for _ in self.batches():
+                pass
+            return self.completion
+
     async def text(self: Reader[Delta]) -> AsyncIterator[str]:
         """Iterates over the text of the first choice, piece by piece."""
         async for delta in self:
@@ -247,7 +259,7 @@ class Reader(Generic[T]):
             call.note(Delivered(items=self._items, longest_gap=self._longest_gap))
             self._items = 0
         evidence = call.evidence
-        usage = evidence.usage if evidence is not None else None
+        usage = call.usage
         verdict = None
         if failure is None and not cancelled and evidence is not None:
             verdict = self._verdict()
@@ -326,10 +338,24 @@ class Reader(Generic[T]):
             last_event_id=call.cursor.last_event_id,
             offset=call.cursor.received,
             answer=self._answer(),
+            state=self._state(),
         )
 
+    def _state(self) -> dict[str, Any]:
+        """What another process needs to go on; see `Call.take_up()`."""
+        call = self._call
+        several = call.answer.before is not None  # no one request has this answer: only its text can be gone on from
+        place, offset = call.where() if call.where is not None and not call.seamed and not several else ("", 0)
+        return {
+            "call": call.id,
+            "keep": call.keep,
+            "seamed": call.seamed or several,
+            "place": place,
+            "offset": offset,
+            "cursor": (Cursor() if several or call.seamed else call.cursor).state(),
+            "answer": call.answer.state(),
+            "evidence": state_of(call.evidence) if call.evidence is not None else None,
+        }
+
     def _answer(self) -> Completion:
-        evidence = self._call.evidence
-        return self._call.answer.completion(
-            usage=evidence.usage if evidence is not None else None, verdict=self._call.report.verdict
-        )
+        return self._call.answer.completion(usage=self._call.usage, verdict=self._call.report.verdict)

@@ -20,8 +20,9 @@ Guarantee = Literal["exact", "verified", "seamed"]
 """How a seam was vouched for, strongest first: `exact` (the server continued at our cursor),
 `verified` (a replay agreed with all that was delivered), `seamed` (the model continued a prefix)."""
 
-BatchMode = Literal["start", "continue", "replay"]
-"""What an attempt's items are: a new answer, its continuation, or the same answer once more."""
+BatchMode = Literal["start", "continue", "replay", "extend"]
+"""What an attempt's items are: a new answer, its continuation, the same answer once more, or a model's own
+continuation of a prefix."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -231,6 +232,8 @@ class Partial:
     """What had arrived when a stream broke, and all that going on from there needs; no headers, so no secret.
 
     `request` is the JSON body that was sent, `last_event_id` the cursor that was delivered, `offset` counts body bytes.
+    `to_json()` and `from_json()` carry it to another process, prompt and answer included. `state` is for the machines
+    that go on from it and for nobody else; it is made by this version of the library and read by the same one.
     """
 
     dialect: str = ""
@@ -239,8 +242,18 @@ class Partial:
     last_event_id: str = ""
     offset: int = 0
     answer: Completion = field(default_factory=Completion)
+    state: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def text(self) -> str:
         """The text that arrived."""
         return self.answer.text
+
+    def to_json(self) -> bytes:
+        """Gives it as JSON."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def from_json(cls, data: bytes | str) -> Partial:
+        """Gives what `to_json()` was called on. Raises `ValueError` for anything else."""
+        return msgspec.json.decode(data, type=cls)

@@ -19,7 +19,7 @@ from holdfast._core import Source
 from holdfast._errors import UsageError
 from holdfast._pipe import Pipe
 from holdfast._reader import Reader
-from holdfast._types import Completion, Delta, Request
+from holdfast._types import Completion, Delta, Partial, Request
 from holdfast.dialects import Dialect, Timeouts, find
 from holdfast.layers.breaker import CircuitBreaker
 from holdfast.layers.deadline import Deadline
@@ -27,6 +27,7 @@ from holdfast.layers.parse import parse_sse
 from holdfast.layers.reconnect import Reconnect
 from holdfast.layers.retry import Retry
 from holdfast.layers.verify import verify
+from holdfast.machines.ladder import Seams
 from holdfast.machines.redact import clean_url
 from holdfast.moments import Listener
 from holdfast.sources.aiohttp import AiohttpSource
@@ -35,12 +36,18 @@ Layers = Sequence[Callable[[Source[Any]], Source[Any]]]
 
 
 def default_layers(
-    dialect: str | Dialect, *, timeouts: Timeouts | None = None, breaker: pybreaker.CircuitBreaker | None = None
+    dialect: str | Dialect,
+    *,
+    timeouts: Timeouts | None = None,
+    seams: Seams | bool = False,
+    breaker: pybreaker.CircuitBreaker | None = None,
+    refused: set[str] | None = None,
 ) -> list[Callable[[Source[Any]], Source[Any]]]:
     """Gives the layers that a `Client` puts over its source, from the wire to the reader: to print, or to change.
 
     The breaker stands right of Retry and Reconnect and so judges whole calls: a call that survived its faults is a
     success. Left of Retry it would count every attempt, and one bad call could shut the door on itself.
+    `seams` is the ladder's policy: see `Seams`. `refused` is Reconnect's.
     """
     dialect = find(dialect)
     clocks = (timeouts or Timeouts()).over(dialect.timeouts)
@@ -49,7 +56,7 @@ def default_layers(
         verify(dialect),
         Deadline(open=clocks.open, first_token=clocks.first_token, progress=clocks.progress),
         Retry(),
-        Reconnect(),
+        Reconnect(seams=Seams.of(seams), refused=refused if refused is not None else set()),
         Deadline(total=clocks.total),
     ]
     if breaker is not None:
@@ -64,7 +71,9 @@ class Client:
     from the provider's usual environment variable when not given. `session` shares an aiohttp session of the caller's,
     which stays open; else the client has a pooled one of its own until `aclose()`. `source` takes the bytes from
     elsewhere, a `MemorySource` for one. `timeouts` are over the dialect's own, `headers` go on every request, `layers`
-    replace `default_layers()`, and `max_requests` bounds what one call may send upstream (8). Raises `UsageError` for
+    replace `default_layers()`, and `max_requests` bounds what one call may send upstream (8). A broken stream is
+    resumed where its answer stays what it was; `seams=True` also lets a model continue its own words, and `Seams(...)`
+    says it in detail. Raises `UsageError` for
     an unknown dialect or a missing key.
     """
 
@@ -78,6 +87,7 @@ class Client:
         source: Source[bytes] | None = None,
         timeouts: Timeouts | None = None,
         headers: Mapping[str, str] | None = None,
+        seams: Seams | bool = False,
         layers: Layers | None = None,
         max_requests: int = 8,
         clock: Clock | None = None,
@@ -87,6 +97,8 @@ class Client:
         self._dialect = find(dialect)
         if timeouts is not None and layers is not None:
             raise UsageError("timeouts= sets the clocks of the default layers; with layers= give Deadline its own")
+        if seams is not False and layers is not None:
+            raise UsageError("seams= is for the default layers; with layers= give Reconnect its own")
         _check(timeouts, headers)
         self._base_url = _base_url(self._dialect, base_url)
         self._headers = {
@@ -95,6 +107,8 @@ class Client:
         }
         self._timeouts = timeouts or Timeouts()
         self._layers = layers
+        self._seams = seams
+        self._refused: set[str] = set()
         if source is not None and session is not None:
             raise UsageError("session= is for the client's own source; a source= of yours brings its own")
         self._own: AiohttpSource | None = None
@@ -115,7 +129,9 @@ class Client:
     def _build(self, timeouts: Timeouts) -> Pipe[Delta]:
         layers = self._layers
         if layers is None:
-            layers = default_layers(self._dialect, timeouts=timeouts, breaker=self._breaker)
+            layers = default_layers(
+                self._dialect, timeouts=timeouts, seams=self._seams, breaker=self._breaker, refused=self._refused
+            )
         pipe: Pipe[Any] = Pipe(self._source, **self._settings)
         for layer in layers:
             pipe = pipe | layer
@@ -148,16 +164,44 @@ class Client:
         """
         if not isinstance(request, Mapping):
             raise UsageError(f"a request is the JSON body as a mapping, not {type(request).__name__}")
+        prepared = Request(url=self._dialect.url(self._base_url, request), body=self._dialect.prepare(request))
+        return self._stream(prepared, timeouts, headers, labels, keep=keep)
+
+    def resume(
+        self,
+        partial: Partial,
+        *,
+        timeouts: Timeouts | None = None,
+        headers: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Reader[Delta]:
+        """Gives the stream of the rest of an answer, of which another process may have read the beginning.
+
+        What had arrived is not handed over again and is part of the completion; `await client.resume(partial)` gives
+        that at once. It climbs the same ladder as a stream that breaks here: where no rung leads on, the last failure
+        is raised. Raises `UsageError` for a partial of another dialect.
+        """
+        if partial.request is None:
+            raise UsageError(f"resume() takes the partial of a stream that this client's kind began, with its request")
+        prepared = Request(url=self._dialect.url(self._base_url, partial.request), body=partial.request)
+        return self._stream(prepared, timeouts, headers, labels, keep=partial.state.get("keep", True), resume=partial)
+
+    def _stream(
+        self,
+        request: Request,
+        timeouts: Timeouts | None,
+        headers: Mapping[str, str] | None,
+        labels: Mapping[str, str] | None,
+        *,
+        keep: bool,
+        resume: Partial | None = None,
+    ) -> Reader[Delta]:
         _check(timeouts, headers)
         if timeouts is not None and self._layers is not None:
             raise UsageError("timeouts= sets the clocks of the default layers; this client has layers of its own")
         pipe = self._pipe if timeouts is None else self._build(timeouts.over(self._timeouts))
-        prepared = Request(
-            url=self._dialect.url(self._base_url, request),
-            headers={**self._headers, **(headers or {})},
-            body=self._dialect.prepare(request),
-        )
-        return pipe.stream(prepared, keep=keep, labels=labels)
+        request = request.with_headers({**self._headers, **(headers or {})})
+        return pipe.stream(request, keep=keep, labels=labels, resume=resume)
 
     async def complete(
         self,

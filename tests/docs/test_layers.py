@@ -23,6 +23,7 @@ from holdfast import (
     ReadAhead,
     Reconnect,
     Retry,
+    Seams,
     Source,
     StreamBroken,
     StreamError,
@@ -184,7 +185,7 @@ async def test_reconnecting_to_an_upstream_that_is_gone(clock: FakeClock) -> Non
 
 async def test_an_answer_that_always_breaks_at_one_place_is_asked_for_twice_more(clock: FakeClock) -> None:
     assert (await read(clock, MemorySource(CUT), lambda p: deltas(p) | Reconnect())).requests == 3
-    forbidden = await read(clock, MemorySource(CUT), lambda p: deltas(p) | Reconnect(max_repaid_tokens=0))
+    forbidden = await read(clock, MemorySource(CUT), lambda p: deltas(p) | Reconnect(seams=Seams(max_repaid_tokens=0)))
     assert forbidden.requests == 1
 
 

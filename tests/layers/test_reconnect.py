@@ -20,6 +20,7 @@ from holdfast.layers.parse import parse_sse
 from holdfast.layers.reconnect import Reconnect
 from holdfast.layers.retry import Retry
 from holdfast.layers.verify import verify
+from holdfast.machines.ladder import Seams
 from holdfast.testing import FakeClock
 from tests.puppet import Puppet, PuppetStream, Script, Wait
 
@@ -133,7 +134,13 @@ class Server(Puppet):
 
 
 def pipe_over(source: Any, clock: FakeClock, **settings: Any) -> Pipe[Delta]:
-    return Pipe(source, clock=clock, max_requests=12) | parse_sse() | verify("openai") | Retry() | Reconnect(**settings)
+    return (
+        Pipe(source, clock=clock, max_requests=12)
+        | parse_sse()
+        | verify("openai")
+        | Retry()
+        | Reconnect(seams=Seams(**settings))
+    )
 
 
 async def read(reader: Reader[Delta]) -> tuple[list[Delta], StreamError | None]:
@@ -369,7 +376,8 @@ async def test_a_proven_answer_ends_well_though_its_usage_cannot_be_had(clock: F
 @pytest.mark.parametrize("max_barren", [0, 5])
 async def test_a_proven_answer_ends_well_though_no_request_is_left(max_barren: int, clock: FakeClock) -> None:
     server = Server(answer(), ids=True, cuts=[Cut(len(b"".join(wire(answer(), ids=True)[:-2])))])
-    pipe = Pipe(server, clock=clock, max_requests=1) | parse_sse() | verify("openai") | Reconnect(max_barren=max_barren)
+    policy = Seams(max_barren=max_barren)
+    pipe = Pipe(server, clock=clock, max_requests=1) | parse_sse() | verify("openai") | Reconnect(seams=policy)
     _, error = await read(pipe.stream(REQUEST))
     assert error is None
     assert server.opens == 1
@@ -528,9 +536,9 @@ async def test_a_server_that_wants_more_than_a_minute_is_left(clock: FakeClock) 
 @pytest.mark.parametrize("settings", [{"max_barren": -1}, {"max_seams": -1}, {"max_repaid_tokens": -1}])
 def test_bad_settings_are_named(settings: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
-        Reconnect(**settings)  # type: ignore[arg-type]  # the wrong values are the point
+        Seams(**settings)  # type: ignore[arg-type]  # the wrong values are the point
 
 
 def test_an_unknown_rung_is_named() -> None:
     with pytest.raises(ValueError, match="elevator"):
-        Reconnect(rungs=("elevator",))  # type: ignore[arg-type]  # the wrong value is the point
+        Seams(rungs=("elevator",))  # type: ignore[arg-type]  # the wrong value is the point

@@ -22,7 +22,7 @@ from holdfast._errors import (
 )
 from holdfast._types import Head
 from holdfast.machines.backoff import Backoff
-from holdfast.machines.ladder import Ladder, Situation, Step
+from holdfast.machines.ladder import Ladder, Seams, Situation, Step
 
 ID: dict[str, Any] = {"last_event_id": "7", "delivered_tokens": 100}
 REPLAYABLE: dict[str, Any] = {"replayable": True, "delivered_tokens": 100}
@@ -38,7 +38,7 @@ def status(code: int, *, retryable: bool = False, retry_after: float | None = No
 
 
 def ladder(**settings: Any) -> Ladder:
-    return Ladder(backoff=Backoff(base=0, cap=0), **settings)
+    return Ladder(Seams(**settings), backoff=Backoff(base=0, cap=0))
 
 
 @pytest.mark.parametrize(

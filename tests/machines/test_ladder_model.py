@@ -19,7 +19,7 @@ from holdfast._errors import (
     UpstreamError,
 )
 from holdfast._types import Head
-from holdfast.machines.ladder import MAX_WAIT, Ladder, Situation, Step
+from holdfast.machines.ladder import MAX_WAIT, Ladder, Seams, Situation, Step
 from tests.properties.profile import examples
 
 CAP = 10.0
@@ -69,7 +69,7 @@ class LadderAgainstModel(RuleBasedStateMachine):
     @initialize(barren=st.integers(1, 5), seams=st.integers(1, 4), limit=st.sampled_from([None, 0, 60, 10_000]))
     def begin(self, barren: int, seams: int, limit: int | None) -> None:
         self.max_barren, self.max_seams, self.limit = barren, seams, limit
-        self.ladder = Ladder(max_barren=barren, max_seams=seams, max_repaid_tokens=limit)
+        self.ladder = Ladder(Seams(max_barren=barren, max_seams=seams, max_repaid_tokens=limit))
         self.cost = 0
 
     @rule()

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.layers.reconnect import Reconnect
+from holdfast.machines.ladder import Seams
 from holdfast.testing.faults import EVIDENT, AnotherAnswer, IdWithNul
 from holdfast.testing.strategies import schedules
 from tests.properties import laws
@@ -14,7 +15,7 @@ from tests.properties.profile import examples
 
 RESUMABLE = [fault for fault in EVIDENT if not isinstance(fault, AnotherAnswer | IdWithNul)]
 """A server that has forgotten the answer cannot resume it, and one that ceases to number is not believed to."""
-PATIENT = House(reconnect=Reconnect(max_repaid_tokens=1_000_000))
+PATIENT = House(reconnect=Reconnect(seams=Seams(max_repaid_tokens=1_000_000)))
 """What it may cost to say an answer again is a matter of money and not of liveness."""
 
 

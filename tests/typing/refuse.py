@@ -19,6 +19,7 @@ from holdfast import (
     Record,
     Request,
     Retry,
+    Seams,
     Source,
     Timeouts,
     decode_utf8,
@@ -47,7 +48,7 @@ def wrong_orders(source: Source[bytes]) -> None:
 def wrong_settings() -> None:
     Retry(4)  # E: call-arg
     Retry(attempts="4")  # E: arg-type
-    Reconnect(5)  # E: call-arg
+    Reconnect(Seams())  # E: call-arg
     Deadline(30)  # E: call-arg
     Deadline(idle=30)  # E: call-arg
     Buffer(sentences="yes")  # E: arg-type

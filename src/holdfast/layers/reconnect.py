@@ -7,60 +7,62 @@ it cannot vouch for, and each seam is a `Resumed` moment with its guarantee and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar, cast
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import ClassVar, Generic, TypeVar, cast
 
+from holdfast._clock import Alarm
 from holdfast._core import Call, Source, Stream
-from holdfast._errors import BudgetExhausted, CircuitOpen, EndOfStream, StreamBroken, StreamError, UsageError
+from holdfast._errors import (
+    BudgetExhausted,
+    CircuitOpen,
+    EndOfStream,
+    StatusError,
+    StreamBroken,
+    StreamError,
+    UsageError,
+)
 from holdfast._tasks import Opening
-from holdfast._types import Delta, Head, Request
+from holdfast._types import Delta, Event, Head, Partial, Request, Usage
+from holdfast.dialects import Evidence, Said
 from holdfast.machines.backoff import Backoff, Jitter
-from holdfast.machines.ladder import RUNGS, Ladder, Rung, Situation, Step
-from holdfast.machines.transcript import DivergenceError, Replay
+from holdfast.machines.ladder import Ladder, Seams, Situation, Step
+from holdfast.machines.seam import MIN_PREFIX, Extension, cut_back, join_usage
+from holdfast.machines.transcript import DivergenceError, Replay, with_usage
 from holdfast.moments import Diverged, Resumed, Resuming
 
 T = TypeVar("T")
+_MAX_REFUSED = 1_024
+_CANCEL_WAIT = 2.0
+"""Seconds that leaving a stream may take for telling the provider of it."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Reconnect:
     """Resumes broken streams by climbing the resume ladder.
 
-    `max_barren` re-openings in a row may bring nothing new (content resets the count), `max_seams` seams one stream may
-    have. `max_repaid_tokens` bounds what verified replays may cost again, None for twice what was delivered. `rungs`
-    are the rungs allowed. Delays are `jitter` between 0 and `base`, doubling up to `cap` seconds; a server that sends
-    `retry:` or `Retry-After` is not asked earlier, and is left when it wants more than 60 s.
+    `seams` is the policy: which rungs, how many seams, what they may cost; see `Seams`. Delays are `jitter` between 0
+    and `base`, doubling up to `cap` seconds; a server that sends `retry:` or `Retry-After` is not asked earlier, and
+    is left when it wants more than 60 s. `refused` remembers the models that do not take a prefix: layers that are
+    given the same set share what they learned.
     """
 
-    max_barren: int = 5
-    max_seams: int = 20
-    max_repaid_tokens: int | None = None
-    rungs: tuple[Rung, ...] = RUNGS
+    seams: Seams = Seams()  # noqa: RUF009 - it is frozen
     base: float = 1.0
     cap: float = 10.0
     jitter: Jitter = "full"
+    refused: set[str] = field(default_factory=set, repr=False, compare=False)
+    resumes: ClassVar[bool] = True
+    """A pipe with such a layer can go on from a `Partial`."""
 
     def __post_init__(self) -> None:
-        for name in ("max_barren", "max_seams"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative: {getattr(self, name)}")
-        if self.max_repaid_tokens is not None and self.max_repaid_tokens < 0:
-            raise ValueError(f"max_repaid_tokens must be None or not negative: {self.max_repaid_tokens}")
-        for rung in self.rungs:
-            if rung not in RUNGS:
-                raise ValueError(f"rungs must be of {', '.join(RUNGS)}, not {rung!r}")
         self.ladder()  # tells bad delays here
 
     def ladder(self) -> Ladder:
         """Makes the machine that decides for one stream."""
-        return Ladder(
-            rungs=self.rungs,
-            max_barren=self.max_barren,
-            max_seams=self.max_seams,
-            max_repaid_tokens=self.max_repaid_tokens,
-            backoff=Backoff(base=self.base, cap=self.cap, jitter=self.jitter),
-        )
+        return Ladder(self.seams, backoff=Backoff(base=self.base, cap=self.cap, jitter=self.jitter))
 
     def __call__(self, inner: Source[T]) -> Source[T]:
         return _ReconnectSource(inner, self)
@@ -81,24 +83,47 @@ class _ReconnectSource(Generic[T]):
     layer: Reconnect
 
     async def open(self, request: Request) -> Stream[T]:
-        request.call.cursor.asked = "start"
-        request.call.recorded = True
-        return _ReconnectStream(self.inner, request, await self.inner.open(request), self.layer.ladder())
+        call = request.call
+        call.recorded = True
+        resuming = call.resuming
+        call.resuming = None
+        stream: _ReconnectStream[T] = _ReconnectStream(self.inner, request, self.layer)
+        call.where = stream.where
+        if resuming is None:
+            call.cursor.asked = "start"
+            await stream.begin()
+            return stream
+        try:
+            await stream.take_up(resuming)
+        except BaseException:
+            await stream.aclose()
+            raise
+        return stream
 
 
 class _ReconnectStream(Generic[T]):
     __slots__ = (
+        "_asking",
         "_broke_at",
         "_call",
+        "_current",
         "_diverging",
         "_dropped",
         "_end",
+        "_evidence",
+        "_extension",
         "_failure",
         "_head",
         "_inner",
+        "_join",
         "_ladder",
+        "_last",
+        "_last_origin",
+        "_layer",
         "_mending",
         "_opening",
+        "_origin",
+        "_place",
         "_replay",
         "_request",
         "_resume_at",
@@ -107,25 +132,58 @@ class _ReconnectStream(Generic[T]):
         "_step",
     )
 
-    def __init__(self, source: Source[T], request: Request, inner: Stream[T], ladder: Ladder) -> None:
+    def __init__(self, source: Source[T], request: Request, layer: Reconnect) -> None:
         self._source = source
+        self._layer = layer
         self._request = request
+        self._current = request  # whose answer is being read: after a prefix it is another one than was asked first
+        self._asking = request  # the one that is on its way
         self._call: Call = request.call
-        self._inner: Stream[T] | None = inner
-        self._head = inner.head
-        self._ladder = ladder
+        self._inner: Stream[T] | None = None
+        self._head = Head()
+        self._ladder = layer.ladder()
         self._end: Exception | None = None
         self._started = False
+        self._join: Callable[[Usage], Usage] | None = None  # set after a prefix: makes one usage of two requests'
+        # Where a cursor of the provider's own would go on:
+        self._evidence: Evidence | None = None  # as it stood when the last attempt that was vouched for broke
+        self._last: object = None  # what that attempt delivered last
+        self._last_origin = 0  # bytes of the whole body before that attempt's first
+        self._place = ""  # or the place itself, where another process delivered it
+        self._origin = 0  # bytes of the whole body before this attempt's first
         # Set while a seam is being made, from the failure to the first new item:
         self._step: Step | None = None
         self._failure: StreamError | None = None
         self._replay: Replay | None = None
+        self._extension: Extension | None = None
         self._diverging = False
         self._broke_at = 0.0
         self._resume_at = 0.0
         self._dropped = 0
         self._opening: Opening[T] | None = None
         self._mending = False  # a reader is between two inner streams, where no inner one turns a second reader away
+
+    async def begin(self) -> None:
+        """Opens the first attempt."""
+        self._inner = await self._source.open(self._request)
+
+    async def take_up(self, partial: Partial) -> None:
+        """Opens where another stream broke. Raises what the last rung raised when none leads on."""
+        state = partial.state
+        self._started = True
+        self._place, self._last_origin = state.get("place", ""), state.get("offset", 0)
+        await self._broken(StreamBroken("the answer is taken up from what had arrived of it"))
+        self._resume_at = self._call.clock.now()  # who comes later has waited already
+        while self._inner is None:
+            if isinstance(self._end, EndOfStream):
+                self._inner = _Over(self._head)
+            elif self._end is not None:
+                raise self._end
+            else:
+                try:
+                    await self._reopen()
+                except StreamError as failure:
+                    await self._broken(failure)
 
     @property
     def head(self) -> Head:
@@ -153,16 +211,22 @@ class _ReconnectStream(Generic[T]):
                 self._call.cursor.commit(taken)  # what a replay only repeats is delivered, too
             if batch:
                 self._started = True
+                self._last, self._last_origin = taken[-1], self._origin
+                if self._join is not None:
+                    batch = self._joined(batch, self._join)
                 self._call.answer.add(batch)
                 return batch
 
     # -- the end of an attempt -----------------------------------------------------------------
 
     def _finish(self, end: EndOfStream) -> StreamError | None:
-        """A clean end, unless it came before a replay had said all that was delivered."""
-        if self._step is not None and self._call.cursor.mode == "replay":
+        """A clean end, unless it came before an answer had said again all that was delivered."""
+        if self._step is not None:
             try:
-                (self._replay or self._call.answer.replay()).end()
+                if self._extension is not None:
+                    self._extension.end([])
+                elif self._call.cursor.mode == "replay":
+                    (self._replay or self._call.answer.replay()).end()
             except DivergenceError as difference:
                 return self._diverged(difference.position)
         self._note_seam()
@@ -172,6 +236,10 @@ class _ReconnectStream(Generic[T]):
     async def _broken(self, failure: StreamError) -> None:
         """Decides what a failure means: another step, a proven end, or the failure itself."""
         call, inner = self._call, self._inner
+        if self._step is None:
+            self._evidence = deepcopy(call.evidence)
+        elif self._step.rung == "prefix" and isinstance(failure, StatusError):
+            self._remember_refusal(failure)
         step = self._ladder.next(failure, self._situation()) if self._started else None
         if step is not None and step.finish:
             self._end = EndOfStream()
@@ -184,7 +252,7 @@ class _ReconnectStream(Generic[T]):
             self._broke_at = now
         self._resume_at = now + step.delay
         self._diverging = False
-        self._step, self._failure, self._inner, self._replay = step, failure, None, None
+        self._step, self._failure, self._inner, self._replay, self._extension = step, failure, None, None, None
         call.note(Resuming(error=failure, rung=step.rung or "", delay=step.delay))
         if inner is not None:
             self._head = inner.head
@@ -199,11 +267,14 @@ class _ReconnectStream(Generic[T]):
         evidence, cursor = call.evidence, call.cursor
         return Situation(
             last_event_id=cursor.last_event_id,
-            replayable=call.dialect is not None and call.dialect.replayable,
+            cursor=self._cursor_request() is not None,
+            replayable=call.dialect is not None and call.dialect.replayable and not call.seamed,
+            prefix=self._prefix_request() is not None,
             complete=evidence is not None
             and evidence.complete
             and not self._diverging
-            and (self._replay is None or self._replay.caught_up),
+            and (self._replay is None or self._replay.caught_up)
+            and (self._extension is None or self._extension.caught_up),
             usage_known=evidence is not None and evidence.usage is not None,
             may_request=call.may_request,
             delivered_tokens=call.answer.tokens,
@@ -218,6 +289,78 @@ class _ReconnectStream(Generic[T]):
             return self._failure
         return failure
 
+    # -- the next request ----------------------------------------------------------------------
+
+    def _request_for(self, step: Step) -> Request:
+        call = self._call
+        if step.rung == "last-event-id":
+            request = self._current
+            if call.dialect is not None and call.dialect.event_ids == "get":
+                request = replace(request, method="GET", body=None)
+            return request.with_headers({"Last-Event-ID": call.cursor.last_event_id})
+        if step.rung == "cursor":
+            self._origin = self._offset
+            return self._cursor_request() or self._current
+        if step.rung == "prefix":
+            request = self._prefix_request() or self._request
+            text, _ = call.answer.said() or ("", "")
+            self._extension = Extension(text, cut_back(text))
+            return request
+        return self._request
+
+    @property
+    def _offset(self) -> int:
+        """Bytes of the whole body that were delivered."""
+        event = self._last.raw if isinstance(self._last, Delta) else self._last
+        return self._last_origin + (event.end if isinstance(event, Event) else 0)
+
+    def where(self) -> tuple[str, int]:
+        """Names the place behind what was delivered, and its offset in the whole body."""
+        return self._where, self._offset
+
+    @property
+    def _where(self) -> str:
+        """What a cursor of the provider's own goes on from; empty without one."""
+        event = self._last.raw if isinstance(self._last, Delta) else self._last
+        dialect = self._call.dialect
+        if dialect is None or dialect.cursor is None or not isinstance(event, Event):
+            return self._place
+        return dialect.cursor.place(event, self._offset)
+
+    def _cursor_request(self) -> Request | None:
+        call, place = self._call, self._where
+        if call.dialect is None or call.dialect.cursor is None or not place or self._evidence is None:
+            return None
+        return call.dialect.cursor.resume(self._current, self._evidence.answer_id, place)
+
+    def _prefix_request(self) -> Request | None:
+        """The request for what follows what was delivered, where a model can be asked so and may be."""
+        call, policy = self._call, self._layer.seams
+        if call.dialect is None or call.dialect.prefix is None or "prefix" not in policy.rungs:
+            return None
+        said = call.answer.said()
+        if said is None or self._model in self._layer.refused:
+            return None
+        text, reasoning = said
+        body = self._request.body
+        if not policy.inside_json and isinstance(body, Mapping) and call.dialect.wire.asks_json(body):
+            return None
+        cut = cut_back(text)
+        if cut < MIN_PREFIX:
+            return None
+        return call.dialect.prefix.extend(
+            self._request, Said(text=text[:cut], reasoning=reasoning, tokens=call.answer.tokens)
+        )
+
+    @property
+    def _model(self) -> str:
+        body = self._request.body
+        return f"{self._request.url} {body.get('model', '') if isinstance(body, Mapping) else ''}"
+
+    def _remember_refusal(self, failure: StatusError) -> None:
+        if failure.status in (400, 422) and len(self._layer.refused) < _MAX_REFUSED:
+            self._layer.refused.add(self._model)
+
     # -- the next attempt ----------------------------------------------------------------------
 
     async def _reopen(self) -> None:
@@ -231,13 +374,13 @@ class _ReconnectStream(Generic[T]):
         try:
             if self._opening is None:
                 await call.clock.sleep(self._resume_at - call.clock.now())
-                cursor = call.cursor
-                request = self._request
+                self._origin = 0
+                self._asking = self._request_for(step)
+                call.cursor.asked = step.mode
                 if step.mode == "continue":
-                    request = request.with_headers({"Last-Event-ID": cursor.last_event_id})
-                cursor.asked = step.mode
-                self._dropped = cursor.dropped
-                self._opening = Opening(self._source, request)
+                    call.evidence = deepcopy(self._evidence)
+                self._dropped = call.cursor.dropped
+                self._opening = Opening(self._source, self._asking)
             try:
                 stream = await self._opening.stream()
             except StreamError:
@@ -257,44 +400,76 @@ class _ReconnectStream(Generic[T]):
         A server that was asked to continue may begin another answer instead: the cursor and the dialect's reader say so
         by turning the mode to `replay`, and from then on it is compared like one.
         """
-        if self._call.cursor.mode == "replay":
-            if self._call.dialect is None:
-                raise StreamBroken(
-                    "the server did not continue at our Last-Event-ID, and nothing can compare its answer"
-                )
-            replay = self._replay = self._replay or self._call.answer.replay()
-            fresh: list[Delta] = []
-            try:
-                replay.feed(cast("Sequence[Delta]", batch), fresh)
-            except DivergenceError as difference:
-                raise self._diverged(difference.position) from None
-            batch = cast("Sequence[T]", fresh)
-            if not replay.caught_up:
-                return ()
-            self._call.cursor.vouched = True
+        cursor = self._call.cursor
+        try:
+            if self._extension is not None:
+                fresh: list[Delta] = []
+                self._extension.feed(cast("Sequence[Delta]", batch), fresh)
+                if not self._extension.caught_up:
+                    return ()
+                batch = cast("Sequence[T]", fresh)
+                cursor.vouched = True
+            elif cursor.mode == "replay":
+                batch = cast("Sequence[T]", self._compared(cast("Sequence[Delta]", batch)))
+                if self._replay is None or not self._replay.caught_up:
+                    return ()
+                cursor.vouched = True
+        except DivergenceError as difference:
+            raise self._diverged(difference.position) from None
         if any(not isinstance(item, Delta) or not item.empty for item in batch):
             self._note_seam()
         return batch
+
+    def _compared(self, batch: Sequence[Delta]) -> list[Delta]:
+        call = self._call
+        if call.dialect is None or call.seamed:
+            raise StreamBroken("the server did not continue at our Last-Event-ID, and nothing can compare its answer")
+        replay = self._replay = self._replay or call.answer.replay()
+        fresh: list[Delta] = []
+        replay.feed(batch, fresh)
+        return fresh
 
     def _note_seam(self) -> None:
         step, call = self._step, self._call
         if step is None:
             return
-        replayed = self._replay is not None
+        replayed, extension = self._replay is not None, self._extension
+        delivered = call.answer.tokens
+        swallowed = call.cursor.dropped - self._dropped
+        if extension is not None:
+            swallowed = extension.swallowed
+            self._extend(delivered)
+        elif self._replay is not None:
+            swallowed = self._replay.swallowed
         call.note(
             Resumed(
                 rung="replay" if replayed else step.rung or "",
                 guarantee="verified" if replayed else step.guarantee,
                 gap=call.clock.now() - self._broke_at,
-                swallowed=self._replay.swallowed if self._replay is not None else call.cursor.dropped - self._dropped,
-                repaid_tokens=call.answer.tokens if replayed else 0,
+                swallowed=swallowed,
+                repaid_tokens=delivered if replayed or extension is not None else 0,
             )
         )
         self._ladder.made_progress()
-        self._step, self._failure, self._replay = None, None, None
+        self._step, self._failure, self._replay, self._extension = None, None, None, None
+
+    def _extend(self, delivered: int) -> None:
+        """From here on the answer is the other request's: its ids count, and a replay of the first proves nothing."""
+        call = self._call
+        call.seamed = True
+        self._current = self._asking
+        known = call.answer.usage
+        self._join = partial(join_usage, known.input_tokens if known is not None else None, delivered)
+        call.join = self._join
+
+    def _joined(self, batch: Sequence[T], join: Callable[[Usage], Usage]) -> Sequence[T]:
+        return [
+            cast("T", with_usage(item, join(item.usage))) if isinstance(item, Delta) and item.usage else item
+            for item in batch
+        ]
 
     def _diverged(self, position: int) -> StreamBroken:
-        """The replay is of another answer. Nothing of it was handed over; the next rung is the ladder's to name."""
+        """What came is another answer. Nothing of it was handed over; the next rung is the ladder's to name."""
         self._diverging = True  # what the dialect has seen of this attempt proves nothing of ours
         self._ladder.diverged()
         self._call.note(Diverged(position=position))
@@ -304,6 +479,7 @@ class _ReconnectStream(Generic[T]):
         )
 
     async def aclose(self) -> None:
+        abandoned = self._end is None and self._started
         self._end = self._end or UsageError("this stream is closed")
         inner, self._inner = self._inner, None
         opening, self._opening = self._opening, None
@@ -312,6 +488,49 @@ class _ReconnectStream(Generic[T]):
             if opening is not None:
                 await opening.aclose()
         finally:
-            if inner is not None:
-                self._head = inner.head
-                await inner.aclose()
+            try:
+                if inner is not None:
+                    self._head = inner.head
+                    await inner.aclose()
+            finally:
+                if abandoned and self._layer.seams.cancel_abandoned:
+                    await self._cancel_upstream()
+
+    async def _cancel_upstream(self) -> None:
+        """Stops an answer that the provider would finish without a reader: asked once, and not waited for long."""
+        call = self._call
+        dialect, evidence = call.dialect, call.evidence
+        if dialect is None or dialect.cursor is None or evidence is None or not call.may_request:
+            return
+        request = dialect.cursor.cancel(self._current, evidence.answer_id)
+        if request is None:
+            return
+        alarm = Alarm(call.clock)
+        alarm.arm(call.clock.now() + _CANCEL_WAIT)
+        opening: Opening[T] = Opening(self._source, request)
+        try:
+            await opening.stream()
+        except (StreamError, UsageError):
+            alarm.disarm()
+        except BaseException:
+            if not alarm.disarm():
+                raise
+        else:
+            alarm.disarm()
+        finally:
+            alarm.close()
+            await opening.aclose()
+            call.evidence = evidence
+
+
+@dataclass(slots=True)
+class _Over(Generic[T]):
+    """A stream of which everything had been delivered before."""
+
+    head: Head
+
+    async def receive(self) -> Sequence[T]:
+        raise EndOfStream
+
+    async def aclose(self) -> None:
+        pass

@@ -8,9 +8,9 @@ we hold is never believed: its answer becomes a replay to be compared, or the at
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 from holdfast._errors import StreamBroken
 from holdfast._types import BatchMode, Delta, Event
@@ -19,6 +19,8 @@ MAX_IDS = 65_536
 """Ids remembered per call, and events per id: a server that resumes repeats the recent past, never a whole stream."""
 MAX_ID = 1_024
 """Characters of an id that can be a cursor: it goes back as a header, and is remembered for every event."""
+_ANY = 0
+"""The mark of an event of which only the id is known. (That a hash is 0 as well costs nothing: it agrees, too.)"""
 MAX_STRAY = 8_192
 """Bytes kept of lines that are no SSE fields: enough for an error body or the head of a page."""
 
@@ -36,7 +38,7 @@ class Cursor:
     `asked` is what the next attempt's items are to be, `mode` what the current one's are; `retry` the server's
     reconnection time in milliseconds; `received` counts body bytes of the current attempt, `unfinished` those of an
     event that its end cut off; `numbered` is true once the server sent any id; `vouched` is false while what was
-    committed belongs to a replay that has not yet said all that was delivered. `unnumbered` is how events begin that
+    committed belongs to an answer that has not yet said all that was delivered. `unnumbered` is how events begin that
     are no part of an answer in the stream's dialect: servers that number their answers leave these without an id.
     """
 
@@ -114,7 +116,7 @@ class Cursor:
         self._dropped_here = set()
         self._admitted = False
         self._expected = self._group[::-1] if mode == "continue" else []
-        if mode == "replay":
+        if mode in ("replay", "extend"):
             self._forget()
         elif self._stale:  # nothing was committed of the other answer, and the same request is sent once more
             self._stale, self.vouched = False, True
@@ -133,6 +135,18 @@ class Cursor:
         self._group = []
         self._expected = []
         self._every_id = True
+
+    def state(self) -> dict[str, Any]:
+        """Gives the place as JSON values: of the events that the last id stands over, only how many they are."""
+        return {"last_event_id": self.last_event_id, "group": len(self._group), "bearer": self._bearer}
+
+    def revive(self, state: Mapping[str, Any]) -> None:
+        """Takes up the place that `state()` took down; what is said again from there is known by its id alone."""
+        self._last_id = state["last_event_id"]
+        self._group = [_ANY] * state["group"] if self._last_id else []
+        self._bearer = state["bearer"]
+        self.numbered = bool(self._last_id)
+        self._every_id = False  # whether each event bore one is not known
 
     def note_stray(self, line: bytes) -> None:
         """Keeps a line that is no field of an event stream: an error body, a page."""
@@ -188,9 +202,9 @@ class Cursor:
         """Events from the last id on come again, in order: all of them, or those after the one that bore the id."""
         expected = self._expected
         untouched = expected and self._bearer and len(expected) == len(self._group)
-        if untouched and (name is None or (self._shared and expected[-1] != mark)):
+        if untouched and (name is None or (self._shared and expected[-1] not in (mark, _ANY))):
             expected.pop()
-        return bool(expected) and self._agrees(expected.pop() == mark)
+        return bool(expected) and self._agrees(expected.pop() in (mark, _ANY))
 
     def _repeats_nameless(self, event: Event) -> bool:
         """What came without an id, or with one that a NUL spoilt, may bear one when it comes again."""

@@ -1,15 +1,17 @@
 """The resume ladder: how a broken stream goes on, and when it does not.
 
-`Ladder.next(failure)` gives one `Step` at a time. It knows no stream and no clock; a layer climbs. The rungs of this
-house so far, strongest first; each is left for the next when the server refuses it:
+`Ladder.next(failure)` gives one `Step` at a time. It knows no stream and no clock; a layer climbs. The rungs,
+strongest first; each is left for the next when the server refuses it:
 
 1. `last-event-id`: the server numbers its events; re-open with the header. Exact.
-2. `replay`: send the request again, compare what comes with what was delivered, hand over the new suffix. Verified.
+2. `cursor`: the provider has a way of its own to go on behind a place in an answer. Exact.
+3. `replay`: send the request again, compare what comes with what was delivered, hand over the new suffix. Verified.
+4. `prefix`: the model is given what it said, and continues it. Seamed: another answer could have come of it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from holdfast._errors import (
@@ -26,14 +28,72 @@ from holdfast._errors import (
 from holdfast._types import BatchMode, Guarantee
 from holdfast.machines.backoff import Backoff
 
-Rung = Literal["last-event-id", "replay"]
+Rung = Literal["last-event-id", "cursor", "replay", "prefix"]
 RUNGS: tuple[Rung, ...] = get_args(Rung)
-_MODES: dict[Rung, BatchMode] = {"last-event-id": "continue", "replay": "replay"}
-_GUARANTEES: dict[Rung, Guarantee] = {"last-event-id": "exact", "replay": "verified"}
+EXACT: tuple[Rung, ...] = ("last-event-id", "cursor", "replay")
+"""The rungs that never change the meaning of an answer."""
+_MODES: dict[Rung, BatchMode] = {
+    "last-event-id": "continue",
+    "cursor": "continue",
+    "replay": "replay",
+    "prefix": "extend",
+}
+_GUARANTEES: dict[Rung, Guarantee] = {
+    "last-event-id": "exact",
+    "cursor": "exact",
+    "replay": "verified",
+    "prefix": "seamed",
+}
 _NOT_A_CURSOR = (400, 404, 409, 410, 412, 413, 414, 416, 422, 431)
 """Statuses that refuse the cursor and not the caller: the id is unknown, gone, or the header is not understood."""
+_PAID: tuple[Rung, ...] = ("replay", "prefix")
+"""Rungs on which the provider bills again what was delivered: as output, or as input."""
 MAX_WAIT = 60.0
 """Seconds that a server may ask us to wait before we re-open; one that asks for more is left."""
+
+
+@dataclass(slots=True, frozen=True, kw_only=True, repr=False)
+class Seams:
+    """The policy of the ladder: which seams a stream may have, and what they may cost.
+
+    `rungs` are tried in their order; by default those that never change the meaning of an answer. `max_seams` one
+    stream may have, and `max_barren` re-openings in a row may bring nothing new (content resets the count).
+    `max_repaid_tokens` bounds what replays and prefixes may cost again, None for twice what was delivered. When a
+    replay differs, `on_divergence` climbs on to the next rung or raises at once. A prefix is never continued inside
+    a tool call or a thought, and inside an answer in JSON only with `inside_json`. `cancel_abandoned`: a provider that
+    goes on generating without us (background answers) is told to stop when the reader leaves before the end.
+    """
+
+    rungs: tuple[Rung, ...] = EXACT
+    max_seams: int = 20
+    max_barren: int = 5
+    max_repaid_tokens: int | None = None
+    on_divergence: Literal["climb", "raise"] = "climb"
+    inside_json: bool = False
+    cancel_abandoned: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("max_barren", "max_seams"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative: {getattr(self, name)}")
+        if self.max_repaid_tokens is not None and self.max_repaid_tokens < 0:
+            raise ValueError(f"max_repaid_tokens must be None or not negative: {self.max_repaid_tokens}")
+        for rung in self.rungs:
+            if rung not in RUNGS:
+                raise ValueError(f"rungs must be of {', '.join(RUNGS)}, not {rung!r}")
+        if self.on_divergence not in ("climb", "raise"):
+            raise ValueError(f'on_divergence must be "climb" or "raise", not {self.on_divergence!r}')
+
+    def __repr__(self) -> str:
+        set_ = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default)
+        return f"Seams({', '.join(set_)})"
+
+    @classmethod
+    def of(cls, allowed: Seams | bool) -> Seams:  # noqa: FBT001 - `seams=True` is how users say it
+        """Gives the policy that `seams=` names: True allows every rung, False those that keep the meaning."""
+        if isinstance(allowed, Seams):
+            return allowed
+        return cls(rungs=RUNGS) if allowed else cls()
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -63,11 +123,14 @@ class Step:
 class Situation:
     """Where a stream stood when it broke. `u` is the chance for the delay, in [0, 1).
 
+    `cursor`, `replayable` and `prefix` say whether those rungs exist here.
     `complete`: all of the answer was delivered, only its usage or its end mark may be missing.
     """
 
     last_event_id: str = ""
+    cursor: bool = False
     replayable: bool = False
+    prefix: bool = False
     complete: bool = False
     usage_known: bool = False
     may_request: bool = True
@@ -84,30 +147,16 @@ class Ladder:
         "_backoff",
         "_barren",
         "_cost",
-        "_max_barren",
-        "_max_repaid",
-        "_max_seams",
+        "_policy",
         "_proven",
         "_refused",
         "_repaid",
         "_rung",
-        "_rungs",
         "_seams",
     )
 
-    def __init__(
-        self,
-        *,
-        rungs: tuple[Rung, ...] = RUNGS,
-        max_barren: int = 5,
-        max_seams: int = 20,
-        max_repaid_tokens: int | None = None,
-        backoff: Backoff | None = None,
-    ) -> None:
-        self._rungs = rungs
-        self._max_barren = max_barren
-        self._max_seams = max_seams
-        self._max_repaid = max_repaid_tokens
+    def __init__(self, policy: Seams | None = None, *, backoff: Backoff | None = None) -> None:
+        self._policy = policy or Seams()
         self._backoff = backoff or Backoff()
         self._refused: set[Rung] = set()
         self._rung: Rung | None = None
@@ -127,15 +176,21 @@ class Ladder:
             self._backoff.reset()
 
     def diverged(self) -> None:
-        """What came is another answer: neither a replay nor the rung that led to one is tried again."""
-        self._refused |= {"replay", self._rung or "replay"}
+        """What came is another answer: neither a replay nor the rung that led to one is tried again.
+
+        A model that did not take up its own words may do so at the next try: a prefix is bounded by `max_barren`.
+        """
+        if self._policy.on_divergence == "raise":
+            self._refused |= set(RUNGS)
+        elif self._rung != "prefix":
+            self._refused |= {"replay", self._rung or "replay"}
 
     def next(self, failure: StreamError, at: Situation) -> Step | None:
         """Gives the next step, or None: raise the failure."""
         if self._proven:
             return Step()  # what we asked for was no more than the usage
         self._proven = at.complete and isinstance(failure, StreamBroken | DeadlineExceeded)
-        if self._proven and (at.usage_known or not at.last_event_id):
+        if self._proven and (at.usage_known or not (at.last_event_id or at.cursor)):
             # The line died after the proof came. Usage may be missing, and a second answer is not bought for it.
             return Step()
         return self._climb(failure, at) or (Step() if self._proven else None)
@@ -143,23 +198,24 @@ class Ladder:
     def _climb(self, failure: StreamError, at: Situation) -> Step | None:
         if isinstance(failure, BudgetExhausted | CircuitOpen) or not at.may_request:
             return None
-        if self._rung == "last-event-id" and _refuses_cursor(failure):
-            self._refused.add("last-event-id")
+        if self._rung is not None and self._rung != "replay" and _refuses_cursor(failure):
+            self._refused.add(self._rung)
         elif not failure.retryable:
             return None
         if isinstance(failure, IntegrityError):
             # Told when all had been delivered: behind the cursor is nothing, and something before it is not as it was
             # sent. A replay compares; going on would vouch for it.
-            self._refused.add("last-event-id")
-        if self._rung == "replay" and isinstance(failure, ConnectError | StatusError):
+            self._refused |= {"last-event-id", "cursor"}
+        if self._rung in _PAID and isinstance(failure, ConnectError | StatusError):
             self._repaid -= self._cost  # nothing was generated for it
-        if self._barren >= self._max_barren or self._seams >= self._max_seams:
+        policy = self._policy
+        if self._barren >= policy.max_barren or self._seams >= policy.max_seams:
             return None
-        rung = next((r for r in self._rungs if r not in self._refused and self._possible(r, at)), None)
+        rung = next((r for r in policy.rungs if r not in self._refused and self._possible(r, at)), None)
         wait = max(at.server_retry or 0.0, failure.retry_after or 0.0)
-        if rung is None or (self._proven and rung == "replay") or wait > MAX_WAIT:
+        if rung is None or (self._proven and rung in _PAID) or wait > MAX_WAIT:
             return None
-        if rung == "replay":
+        if rung in _PAID:
             self._cost = at.delivered_tokens
             self._repaid += self._cost
         self._rung = rung
@@ -169,8 +225,13 @@ class Ladder:
     def _possible(self, rung: Rung, at: Situation) -> bool:
         if rung == "last-event-id":
             return bool(at.last_event_id)
-        limit = self._max_repaid if self._max_repaid is not None else 2 * at.delivered_tokens
-        return at.replayable and self._repaid + at.delivered_tokens <= limit
+        if rung == "cursor":
+            return at.cursor
+        limit = self._policy.max_repaid_tokens
+        if limit is None:
+            limit = 2 * at.delivered_tokens
+        exists = at.replayable if rung == "replay" else at.prefix
+        return exists and self._repaid + at.delivered_tokens <= limit
 
 
 def _refuses_cursor(failure: StreamError) -> bool:

@@ -11,8 +11,10 @@ verified, block by block.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from hashlib import blake2b
+from typing import Any
 
 from holdfast._types import Choice, Completion, Delta, ToolCall, ToolCallDelta, Usage, Verdict
 
@@ -54,6 +56,23 @@ class _Segment:
     def text(self) -> str:
         return "".join([b for b in self.blocks if isinstance(b, str)] + self.tail)
 
+    def state(self, *, told: bool) -> list[Any]:
+        """Channel and length; and where the answer does not tell the text, digests and the rest."""
+        if told:
+            return [self.channel, self.length]
+        digests = [block.hex() for block in self.blocks if isinstance(block, bytes)]
+        return [self.channel, self.length, digests, "".join(self.tail) if digests or not self.keep else self.text()]
+
+    @classmethod
+    def revived(cls, state: Sequence[Any], text: str) -> _Segment:
+        channel, length, *rest = state
+        segment = cls(channel, keep=not rest)
+        segment.append(text if not rest else rest[1])
+        if rest:
+            segment.blocks[:0] = [bytes.fromhex(digest) for digest in rest[0]]
+        segment.length = length
+        return segment
+
 
 def _digest(text: str) -> bytes:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
@@ -86,11 +105,17 @@ def _pieces(delta: Delta) -> Iterator[tuple[str, str]]:
 
 
 class Transcript:
-    """The answer so far. `tokens` counts pieces that were not empty: a provider sends about one per token."""
+    """The answer so far. `tokens` counts pieces that were not empty: a provider sends about one per token.
 
-    __slots__ = ("_choices", "_keep", "_pending", "_tokens", "_usage", "characters")
+    An answer that was asked for in several requests has a transcript for each: `before` is the one that this
+    continues, and of its own text the first `skipped` characters only say again what the one before ended with.
+    """
 
-    def __init__(self, *, keep: bool = True) -> None:
+    __slots__ = ("_choices", "_keep", "_pending", "_tokens", "_usage", "before", "characters", "skipped")
+
+    def __init__(self, *, keep: bool = True, before: Transcript | None = None) -> None:
+        self.before = before
+        self.skipped = 0
         self._keep = keep
         self._choices: dict[int, _ChoiceTape] = {}
         self._pending: list[Delta] = []
@@ -139,6 +164,12 @@ class Transcript:
         return max(self._tokens, self.characters // 4)
 
     @property
+    def usage(self) -> Usage | None:
+        """What was delivered of the answer's usage."""
+        self._fold()
+        return self._usage
+
+    @property
     def empty(self) -> bool:
         """True while nothing of an answer has arrived."""
         self._fold()
@@ -147,8 +178,71 @@ class Transcript:
     def completion(self, *, usage: Usage | None = None, verdict: Verdict | None = None) -> Completion:
         """Puts the answer together. With `keep=False` only finish reasons and usage are there."""
         self._fold()
-        choices = tuple(_choice(index, self._choices[index]) for index in sorted(self._choices)) or (Choice(),)
-        return Completion(choices=choices, usage=usage, verdict=verdict)
+        choices = tuple(_choice(index, self._choices[index]) for index in sorted(self._choices))
+        if self.before is not None:
+            choices = _joined(self.before.completion().choices, choices, self.skipped)
+        return Completion(choices=choices or (Choice(),), usage=usage, verdict=verdict)
+
+    def said(self) -> tuple[str, str] | None:
+        """Gives text and reasoning where a model could go on from them: one choice, no call, no refusal, no end."""
+        self._fold()
+        if set(self._choices) - {0} or not self._keep:
+            return None
+        tape = self._choices.get(0, _ChoiceTape())
+        if tape.finish_reason is not None or any(s.channel not in ("text", "reasoning") for s in tape.segments):
+            return None
+        text, reasoning = (
+            "".join(s.text() for s in tape.segments if s.channel == channel) for channel in ("text", "reasoning")
+        )
+        return text, reasoning
+
+    def state(self) -> dict[str, Any]:
+        """Gives, as JSON values, what `completion()` does not say: the order of the channels, ids, digests."""
+        self._fold()
+        if self.before is not None:
+            return self._state_of_all()
+        return {
+            "tokens": self._tokens,
+            "choices": {
+                str(index): {"segments": [s.state(told=self._keep) for s in tape.segments], "ids": tape.ids}
+                for index, tape in self._choices.items()
+            },
+        }
+
+    def _state_of_all(self) -> dict[str, Any]:
+        """Over several requests the order of the channels means nothing any more."""
+        choices = {
+            str(choice.index): {
+                "segments": [[channel, len(text)] for channel, text in _texts(choice).items() if text],
+                "ids": {call.index: call.id for call in choice.tool_calls},
+            }
+            for choice in self.completion().choices
+        }
+        return {"tokens": self._tokens + self.before.tokens if self.before else self._tokens, "choices": choices}
+
+    @classmethod
+    def revived(cls, state: Mapping[str, Any], answer: Completion, *, keep: bool) -> Transcript:
+        """Makes the transcript that `state()` and `completion()` took down. Raises `ValueError` where they disagree."""
+        made = cls(keep=keep)
+        made._tokens = state["tokens"]
+        made._usage = answer.usage
+        for choice in answer.choices:
+            known = state["choices"].get(str(choice.index))
+            if known is None:
+                continue
+            made._choices[choice.index] = tape = _ChoiceTape()
+            tape.finish_reason = choice.finish_reason
+            tape.ids = {int(n): id_ for n, id_ in known["ids"].items()}
+            left = _texts(choice)
+            for segment in known["segments"]:
+                text = left.get(segment[0], "")
+                length = segment[1] if len(segment) == 2 else 0
+                if length > len(text):
+                    raise ValueError("a partial's answer is shorter than its state says")
+                tape.segments.append(_Segment.revived(segment, text[:length]))
+                left[segment[0]] = text[length:]
+                made.characters += segment[1]
+        return made
 
     def replay(self) -> Replay:
         """Gives a comparer for an answer that is sent once more from its beginning."""
@@ -175,6 +269,27 @@ def _choice(index: int, tape: _ChoiceTape) -> Choice:
         ),
         finish_reason=tape.finish_reason,
     )
+
+
+def _texts(choice: Choice) -> dict[str, str]:
+    calls = {f"{_NAME}{call.index}": call.name for call in choice.tool_calls}
+    calls |= {f"{_TOOL}{call.index}": call.arguments for call in choice.tool_calls}
+    return {"text": choice.text, "reasoning": choice.reasoning, "refusal": choice.refusal, **calls}
+
+
+def _joined(before: tuple[Choice, ...], after: tuple[Choice, ...], skipped: int) -> tuple[Choice, ...]:
+    """One answer of two: each choice goes on where it stood."""
+    known = {choice.index: choice for choice in before}
+    for choice in after:
+        first = known.get(choice.index, Choice(index=choice.index))
+        known[choice.index] = replace(
+            choice,
+            text=first.text + choice.text[skipped:],
+            reasoning=first.reasoning + choice.reasoning,
+            refusal=first.refusal + choice.refusal,
+            tool_calls=first.tool_calls + choice.tool_calls,
+        )
+    return tuple(known[index] for index in sorted(known))
 
 
 class DivergenceError(Exception):
@@ -320,6 +435,20 @@ class Replay:
         """The replay ended: it must have said everything that was delivered."""
         if not self.caught_up:
             raise DivergenceError(min(self._places[index].agreed for index in self._behind))
+
+
+def with_usage(delta: Delta, usage: Usage | None) -> Delta:
+    """The same piece with another usage."""
+    return Delta(
+        delta.raw,
+        delta.text,
+        delta.reasoning,
+        delta.refusal,
+        delta.tool_calls,
+        delta.finish_reason,
+        usage,
+        delta.choice,
+    )
 
 
 def _rebuilt(delta: Delta, news: list[tuple[str, str]], finish: str | None, ids: dict[int, str]) -> Delta:

@@ -182,7 +182,7 @@ class Client:
         is raised. Raises `UsageError` for a partial of another dialect.
         """
         if partial.request is None:
-            raise UsageError(f"resume() takes the partial of a stream that this client's kind began, with its request")
+            raise UsageError("resume() takes the partial of a stream that this client's kind began, with its request")
         prepared = Request(url=self._dialect.url(self._base_url, partial.request), body=partial.request)
         return self._stream(prepared, timeouts, headers, labels, keep=partial.state.get("keep", True), resume=partial)
 

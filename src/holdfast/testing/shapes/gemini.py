@@ -39,8 +39,11 @@ def _error(code: str, message: str, _last: bytes) -> bytes:
 
 def _tokens(event: bytes) -> int:
     """A call comes whole, whatever its arguments cost."""
-    found = re.search(rb'"functionCall": .*?"args": (\{.*?\})\}\]', event)
-    return len(in_pieces(found[1].decode())) if found else said_once(event)
+    if b'"functionCall"' not in event:
+        return said_once(event)
+    chunk = json.loads(event[event.index(b"{") :])
+    (part,) = chunk["candidates"][0]["content"]["parts"]
+    return len(in_pieces(json.dumps(part["functionCall"]["args"], ensure_ascii=False)))
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -87,8 +90,8 @@ def _chunks(answer: Answer) -> Iterator[dict[str, Any]]:
         yield _chunk({"text": piece}, said, thought)
     for tool in answer.tools:
         said += len(tool.pieces)
-        arguments = json.loads(tool.arguments) if answer.finish == "stop" else {}
-        yield _chunk({"functionCall": {"name": tool.name, "args": arguments}}, said, thought)
+        if answer.finish == "stop" or tool is not answer.tools[-1]:  # a call that was cut never comes
+            yield _chunk({"functionCall": {"name": tool.name, "args": json.loads(tool.arguments)}}, said, thought)
     said += len(answer.refusal_pieces)
     yield _chunk({"text": ""}, said, thought, _finish(answer))
 

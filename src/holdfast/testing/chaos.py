@@ -131,12 +131,12 @@ class ChaosServer:
         served = self.books.open(self.schedule, key, last, prefix=question.prefix is not None)
         last = "" if served.fault.forgets else last
         events, place = self._events(question, shape, served.attempt, last)
-        if question.keep:
+        if question.keep and not last:
             kept = Kept(served=served, events=events, idiom=idiom, every=self.every, at=self.clock.now())
             kept.count()
             self._keeper.kept[question.keep_as or self._name(key, served.attempt)] = kept
             return self.books.steps(served, kept.read(), place=place, idiom=idiom, paid=True)
-        return self.books.steps(served, self._paced(events), place=place, idiom=idiom)
+        return self.books.steps(served, self._paced(events), place=place, idiom=idiom, paid=question.keep)
 
     async def _paced(self, events: list[bytes]) -> AsyncGenerator[bytes, None]:
         for event in events:

@@ -15,16 +15,22 @@ from holdfast.dialects._dialect import (
 from holdfast.dialects._prefix import AssistantPrefix
 from holdfast.dialects.azure import AZURE
 from holdfast.dialects.chat import ChatWire
+from holdfast.dialects.cohere import COHERE
 from holdfast.dialects.deepseek import DEEPSEEK
+from holdfast.dialects.gemini import GEMINI
+from holdfast.dialects.gemini_interactions import GEMINI_INTERACTIONS
 from holdfast.dialects.groq import GROQ
 from holdfast.dialects.llama_cpp import LLAMA_CPP
+from holdfast.dialects.mcp import MCP
 from holdfast.dialects.mistral import MISTRAL
 from holdfast.dialects.ollama import OLLAMA
 from holdfast.dialects.openai import OPENAI
 from holdfast.dialects.openai_compatible import OPENAI_COMPATIBLE
 from holdfast.dialects.openrouter import OPENROUTER
 from holdfast.dialects.perplexity import PERPLEXITY
+from holdfast.dialects.replicate import REPLICATE
 from holdfast.dialects.sglang import SGLANG
+from holdfast.dialects.sse import SSE, SseWire
 from holdfast.dialects.vllm import VLLM
 
 DIALECTS: dict[str, Dialect] = {
@@ -42,6 +48,12 @@ DIALECTS: dict[str, Dialect] = {
         LLAMA_CPP,
         OLLAMA,
         OPENAI_COMPATIBLE,
+        GEMINI,
+        GEMINI_INTERACTIONS,
+        COHERE,
+        MCP,
+        REPLICATE,
+        SSE,
     )
 }
 """Every dialect by the name users say."""
@@ -59,17 +71,23 @@ def find(dialect: str | Dialect) -> Dialect:
 
 __all__ = [
     "AZURE",
+    "COHERE",
     "DEEPSEEK",
     "DIALECTS",
+    "GEMINI",
+    "GEMINI_INTERACTIONS",
     "GROQ",
     "LLAMA_CPP",
+    "MCP",
     "MISTRAL",
     "OLLAMA",
     "OPENAI",
     "OPENAI_COMPATIBLE",
     "OPENROUTER",
     "PERPLEXITY",
+    "REPLICATE",
     "SGLANG",
+    "SSE",
     "VLLM",
     "AssistantPrefix",
     "ChatWire",
@@ -79,6 +97,7 @@ __all__ = [
     "Evidence",
     "PrefixRung",
     "Said",
+    "SseWire",
     "Timeouts",
     "Wire",
     "find",

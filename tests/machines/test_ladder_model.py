@@ -82,6 +82,9 @@ class LadderAgainstModel(RuleBasedStateMachine):
     @rule()
     def diverge(self) -> None:
         self.ladder.diverged()
+        if self.rung == "replay":
+            self.repaid -= self.cost  # nothing of it had been heard
+            self.cost = 0
         self.out |= {"replay", self.rung or "replay"}
 
     @rule(make=FAILURES, at=SITUATIONS)

@@ -459,7 +459,9 @@ class _ReconnectStream(Generic[T]):
         call.seamed = True
         self._current = self._asking
         known = call.answer.usage
-        self._join = partial(join_usage, known.input_tokens if known is not None else None, delivered)
+        asked = known.input_tokens if known is not None else None
+        again = self._extension.swallowed if self._extension is not None else 0
+        self._join = partial(join_usage, asked, delivered, said_again=again)
         call.join = self._join
 
     def _joined(self, batch: Sequence[T], join: Callable[[Usage], Usage]) -> Sequence[T]:
@@ -471,7 +473,7 @@ class _ReconnectStream(Generic[T]):
     def _diverged(self, position: int) -> StreamBroken:
         """What came is another answer. Nothing of it was handed over; the next rung is the ladder's to name."""
         self._diverging = True  # what the dialect has seen of this attempt proves nothing of ours
-        self._ladder.diverged()
+        self._ladder.diverged(self._replay.swallowed if self._replay is not None else 0)
         self._call.note(Diverged(position=position))
         return StreamBroken(
             f"the stream broke, and the answer sent again differs after {position} characters:"

@@ -58,7 +58,8 @@ class Seams:
 
     `rungs` are tried in their order; by default those that never change the meaning of an answer. `max_seams` one
     stream may have, and `max_barren` re-openings in a row may bring nothing new (content resets the count).
-    `max_repaid_tokens` bounds what replays and prefixes may cost again, None for twice what was delivered. When a
+    `max_repaid_tokens` bounds what replays and prefixes may cost again; None allows replays twice what was delivered,
+    and prefixes, which are input and mostly cached, as often as there may be seams. When a
     replay differs, `on_divergence` climbs on to the next rung or raises at once. A prefix is never continued inside
     a tool call or a thought, and inside an answer in JSON only with `inside_json`. `cancel_abandoned`: a provider that
     goes on generating without us (background answers) is told to stop when the reader leaves before the end.
@@ -175,11 +176,15 @@ class Ladder:
             self._refused.clear()
             self._backoff.reset()
 
-    def diverged(self) -> None:
+    def diverged(self, heard: int = 0) -> None:
         """What came is another answer: neither a replay nor the rung that led to one is tried again.
 
+        `heard` is how many of its tokens came before that was seen: a provider bills no more of a replay.
         A model that did not take up its own words may do so at the next try: a prefix is bounded by `max_barren`.
         """
+        if self._rung == "replay":
+            self._repaid += min(heard, self._cost) - self._cost
+            self._cost = min(heard, self._cost)
         if self._policy.on_divergence == "raise":
             self._refused |= set(RUNGS)
         elif self._rung != "prefix":
@@ -228,10 +233,10 @@ class Ladder:
         if rung == "cursor":
             return at.cursor
         limit = self._policy.max_repaid_tokens
-        if limit is None:
+        if limit is None and rung == "replay":
             limit = 2 * at.delivered_tokens
         exists = at.replayable if rung == "replay" else at.prefix
-        return exists and self._repaid + at.delivered_tokens <= limit
+        return exists and (limit is None or self._repaid + at.delivered_tokens <= limit)
 
 
 def _refuses_cursor(failure: StreamError) -> bool:

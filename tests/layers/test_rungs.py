@@ -1,0 +1,391 @@
+"""The rungs that a dialect brings, and going on in another process: exact, seamed and said so, or a typed error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from holdfast._errors import NotAStream, StatusError, StreamBroken, StreamError, UsageError
+from holdfast._pipe import Pipe
+from holdfast._types import Delta, Head, Partial, Request
+from holdfast.dialects import Dialect
+from holdfast.layers.parse import parse_sse
+from holdfast.layers.reconnect import Reconnect
+from holdfast.layers.retry import Retry
+from holdfast.layers.verify import verify
+from holdfast.machines.ladder import RUNGS, Seams
+from holdfast.testing import FakeClock
+from tests.layers.test_reconnect import answer, chunk, read, says, wire
+from tests.puppet import Puppet, PuppetStream, Script
+
+WORDS = ("The", " tide", " pulls", ",", " the", " kelp", " bends", " and", " holds", ".")
+TEXT = "".join(WORDS)
+BODY = {"model": "m", "messages": [{"role": "user", "content": "Go on."}], "max_tokens": 100}
+USAGE = {"prompt_tokens": 7, "completion_tokens": 10, "total_tokens": 17}
+
+
+def story(words: Sequence[str] = WORDS, id_: str = "one", usage: dict[str, int] | None = None) -> list[str]:
+    return [
+        chunk(id_, says(role="assistant", content="")),
+        *(chunk(id_, says(content=word)) for word in words),
+        chunk(id_, says(finish="stop")),
+        chunk(id_, usage=usage or USAGE),
+        "[DONE]",
+    ]
+
+
+Reply = Sequence[Any]  # bytes, and what is raised behind them
+
+
+class Upstream(Puppet):
+    """Answers each request as `handler(request, turn)` says, and keeps the requests."""
+
+    def __init__(self, handler: Callable[[Request, int], Reply]) -> None:
+        super().__init__()
+        self.handler = handler
+        self.asked: list[Request] = []
+
+    async def open(self, request: Request) -> PuppetStream:
+        self.asked.append(request)
+        self.scripts.append(Script(*self.handler(request, len(self.asked))))
+        return await super().open(request)
+
+
+def cut(events: Sequence[bytes], after: int) -> Reply:
+    return [*events[:after], StreamBroken("reset")]
+
+
+def refused(status: int) -> StreamError:
+    return StatusError("refused", head=Head(status=status), retryable=False)
+
+
+def pipe_of(server: Upstream, clock: FakeClock, dialect: str | Dialect, seams: Seams | None = None) -> Pipe[Delta]:
+    layer = Reconnect(seams=seams or Seams())
+    return Pipe(server, clock=clock, max_requests=12) | parse_sse() | verify(dialect) | Retry() | layer
+
+
+def said(got: Sequence[Delta]) -> str:
+    return "".join(delta.text for delta in got)
+
+
+# -- the cursor ----------------------------------------------------------------------------------
+
+
+def offsets(events: Sequence[bytes], places: Sequence[int]) -> Callable[[Request, int], Reply]:
+    """A llama.cpp that keeps its body: breaks off after `places[n]` of its bytes, and goes on where it is asked to."""
+    whole = b"".join(events)
+
+    def handler(request: Request, turn: int) -> Reply:
+        begin = int(request.url.rpartition("&from=")[2]) if request.method == "GET" else 0
+        if turn <= len(places):
+            end = places[turn - 1]
+            return [whole[begin : max(begin, end)], StreamBroken("reset")]
+        return [whole[begin:]]
+
+    return handler
+
+
+@pytest.mark.parametrize("at", range(80, len(b"".join(wire(answer()))) - 1, 7))
+async def test_a_body_that_is_kept_is_gone_on_at_its_byte(at: int, clock: FakeClock) -> None:
+    server = Upstream(offsets(wire(answer()), [at]))
+    reader = pipe_of(server, clock, "llama.cpp").stream(Request(url="http://h/v1/chat/completions", body=BODY))
+    got, error = await read(reader)
+    assert error is None
+    assert said(got) == "Hölzerne ne "
+    assert [c.input for c in reader.completion.tool_calls] == [{"a": 1}]
+    assert reader.completion.usage is not None
+    if len(server.asked) > 1:
+        assert [(seam.rung, seam.guarantee) for seam in reader.report.seams] == [("cursor", "exact")]
+        assert "conv_id=holdfast-" in server.asked[1].url
+        assert server.asked[1].body is None
+
+
+async def test_two_cuts_count_bytes_over_all_attempts(clock: FakeClock) -> None:
+    events = wire(story())
+    ends = [len(b"".join(events[:n])) for n in range(2, 9)]
+    for first in ends:
+        for second in [e for e in ends if e >= first]:
+            server = Upstream(offsets(events, [first, second]))
+            request = Request(url="http://h/v1/chat/completions", body=BODY)
+            got, error = await read(pipe_of(server, clock, "llama.cpp").stream(request))
+            assert error is None
+            assert said(got) == TEXT
+
+
+async def test_a_cursor_that_is_refused_leads_to_a_replay(clock: FakeClock) -> None:
+    def handler(request: Request, turn: int) -> Reply:
+        if request.method == "GET":
+            return [refused(404)]
+        return cut(wire(story()), 5) if turn == 1 else wire(story())
+
+    reader = pipe_of(Upstream(handler), clock, "llama.cpp").stream(
+        Request(url="http://h/v1/chat/completions", body=BODY)
+    )
+    got, error = await read(reader)
+    assert error is None
+    assert said(got) == TEXT
+    assert [seam.rung for seam in reader.report.seams] == ["replay"]
+
+
+async def test_an_answer_that_nobody_reads_any_more_is_cancelled_upstream(clock: FakeClock) -> None:
+    server = Upstream(lambda _r, turn: [*wire(story())[:4], "hang"] if turn == 1 else [b""])
+    server.handler = lambda request, _turn: [b""] if request.method == "DELETE" else wire(story())[:4]
+    reader = pipe_of(server, clock, "llama.cpp").stream(Request(url="http://h/v1/chat/completions", body=BODY))
+    async with reader:
+        async for delta in reader:
+            if delta.text:
+                break
+    assert [request.method for request in server.asked] == ["POST", "DELETE"]
+    assert reader.report.outcome == "cancelled"
+    assert reader.partial.text.startswith("The")
+
+
+async def test_an_answer_that_ended_or_broke_is_not_cancelled(clock: FakeClock) -> None:
+    whole = Upstream(lambda _request, _turn: wire(story()))
+    await read(pipe_of(whole, clock, "llama.cpp").stream(Request(url="http://h/v1/chat/completions", body=BODY)))
+    assert [request.method for request in whole.asked] == ["POST"]
+    broken = Upstream(lambda _request, _turn: cut(wire(story()), 4))
+    reader = pipe_of(broken, clock, "llama.cpp", Seams(rungs=())).stream(
+        Request(url="http://h/v1/chat/completions", body=BODY)
+    )
+    _, error = await read(reader)
+    assert isinstance(error, StreamBroken)  # its reader may want to go on, here or elsewhere
+    assert [request.method for request in broken.asked] == ["POST"]
+
+
+# -- the prefix ----------------------------------------------------------------------------------
+
+
+def continuing(
+    *places: int, echo: bool = False, text: str = TEXT, other: Sequence[str] = ()
+) -> Callable[[Request, int], Reply]:
+    """A vLLM that goes on from a prefix of its text; each plain answer says `other` words, so that no replay agrees."""
+
+    def handler(request: Request, turn: int) -> Reply:
+        assert isinstance(request.body, dict)
+        last = request.body["messages"][-1]
+        words: Sequence[str] = other or WORDS
+        usage = USAGE
+        if last["role"] == "assistant":
+            assert request.body["continue_final_message"] is True
+            assert text.startswith(last["content"])
+            rest = text if echo else text[len(last["content"]) :]
+            words = [rest[i : i + 5] for i in range(0, len(rest), 5)]
+            usage = {"prompt_tokens": 12, "completion_tokens": len(words), "total_tokens": 12 + len(words)}
+        elif turn == 1:
+            words = WORDS
+        events = wire(story(words, f"id{turn}", usage))
+        return cut(events, places[turn - 1]) if turn <= len(places) else events
+
+    return handler
+
+
+SEAMED = Seams(rungs=RUNGS)
+VLLM = Request(url="http://h/v1/chat/completions", body=BODY)
+
+
+@pytest.mark.parametrize("echo", [False, True])
+@pytest.mark.parametrize("after", range(2, len(WORDS) + 2))
+async def test_a_model_goes_on_from_its_own_words(after: int, echo: bool, clock: FakeClock) -> None:  # noqa: FBT001
+    server = Upstream(continuing(after, echo=echo, other=["No", "thing", "."]))
+    reader = pipe_of(server, clock, "vllm", SEAMED).stream(VLLM)
+    got, error = await read(reader)
+    if error is not None:  # too little had been said to go on from
+        assert after < 5
+        assert TEXT.startswith(said(got))
+        return
+    assert said(got) == TEXT
+    assert reader.completion.text == TEXT
+    assert str(reader.report.verdict) == "RESUMED (1 seam, seamed)"
+    assert [(seam.rung, seam.guarantee) for seam in reader.report.seams] == [("prefix", "seamed")]
+    usage = reader.completion.usage
+    assert usage is not None
+    assert usage.estimated
+    assert (usage.total_tokens or 0) == (usage.input_tokens or 0) + (usage.output_tokens or 0)
+    assert sum(d.finish_reason is not None for d in got) == 1
+    assert [d.usage for d in got if d.usage] == [usage]
+    assert reader.report.billed_tokens > (usage.total_tokens or 0)
+    body = server.asked[-1].body
+    assert isinstance(body, dict)
+    assert body["max_tokens"] < 100
+
+
+async def test_two_seams_in_one_answer(clock: FakeClock) -> None:
+    server = Upstream(continuing(6, 99, 4, other=["No"]))
+    reader = pipe_of(server, clock, "vllm", SEAMED).stream(VLLM)
+    got, error = await read(reader)
+    assert error is None
+    assert said(got) == TEXT
+    assert len(reader.report.seams) == 2
+    bodies = [request.body for request in server.asked]
+    assert [body["messages"][-1]["role"] for body in bodies if isinstance(body, dict)] == [
+        "user",
+        "user",
+        "assistant",
+        "assistant",
+    ]
+
+
+async def test_without_leave_a_model_is_not_asked_to_go_on(clock: FakeClock) -> None:
+    server = Upstream(continuing(6, other=["No"]))
+    got, error = await read(pipe_of(server, clock, "vllm").stream(VLLM))
+    assert isinstance(error, StreamBroken)
+    assert error.partial.text == said(got)
+    assert TEXT.startswith(said(got))
+
+
+async def test_a_model_that_says_something_else_is_not_believed(clock: FakeClock) -> None:
+    def handler(request: Request, turn: int) -> Reply:
+        return cut(wire(story()), 6) if turn == 1 else wire(story([" Nothing", " of", " this"], f"x{turn}"))
+
+    server = Upstream(handler)
+    reader = pipe_of(server, clock, "vllm", Seams(rungs=("prefix",), max_barren=3)).stream(VLLM)
+    got, error = await read(reader)
+    assert isinstance(error, StreamBroken)
+    assert "differs" in str(error)
+    assert len(server.asked) <= 4
+    assert TEXT.startswith(said(got))
+    assert reader.report.diverged >= 1
+
+
+async def test_a_model_that_takes_no_prefix_is_remembered(clock: FakeClock) -> None:
+    def handler(request: Request, turn: int) -> Reply:
+        assert isinstance(request.body, dict)
+        if request.body["messages"][-1]["role"] == "assistant":
+            return [refused(400)]
+        return cut(wire(story()), 6)
+
+    server = Upstream(handler)
+    pipe = pipe_of(server, clock, "vllm", Seams(rungs=("prefix",)))
+    for requests in (2, 3):
+        _, error = await read(pipe.stream(VLLM))
+        assert isinstance(error, StreamBroken | StatusError)
+        assert len(server.asked) == requests
+
+
+@pytest.mark.parametrize("wanted", [{"response_format": {"type": "json_object"}}, {"n": 2}])
+async def test_what_cannot_be_continued_is_not(wanted: dict[str, Any], clock: FakeClock) -> None:
+    server = Upstream(continuing(6, other=["No"]))
+    _, error = await read(
+        pipe_of(server, clock, "vllm", Seams(rungs=("prefix",))).stream(replace(VLLM, body={**BODY, **wanted}))
+    )
+    assert isinstance(error, StreamBroken)
+    assert len(server.asked) == 1
+
+
+async def test_a_tool_call_is_never_continued(clock: FakeClock) -> None:
+    server = Upstream(lambda _request, _turn: cut(wire(answer()), 9))
+    _, error = await read(pipe_of(server, clock, "vllm", Seams(rungs=("prefix",))).stream(VLLM))
+    assert isinstance(error, StreamBroken)
+    assert len(server.asked) == 1
+
+
+async def test_on_divergence_raise_stops_at_the_first_answer_that_differs(clock: FakeClock) -> None:
+    server = Upstream(continuing(6, other=["No"]))
+    policy = Seams(rungs=RUNGS, on_divergence="raise")
+    _, error = await read(pipe_of(server, clock, "vllm", policy).stream(VLLM))
+    assert isinstance(error, StreamBroken)
+    assert len(server.asked) == 2
+
+
+# -- in another process --------------------------------------------------------------------------
+
+
+async def broken_off(server: Upstream, clock: FakeClock, dialect: str, *, keep: bool = True) -> tuple[Partial, str]:
+    """Reads to the break without a rung to climb, and carries what is left through JSON."""
+    reader = pipe_of(server, clock, dialect, Seams(rungs=())).stream(VLLM, keep=keep)
+    got, error = await read(reader)
+    assert isinstance(error, StreamBroken)
+    return Partial.from_json(error.partial.to_json()), said(got)
+
+
+@pytest.mark.parametrize("rung", ["last-event-id", "cursor", "replay", "prefix"])
+async def test_another_process_goes_on(rung: str, clock: FakeClock) -> None:
+    dialect = {"cursor": "llama.cpp", "prefix": "vllm"}.get(rung, "openai")
+    events = wire(story(), ids=rung == "last-event-id", first=1)
+    for after in range(5, len(events) - 2):
+        first = Upstream(lambda _request, _turn, after=after: cut(events, after))  # type: ignore[misc]
+        partial, before = await broken_off(first, clock, dialect)
+
+        def handler(request: Request, turn: int) -> Reply:
+            if rung == "last-event-id":
+                return events[int(request.headers["Last-Event-ID"]) :]
+            if rung == "cursor":
+                return offsets(events, [])(request, turn)
+            return continuing()(request, turn) if rung == "prefix" else events
+
+        second = Upstream(handler)
+        seams = Seams(rungs=(rung,))  # type: ignore[arg-type]  # one of them
+        reader = pipe_of(second, clock, dialect, seams).stream(VLLM, resume=partial)
+        got, error = await read(reader)
+        assert error is None, (after, error)
+        assert before + said(got) == TEXT
+        assert reader.completion.text == TEXT
+        assert reader.completion.finish_reason == "stop"
+        assert sum(d.finish_reason is not None for d in got) <= 1
+        assert [seam.rung for seam in reader.report.seams] == [rung]
+
+
+async def test_what_was_not_kept_is_resumed_by_its_digests(clock: FakeClock) -> None:
+    words = [f"{n:05d} " for n in range(3_000)]
+    events = wire(story(words))
+    partial, before = await broken_off(Upstream(lambda _r, _t: cut(events, 2_500)), clock, "openai", keep=False)
+    assert partial.text == ""
+    assert len(partial.to_json()) < 4_096 + 5_000
+    reader = pipe_of(Upstream(lambda _r, _t: events), clock, "openai").stream(VLLM, resume=partial, keep=False)
+    got, error = await read(reader)
+    assert error is None
+    assert before + said(got) == "".join(words)
+
+
+async def test_a_partial_that_nothing_resumes_raises_at_once(clock: FakeClock) -> None:
+    partial, _ = await broken_off(Upstream(lambda _r, _t: cut(wire(story()), 5)), clock, "openai")
+    server = Upstream(lambda _r, _t: wire(story(["No"])))
+    _, error = await read(pipe_of(server, clock, "openai").stream(VLLM, resume=partial))
+    assert isinstance(error, StreamBroken)
+    assert error.partial.text == partial.text
+    none = Upstream(lambda _r, _t: [NotAStream("page", retryable=False)])
+    _, error = await read(pipe_of(none, clock, "openai", Seams(rungs=())).stream(VLLM, resume=partial))
+    assert isinstance(error, StreamBroken)
+    assert not none.asked
+
+
+async def test_a_partial_is_resumed_again_when_it_breaks_again(clock: FakeClock) -> None:
+    events = wire(story())
+    partial, text = await broken_off(Upstream(lambda _r, _t: cut(events, 4)), clock, "openai")
+    for after in (6, 8):
+        server = Upstream(lambda _r, turn, after=after: cut(events, after if turn == 1 else 0))  # type: ignore[misc]
+        got, error = await read(pipe_of(server, clock, "openai", Seams(max_barren=1)).stream(VLLM, resume=partial))
+        assert error is not None
+        text += said(got)
+        partial = Partial.from_json(error.partial.to_json())
+        assert partial.text == text
+    got, error = await read(pipe_of(Upstream(lambda _r, _t: events), clock, "openai").stream(VLLM, resume=partial))
+    assert error is None
+    assert text + said(got) == TEXT
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"call": 1}, {"call": "x", "seamed": False, "cursor": {}, "answer": {}, "evidence": {"n": 1}}]
+)
+async def test_a_partial_that_is_none_is_refused(state: dict[str, Any], clock: FakeClock) -> None:
+    pipe = pipe_of(Upstream(lambda _r, _t: []), clock, "openai")
+    with pytest.raises(UsageError, match="cannot be resumed"):
+        pipe.stream(VLLM, resume=Partial(dialect="openai", request=BODY, state=state))
+    with pytest.raises(UsageError, match="is of 'vllm'"):
+        pipe.stream(VLLM, resume=Partial(dialect="vllm", request=BODY, state=state))
+
+
+def test_a_pipe_that_cannot_resume_says_so(clock: FakeClock) -> None:
+    bare = Pipe(Upstream(lambda _r, _t: []), clock=clock) | parse_sse() | verify("openai")
+    with pytest.raises(UsageError, match="Reconnect"):
+        bare.stream(VLLM, resume=Partial(dialect="openai"))
+
+
+def test_a_partial_is_plain_json_and_holds_its_request() -> None:
+    partial = Partial(dialect="openai", url="http://h", request=BODY)
+    assert json.loads(partial.to_json())["request"] == BODY

@@ -22,17 +22,27 @@ from holdfast.machines.sse import SseParser
 from holdfast.machines.statuses import status_error
 from holdfast.testing.acts import TAKE, Act, Asked, Begin, Bytes, Cut, EventCutter, NoHead, Pings, Play, Refuse, Take
 from holdfast.testing.faults import Healthy
+from holdfast.testing.idiom import Idiom
 from holdfast.testing.schedule import Schedule, stream_key
-from holdfast.testing.server import Pause, Stall
+from holdfast.testing.server import Pause, ReceivedRequest, Stall
+from holdfast.testing.visits import idiom_for, read_visit
 
 T = TypeVar("T")
 
 
 def key_of(request: Request) -> str:
     """Tells streams apart by what is asked for, as the chaos proxy does."""
+    asked = _received(request)
+    return stream_key(asked.method, urlsplit(asked.path).path, asked.headers, asked.body)
+
+
+def _received(request: Request) -> ReceivedRequest:
+    """Gives a request as a server would receive it."""
     body = request.body if isinstance(request.body, bytes) else json.dumps(dict(request.body or {})).encode()
     headers = {name.lower(): value for name, value in request.headers.items()}
-    return stream_key(request.method, urlsplit(request.url).path, headers, body)
+    url = urlsplit(request.url)
+    path = f"{url.path}?{url.query}" if url.query else url.path
+    return ReceivedRequest(method=request.method, path=path, headers=headers, body=body)
 
 
 @dataclass(slots=True, frozen=True)
@@ -40,11 +50,13 @@ class Faults:
     """Injects a schedule's faults: put it left of `parse_sse()`, or right of it. Each source that it makes counts anew.
 
     `key` gives the name under which the schedule knows a request's stream, by default a hash of what is asked for; a
-    schedule for "*" needs none. What only TCP can show (a head in pieces) does nothing here.
+    schedule for "*" needs none. `idiom` is how faults say things, by default as the request's dialect does. What only
+    TCP can show (a head in pieces) does nothing here.
     """
 
     schedule: Schedule
     key: Callable[[Request], str] = field(default=key_of, kw_only=True)
+    idiom: Idiom | None = field(default=None, kw_only=True)
 
     def __call__(self, inner: Source[T]) -> Source[T]:
         return _FaultsSource(inner, self)
@@ -62,15 +74,22 @@ class _FaultsSource:
         fault = self.settings.schedule.fault(key, self.attempts[key])
         if isinstance(fault, Healthy):
             return await self.inner.open(request)
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        last = headers.get("last-event-id", "")
+        asked = _received(request)
+        last = asked.headers.get("last-event-id", "")
         if fault.forgets:
             kept = {name: value for name, value in request.headers.items() if name.lower() != "last-event-id"}
             request = replace(request, headers=kept)
+        visit = read_visit(asked)
+        told = Asked(
+            attempt=self.attempts[key],
+            last_event_id=last,
+            cursor=visit.cursor if visit else "",
+            idiom=self.settings.idiom or idiom_for(asked),
+        )
         # Opened even where no answer will come of it: a pipe counts what it sends.
         stream = _FaultsStream(await self.inner.open(request), request.call.clock)
         try:
-            await stream.begin(fault.play(Asked(attempt=self.attempts[key], last_event_id=last)))
+            await stream.begin(fault.play(told))
         except BaseException:
             await stream.aclose()
             raise

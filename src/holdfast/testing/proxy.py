@@ -19,8 +19,10 @@ import aiohttp
 from holdfast.testing import server
 from holdfast.testing.acts import Asked, EventCutter, NoHead, Refuse
 from holdfast.testing.books import Books, Served
+from holdfast.testing.idiom import CHAT, Idiom
 from holdfast.testing.schedule import HEALTHY, Schedule, stream_key
 from holdfast.testing.server import ReceivedRequest, Reply, Reset, ScriptedServer, Send, Step
+from holdfast.testing.visits import idiom_for, read_visit
 
 _HOP_BY_HOP = frozenset(
     {
@@ -83,18 +85,22 @@ class ChaosProxy:
         key = stream_key(request.method, request.path, request.headers, request.body)
         if not _wants_events(request):
             return self._forwarded(request, self.books.aside(key))
-        served = self.books.open(self.schedule, key, request.headers.get("last-event-id", ""))
-        asked = Asked(attempt=served.attempt, last_event_id=served.last_event_id)
+        visit, idiom = read_visit(request), idiom_for(request)
+        cursor = visit.cursor if visit else ""
+        served = self.books.open(self.schedule, key, request.headers.get("last-event-id", ""), cursor=cursor)
+        asked = Asked(attempt=served.attempt, last_event_id=served.last_event_id, cursor=cursor, idiom=idiom)
         if isinstance(next(served.fault.play(asked), None), NoHead | Refuse):
-            return self.books.steps(served, _none())
-        return self._forwarded(request, served)
+            return self.books.steps(served, _none(), idiom=idiom)
+        return self._forwarded(request, served, idiom)
 
-    async def _forwarded(self, request: ReceivedRequest, served: Served) -> AsyncGenerator[Step, None]:
+    async def _forwarded(
+        self, request: ReceivedRequest, served: Served, idiom: Idiom = CHAT
+    ) -> AsyncGenerator[Step, None]:
         """Asks the upstream, and plays the fault on its events; what is no event stream goes on as it came."""
         try:
             async with self._ask(request, forget=served.fault.forgets) as response:
                 strikes = served.attempt > 0 and _is_plain_stream(response)
-                steps = self._struck(response, served) if strikes else _passed(response, served)
+                steps = self._struck(response, served, idiom) if strikes else _passed(response, served)
                 async with aclosing(steps):
                     async for step in steps:
                         yield step
@@ -104,10 +110,13 @@ class ChaosProxy:
         finally:
             self.books.close(served)
 
-    async def _struck(self, response: aiohttp.ClientResponse, served: Served) -> AsyncGenerator[Step, None]:
+    async def _struck(
+        self, response: aiohttp.ClientResponse, served: Served, idiom: Idiom
+    ) -> AsyncGenerator[Step, None]:
         broken: list[Exception] = []
         headers = _end_to_end(response.headers)
-        async with aclosing(self.books.steps(served, _events(response, broken), headers=headers)) as steps:
+        events = _events(response, broken)
+        async with aclosing(self.books.steps(served, events, headers=headers, idiom=idiom)) as steps:
             async for step in steps:
                 if broken:  # what the upstream did not finish must not look finished
                     yield Reset()

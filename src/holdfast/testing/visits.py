@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from holdfast.testing.idiom import CHAT, Idiom
 from holdfast.testing.server import ReceivedRequest
+from holdfast.testing.shapes import SHAPES, idiom_of
 from holdfast.testing.shapes.interactions import InteractionsShape
 from holdfast.testing.shapes.responses import ResponsesShape
 
@@ -68,8 +69,15 @@ def read_visit(request: ReceivedRequest) -> Visit | None:
     return Visit(of=of, id=bare, action="read" if query.get("stream") == "true" else "show", cursor=cursor)
 
 
+def idiom_for(request: ReceivedRequest) -> Idiom:
+    """Gives the idiom of the dialect that a request is in; that of chat completions where none of the shapes' is it."""
+    if (visit := read_visit(request)) is not None:
+        return visit.idiom
+    return next((idiom_of(shape) for shape in SHAPES if shape.read(request) is not None), CHAT)
+
+
 def _digits(text: str) -> str:
     return text if text.isascii() and text.isdigit() else "0"
 
 
-__all__ = ["Visit", "read_visit"]
+__all__ = ["Visit", "idiom_for", "read_visit"]

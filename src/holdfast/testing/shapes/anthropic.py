@@ -71,9 +71,9 @@ class AnthropicShape:
     )
 
     def read(self, request: ReceivedRequest) -> Question | None:
-        body = body_of(request)
         if request.method != "POST" or not route(request).endswith("/messages"):
             return None
+        body = body_of(request)
         if (asked := turns(body.get("messages"))) is None:
             return None
         model = str(body.get("model") or self.model)

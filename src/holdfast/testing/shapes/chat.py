@@ -33,9 +33,9 @@ class ChatShape:
     idiom: ClassVar[Idiom] = CHAT
 
     def read(self, request: ReceivedRequest) -> Question | None:
-        body = body_of(request)
         if request.method != "POST" or not route(request).endswith("/chat/completions"):
             return None
+        body = body_of(request)
         if (asked := turns(body.get("messages"))) is None:
             return None
         prompt, beginning = asked

@@ -40,9 +40,9 @@ class CohereShape:
     )
 
     def read(self, request: ReceivedRequest) -> Question | None:
-        body = body_of(request)
         if request.method != "POST" or not route(request).endswith("/v2/chat"):
             return None
+        body = body_of(request)
         asked = turns(body.get("messages"))
         return Question(prompt=asked[0], max_tokens=number(body.get("max_tokens"))) if asked else None
 

@@ -48,9 +48,9 @@ class InteractionsShape:
     )
 
     def read(self, request: ReceivedRequest) -> Question | None:
-        body = body_of(request)
         if request.method != "POST" or not route(request).endswith("/interactions"):
             return None
+        body = body_of(request)
         given = body.get("input")
         asked = turns(given if isinstance(given, list) and _are_turns(given) else [{"content": given}], model="model")
         if asked is None:

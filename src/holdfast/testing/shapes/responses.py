@@ -70,9 +70,9 @@ class ResponsesShape:
     )
 
     def read(self, request: ReceivedRequest) -> Question | None:
-        body = body_of(request)
         if request.method != "POST" or not route(request).endswith("/responses"):
             return None
+        body = body_of(request)
         given = body.get("input")
         asked = turns([{"content": given}]) if isinstance(given, str) else turns(given)
         if asked is None:

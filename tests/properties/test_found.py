@@ -7,13 +7,22 @@ from typing import Any
 
 import pytest
 
+from holdfast._core import LINGER
 from holdfast._types import Completion
-from holdfast.testing.faults import ErrorEvent, Fault, GaveUp, IdWithNul, ResetMidStream, StallBehindEmptyDeltas
+from holdfast.testing.faults import (
+    ErrorEvent,
+    Fault,
+    GaveUp,
+    IdWithNul,
+    ResetMidStream,
+    StallAtEnd,
+    StallBehindEmptyDeltas,
+)
 from holdfast.testing.schedule import Schedule
 from holdfast.testing.strategies import DONE, TrueAnswer
 from tests.properties import laws
 from tests.properties.judge import said
-from tests.properties.model import Mode, Run, Scenario, play
+from tests.properties.model import House, Mode, Run, Scenario, play
 
 ROLE: dict[str, Any] = {"role": "assistant", "content": ""}
 
@@ -27,9 +36,9 @@ def called(id_: str = "", name: str = "", arguments: str = "") -> dict[str, Any]
     return {"index": 0, **({"id": id_} if id_ else {}), "function": {"name": name, "arguments": arguments}}
 
 
-def run_of(*payloads: bytes, met: list[Fault], mode: Mode = "ids") -> Run:
+def run_of(*payloads: bytes, met: list[Fault], mode: Mode = "ids", total: float = 1_000.0) -> Run:
     telling = TrueAnswer(completion=Completion(), payloads=(piece(**ROLE), *payloads, piece("stop"), DONE))
-    return play(Scenario(mode=mode, tellings=(telling,), schedule=Schedule(streams={"*": met})))
+    return play(Scenario(mode=mode, tellings=(telling,), schedule=Schedule(streams={"*": met})), House(total=total))
 
 
 def text(run: Run) -> str:
@@ -97,3 +106,11 @@ def test_usage_that_is_only_said_again_is_no_progress() -> None:
     run = run_of(json.dumps(counted).encode(), met=[StallBehindEmptyDeltas(after=1)])
     assert text(run) == "a"
     assert run.seconds < 100
+
+
+def test_an_answer_that_is_whole_within_its_clock_is_no_failure_while_it_closes() -> None:
+    run = run_of(piece(content="a"), met=[StallAtEnd()], total=LINGER / 2)
+    assert text(run) == "a"
+    assert run.seconds == LINGER
+    laws.timeliness(run, LINGER / 2)
+    laws.closedness(run)

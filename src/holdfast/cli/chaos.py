@@ -1,7 +1,7 @@
 """`holdfast chaos`: stands between any client and an upstream, and does to its streams what a schedule says.
 
 Standard output has one JSON object per request and the sums as the last; what is for a person goes to standard error.
-Without `--upstream` it answers itself, in DeepSeek's shape, so it needs no key and no network.
+Without `--upstream` it answers itself, in the shape of every provider, so it needs no key and no network.
 """
 
 from __future__ import annotations

@@ -81,10 +81,11 @@ def turns(messages: Any, *, model: str = "assistant") -> tuple[str, str | None] 
     if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
         return None
     asked = [words(message) for message in messages if message.get("role", "user") == "user"]
-    if not asked or not asked[-1]:
+    said = [text for text in asked if text]  # the results of tools are items without a role, and without words
+    if not said:
         return None
     last = messages[-1]
-    return asked[-1], words(last) if last.get("role") == model else None
+    return said[-1], words(last) if last.get("role") == model else None
 
 
 def number(value: Any) -> int | None:

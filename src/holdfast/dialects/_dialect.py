@@ -233,4 +233,6 @@ class Dialect:
         if reported is not None:
             error.code, error.type, error.message = reported.code, reported.type, reported.message
             error.retryable = error.retryable and is_hopeful(reported.code, reported.type)
+            if error.retry_after is None:
+                error.retry_after = reported.retry_after  # Google says it in the body
         return error

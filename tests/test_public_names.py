@@ -26,7 +26,7 @@ EXPECTED = {
     | {"Head", "Report"},
     "errors": {"StreamError", "ConnectError", "StatusError", "NotAStream", "StreamBroken", "Truncated"}
     | {"DeadlineExceeded", "DecodeError", "IntegrityError", "UpstreamError", "CircuitOpen", "BudgetExhausted"}
-    | {"UsageError", "MissingExtra"},
+    | {"UsageError", "MissingExtra", "ToolCallError"},
     "for whoever writes a layer": {"EndOfStream"},
 }
 NAMES = sorted(set().union(*EXPECTED.values()))

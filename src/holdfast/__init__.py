@@ -35,6 +35,7 @@ from holdfast._types import (
     Request,
     ToolCall,
     ToolCallDelta,
+    ToolCallError,
     Usage,
     Verdict,
 )
@@ -108,6 +109,7 @@ __all__ = [
     "Timeouts",
     "ToolCall",
     "ToolCallDelta",
+    "ToolCallError",
     "Transform",
     "Truncated",
     "UpstreamError",

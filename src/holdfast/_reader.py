@@ -358,4 +358,9 @@ class Reader(Generic[T]):
         }
 
     def _answer(self) -> Completion:
-        return self._call.answer.completion(usage=self._call.usage, verdict=self._call.report.verdict)
+        call = self._call
+        return call.answer.completion(
+            usage=call.usage,
+            verdict=call.report.verdict,
+            cut_reasons=call.dialect.unfinished_reasons if call.dialect is not None else (),
+        )

@@ -146,19 +146,38 @@ class Delta(msgspec.Struct, gc=False):
         return not any(call.id or call.name or call.arguments for call in self.tool_calls)
 
 
+class ToolCallError(ValueError):
+    """A tool call must not run: it may be half of one, or its arguments are no JSON. `call` is the whole of it."""
+
+    def __init__(self, call: ToolCall, why: str) -> None:
+        super().__init__(f"the tool call {call.name[:64]!r} (number {call.index}) must not run: {why}")
+        self.call = call
+
+
 @dataclass(slots=True, frozen=True)
 class ToolCall:
-    """A whole tool call of a finished answer."""
+    """A tool call. `arguments` are what arrived, as text; `input` is given only where nothing can be missing."""
 
     id: str
     name: str
     arguments: str
     index: int = 0
+    complete: bool = False
+    """True in an answer that is proven whole and whose finish reason does not say that it was cut."""
 
     @property
     def input(self) -> Any:
-        """The arguments as JSON values; no arguments at all are `{}`. Raises `ValueError` when they are not JSON."""
-        return msgspec.json.decode(self.arguments) if self.arguments.strip() else {}
+        """The arguments as JSON values; none at all are `{}`. Raises `ToolCallError`, a `ValueError`."""
+        if not self.complete:
+            raise ToolCallError(self, "its answer broke off, or was cut at a limit, so its arguments may be a half")
+        if not self.arguments.strip():
+            return {}
+        try:
+            return msgspec.json.decode(self.arguments)
+        except (ValueError, RecursionError) as error:
+            # What the decoder says of a text that is no UTF-8 would hold the text.
+            wrong = "" if isinstance(error, UnicodeError) else f" ({error})"
+        raise ToolCallError(self, f"its arguments are {len(self.arguments)} characters that are no JSON{wrong}")
 
 
 @dataclass(slots=True, frozen=True)
@@ -194,7 +213,7 @@ class Choice:
 class Completion:
     """A whole answer. The short names speak of the first choice; `choices` has them all, by index.
 
-    `verdict` is None only in a `Partial`: nothing proved that the answer is whole, and its tool calls must not run.
+    `verdict` is None only in a `Partial`: nothing proved that the answer is whole, and its tool calls cannot be read.
     """
 
     choices: tuple[Choice, ...] = (Choice(),)

@@ -77,7 +77,7 @@ def assemble(chunks: Bytes | Iterable[bytes], dialect: str | Dialect = "deepseek
         )
         error.report = Report(dialect=dialect.name, error=error, faults=[error], usage=reader.evidence.usage)
         raise
-    return answer.completion(usage=reader.evidence.usage, verdict=Verdict())
+    return answer.completion(usage=reader.evidence.usage, verdict=Verdict(), cut_reasons=dialect.unfinished_reasons)
 
 
 def _batch(chunks: Bytes | Iterable[bytes]) -> Iterable[bytes]:

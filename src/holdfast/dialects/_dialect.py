@@ -164,6 +164,22 @@ class PrefixRung(Protocol):
         """Gives the request for what follows, None where this request cannot be continued so."""
 
 
+CUT_REASONS = (
+    *("length", "model_length"),  # the chat shape; Mistral's context
+    *("max_tokens", "model_context_window_exceeded"),  # Messages
+    *("max_output_tokens", "incomplete"),  # Responses, and those of its clones that say no more
+    "MAX_TOKENS",  # Gemini, Cohere
+)
+"""How answers end that were cut at a limit, in all providers' words: gateways pass each other's on."""
+FILTER_REASONS = (
+    *("content_filter", "refusal"),
+    *("SAFETY", "RECITATION", "LANGUAGE", "OTHER", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MODEL_ARMOR"),
+    *("IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION", "IMAGE_OTHER", "NO_IMAGE"),
+    "ERROR_TOXIC",
+)
+"""How answers end that somebody stopped for what they said, in all providers' words."""
+
+
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Dialect:
     """One provider: where it lives, what it wants to hear, what it can resume. `dataclasses.replace()` makes others.
@@ -192,6 +208,17 @@ class Dialect:
     """True when the same request may be sent again to compare its answer with what was delivered."""
     cursor: CursorRung | None = None
     prefix: PrefixRung | None = None
+    cut_reasons: tuple[str, ...] = CUT_REASONS
+    """Finish reasons of an answer that ended where no more was allowed: it is whole, and says less than it would."""
+    filter_reasons: tuple[str, ...] = FILTER_REASONS
+    """Finish reasons of an answer that was stopped for what it says."""
+    pause_reasons: tuple[str, ...] = ("pause_turn",)
+    """Finish reasons of a turn that the model has not ended: the provider wants it back, and goes on with it."""
+
+    @property
+    def unfinished_reasons(self) -> tuple[str, ...]:
+        """Finish reasons after which a tool call may be a half: what was said before them is no whole."""
+        return (*self.cut_reasons, *self.filter_reasons, *self.pause_reasons)
 
     def headers(self, api_key: str | None) -> dict[str, str]:
         """The headers that authenticate, and those that each request must bear."""

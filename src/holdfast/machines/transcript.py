@@ -11,7 +11,7 @@ verified, block by block.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
@@ -175,10 +175,19 @@ class Transcript:
         self._fold()
         return self.characters == 0 and all(t.finish_reason is None for t in self._choices.values())
 
-    def completion(self, *, usage: Usage | None = None, verdict: Verdict | None = None) -> Completion:
-        """Puts the answer together. With `keep=False` only finish reasons and usage are there."""
+    def completion(
+        self, *, usage: Usage | None = None, verdict: Verdict | None = None, cut_reasons: Collection[str] = ()
+    ) -> Completion:
+        """Puts the answer together. With `keep=False` only finish reasons and usage are there.
+
+        Without a verdict, and in a choice whose finish reason is one of `cut_reasons`, no tool call is complete.
+        """
         self._fold()
-        choices = tuple(_choice(index, self._choices[index]) for index in sorted(self._choices))
+        proven = verdict is not None
+        choices = tuple(
+            _choice(index, tape, proven=proven and tape.finish_reason not in cut_reasons)
+            for index, tape in sorted(self._choices.items())
+        )
         if self.before is not None:
             choices = _joined(self.before.completion().choices, choices, self.skipped)
         return Completion(choices=choices or (Choice(),), usage=usage, verdict=verdict)
@@ -250,7 +259,7 @@ class Transcript:
         return Replay(self._choices, self._usage)
 
 
-def _choice(index: int, tape: _ChoiceTape) -> Choice:
+def _choice(index: int, tape: _ChoiceTape, *, proven: bool) -> Choice:
     said: dict[str, list[str]] = {}
     for segment in tape.segments:
         said.setdefault(segment.channel, []).append(segment.text() if segment.keep else "")
@@ -264,7 +273,7 @@ def _choice(index: int, tape: _ChoiceTape) -> Choice:
         reasoning=joined.get("reasoning", ""),
         refusal=joined.get("refusal", ""),
         tool_calls=tuple(
-            ToolCall(tape.ids.get(n, ""), joined.get(f"{_NAME}{n}", ""), joined.get(f"{_TOOL}{n}", ""), n)
+            ToolCall(tape.ids.get(n, ""), joined.get(f"{_NAME}{n}", ""), joined.get(f"{_TOOL}{n}", ""), n, proven)
             for n in sorted(numbers)
         ),
         finish_reason=tape.finish_reason,

@@ -411,10 +411,11 @@ def _usage_of(raw: dict[str, Any]) -> Usage:
 def _choice(index: int, plan: _Plan, style: _Style) -> Choice:
     said = {channel: "".join(p.text for p in plan.parts if p.channel == channel) for channel in _CHANNELS}
     calls = [part for part in plan.parts if part.name]
+    whole = plan.finish_reason not in ("length", "content_filter")
     return Choice(
         index=index,
         **said,
-        tool_calls=tuple(ToolCall(f"{style.call}_{n}", c.name, c.text, n) for n, c in enumerate(calls)),
+        tool_calls=tuple(ToolCall(f"{style.call}_{n}", c.name, c.text, n, whole) for n, c in enumerate(calls)),
         finish_reason=plan.finish_reason,
     )
 

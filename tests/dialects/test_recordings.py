@@ -1,4 +1,4 @@
-"""Every recorded answer of the chat shape, cut anywhere, assembles to what its index says."""
+"""Every recorded answer, cut anywhere, assembles to what its index says."""
 
 from __future__ import annotations
 
@@ -9,13 +9,22 @@ import pytest
 
 from holdfast._errors import UpstreamError
 from holdfast._types import Completion
-from holdfast.offline import assemble
+from holdfast.offline import assemble, parse_events
 from tests import shared
 from tests.cuts import bytewise, randomly
 
-CHAT = [entry for entry in shared.recordings() if entry["api"] == "openai_chat"]
-WHOLE = [entry for entry in CHAT if not entry["assembled"]["errors"]]
-FAILED = [entry for entry in CHAT if entry["assembled"]["errors"]]
+DIALECTS = {
+    "openai_chat": "openai-compatible",
+    "gemini": "gemini",
+    "gemini_interactions": "gemini-interactions",
+    "cohere_v2": "cohere",
+    "replicate": "replicate",
+}
+"""What reads each of the index's families; `mcp` stands below, because its text is what the messages are."""
+READ = [entry for entry in shared.recordings() if entry["api"] in DIALECTS]
+WHOLE = [entry for entry in READ if not entry["assembled"]["errors"]]
+FAILED = [entry for entry in READ if entry["assembled"]["errors"]]
+MESSAGES = [entry for entry in shared.recordings() if entry["api"] == "mcp"]
 BYTEWISE_LIMIT = 30_000  # bytes: a longer recording is cut by bytes at its beginning and its end alone
 
 
@@ -24,9 +33,13 @@ def by_file(entry: dict[str, Any]) -> str:
 
 
 def dialect_of(entry: dict[str, Any]) -> str:
-    if entry["provider"] in ("deepseek", "openai") and "edited" not in (entry["note"] or ""):
+    if (
+        entry["api"] == "openai_chat"
+        and entry["provider"] in ("deepseek", "openai")
+        and "edited" not in (entry["note"] or "")
+    ):
         return str(entry["provider"])
-    return "openai-compatible"
+    return DIALECTS[entry["api"]]
 
 
 def cuttings(data: bytes) -> Iterator[list[bytes]]:
@@ -56,6 +69,8 @@ def test_there_are_recordings_to_test_against() -> None:
     shared.recordings_folder()
     assert len(WHOLE) >= 20
     assert FAILED
+    assert MESSAGES
+    assert {entry["api"] for entry in READ} == DIALECTS.keys()
 
 
 @pytest.mark.parametrize("entry", WHOLE, ids=by_file)
@@ -80,3 +95,15 @@ def test_a_recording_that_ends_in_an_error_raises_it_with_what_had_arrived(entry
         assert answer.text == expected["text"]
         assert answer.reasoning == expected["reasoning"]
         assert answer.verdict is None
+
+
+@pytest.mark.parametrize("entry", MESSAGES, ids=by_file)
+def test_recorded_messages_come_as_they_are_and_end_with_the_response(entry: dict[str, Any]) -> None:
+    data = shared.recorded(entry)
+    events = parse_events(data).events
+    content = events[-1].json()["result"]["content"]
+    assert "".join(part["text"] for part in content) == entry["assembled"]["text"]
+    for chunks in cuttings(data):
+        answer = assemble(chunks, "mcp")
+        assert answer.text == "".join(event.data for event in events)
+        assert str(answer.verdict) == "COMPLETE"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from holdfast._errors import NotAStream, StreamError, Truncated, UpstreamError
+from holdfast._errors import EndOfStream, NotAStream, StreamError, Truncated, UpstreamError
 from holdfast._types import Head
+from holdfast.dialects._dialect import Evidence
 from holdfast.machines.cursor import Cursor
 
 
@@ -43,3 +44,17 @@ def wrong_with(
         )
     tail = f", and it broke off inside an event ({cursor.unfinished} bytes of it)" if cursor.unfinished else ""
     return Truncated(f"the body ended without {missing}{tail}: the answer is not whole")
+
+
+def is_done(payload: bytes, evidence: Evidence, *, ends: bool) -> bool:
+    """Says whether an event's data is `[DONE]`, which by itself proves nothing: it must find the answer proven.
+
+    Raises `Truncated` where it does not, and `EndOfStream` where it `ends` the answer.
+    """
+    if not payload.lstrip().startswith(b"[DONE]"):
+        return False
+    if not evidence.complete:
+        raise Truncated(f"[DONE] came, but not {evidence.missing}: the answer is not whole")
+    if ends:
+        raise EndOfStream
+    return True

@@ -18,9 +18,10 @@ from holdfast._errors import (
     UsageError,
 )
 from holdfast._types import Completion, Delta, Event, Head, Partial
-from holdfast.dialects import DEEPSEEK, DIALECTS, OPENAI, OPENAI_COMPATIBLE, Evidence, Timeouts, find
+from holdfast.dialects import DEEPSEEK, DIALECTS, OPENAI, OPENAI_COMPATIBLE, Evidence, Timeouts, find, state_of
 from holdfast.machines.cursor import Cursor
 from holdfast.machines.sse import SseParser
+from holdfast.machines.transcript import Transcript
 from holdfast.offline import assemble
 
 
@@ -100,6 +101,23 @@ def test_content_may_be_a_list_of_parts() -> None:
     assert (answer.text, answer.reasoning) == ("Yes", "Hmm")
 
 
+def test_a_part_without_words_is_none() -> None:
+    data = body(piece(content=[{"type": "reference", "reference_ids": [1]}, {"type": "text", "text": None}]))
+    thought = piece(content=[{"type": "thinking", "thinking": None}, {"type": "text", "text": "x"}])
+    assert assemble(data[:-14] + body(thought, piece("stop")), "mistral").text == "x"
+
+
+def test_perplexitys_message_so_far_is_not_said_twice() -> None:
+    first, last = piece(content="a"), piece("stop", content="b")
+    first["choices"][0]["message"], last["choices"][0]["message"] = {"content": "a"}, {"content": "ab"}
+    assert assemble(body(first, last, done=False), "perplexity").text == "ab"
+
+
+def test_the_older_completions_have_words_without_a_delta() -> None:
+    said = [{"choices": [{"index": 0, "text": text, "finish_reason": None}]} for text in ("a", "", "b")]
+    assert assemble(body(*said, {"choices": [{"text": "c", "finish_reason": "stop"}]})).text == "abc"
+
+
 def test_unknown_keys_pass_and_stay_reachable() -> None:
     first = {**piece(content="x"), "obfuscation": "Qz7", "service_tier": "default"}
     deltas, _ = deltas_of(body(first, piece("stop")))
@@ -154,6 +172,13 @@ def test_cumulative_usage_is_not_summed() -> None:
     usage = assemble(data).usage
     assert usage is not None
     assert usage.total_tokens == 3
+
+
+def test_cache_writes_and_sglangs_reasoning_tokens_are_counted() -> None:
+    told = {"prompt_tokens_details": {"cached_tokens": 1, "cache_write_tokens": 2}, "reasoning_tokens": 3}
+    usage = assemble(body(piece("stop"), usage_piece(**told))).usage
+    assert usage is not None
+    assert (usage.cached_tokens, usage.cache_write_tokens, usage.reasoning_tokens) == (1, 2, 3)
 
 
 def test_deepseeks_cache_hits_are_cached_tokens() -> None:
@@ -351,6 +376,27 @@ def test_an_error_says_whether_another_try_may_help(error: Any, retryable: bool)
     assert raised.retryable == retryable
 
 
+def test_a_bare_error_object_is_one() -> None:
+    error, answer = failed(body(piece(content="x"), {"object": "error", **ERROR, "code": 503}, done=False))
+    assert isinstance(error, UpstreamError)
+    assert (error.code, error.message, answer.text) == ("503", "too busy", "x")
+
+
+def test_groqs_word_for_a_stream_that_stopped_early_is_an_error() -> None:
+    error, _ = failed(body(piece(content="x"), {**piece("stop"), "x_groq": {"error": "over capacity"}}), "groq")
+    assert isinstance(error, UpstreamError)
+    assert (error.message, error.retryable) == ("over capacity", True)
+
+
+def test_openrouters_word_in_a_choice_says_why_the_provider_gave_up() -> None:
+    given_up = piece("error", content="")
+    given_up["choices"][0]["error"] = {"code": 402, "message": "no credits"}
+    error, answer = failed(body(piece(content="x"), given_up), "openrouter")
+    assert isinstance(error, UpstreamError)
+    assert (error.code, error.type, error.message, error.retryable) == ("402", "error", "no credits", False)
+    assert answer.text == "x"
+
+
 def test_an_error_after_the_end_is_an_error() -> None:
     error, answer = failed(body(piece("length", content="x"), {"error": ERROR}))
     assert isinstance(error, UpstreamError)
@@ -370,7 +416,6 @@ def test_an_endless_message_is_cut_short() -> None:
     [
         '{"choices": [',
         "not json",
-        '{"choices":[{"delta":{"content":"\\ud83d"}}]}',
         '{"choices":[{"delta":{"content":7}}]}',
         '{"choices":[{"delta":{"content":{"a":1}}}]}',
         '{"choices":[{"index":"0","delta":{}}]}',
@@ -384,7 +429,7 @@ def test_an_endless_message_is_cut_short() -> None:
         '{"x":' + "[" * 100_000 + "]" * 100_000 + "}",
         '{"error":' + "[" * 100_000,
     ],
-    ids=range(15),
+    ids=range(14),
 )
 @pytest.mark.parametrize("first", [True, False])
 def test_what_is_not_of_the_dialect_is_an_error_with_its_place(payload: str, first: bool) -> None:  # noqa: FBT001
@@ -405,6 +450,136 @@ def test_bytes_that_are_not_utf8_are_mended_and_counted() -> None:
 
 def test_an_empty_event_is_a_ping() -> None:
     assert assemble(b"data:\n\n" + body(piece(content="x"))[:-14] + b"data\n\n" + body(piece("stop"))).text == "x"
+
+
+# -- halves of characters ---------------------------------------------------------------------------
+
+
+def halved(*payloads: str, dialect: str = "openai") -> tuple[Completion, int]:
+    """The answer of payloads in which escapes stand for halves of characters, and how many were mended."""
+    cursor = Cursor()
+    data = body(*payloads)
+    deltas = list[Delta]()
+    parser, reader, events = SseParser(cursor), find(dialect).reader(None, cursor), list[Event]()
+    parser.feed([data], events)
+    with pytest.raises(EndOfStream):
+        reader.feed(events, deltas)
+    assert state_of(reader.evidence)["halves"] == {}
+    transcript = Transcript()
+    transcript.add(deltas)
+    return transcript.completion(), cursor.repaired
+
+
+def words(delta: str, *, index: int = 0, finish: str = "null") -> str:
+    return f'{{"choices":[{{"index":{index},"delta":{{{delta}}},"finish_reason":{finish}}}]}}'
+
+
+STOP = words("", finish='"stop"')
+
+
+@pytest.mark.parametrize("field", ["content", "reasoning_content", "reasoning", "refusal"])
+def test_a_half_waits_for_the_other_in_the_next_piece(field: str) -> None:
+    said = [words(rf'"{field}":"a\ud83d"'), words(""), words(rf'"{field}":"\ude00b"'), words(f'"{field}":"c"'), STOP]
+    answer, repaired = halved(*said)
+    assert answer.text + answer.reasoning + answer.refusal == "a\U0001f600bc"
+    assert repaired == 0
+
+
+def test_halves_wait_in_their_own_field_and_choice() -> None:
+    answer, repaired = halved(
+        words(r'"content":"\ud83d"'),
+        words(r'"content":"\ud83c"', index=1),
+        words(r'"reasoning":"\ud83e"'),
+        words(r'"content":"\ude00"'),
+        words(r'"content":"\udf0a"', index=1),
+        words(r'"reasoning":"\udd14"', finish='"stop"'),
+        words("", index=1, finish='"stop"'),
+    )
+    assert [choice.text for choice in answer.choices] == ["\U0001f600", "\U0001f30a"]
+    assert answer.reasoning == "\U0001f914"
+    assert repaired == 0
+
+
+def test_halves_are_joined_in_tool_arguments() -> None:
+    def call(number: int, arguments: str, more: str = "") -> str:
+        return words(rf'"tool_calls":[{{"index":{number}{more},"function":{{"arguments":"{arguments}"}}}}]')
+
+    answer, repaired = halved(
+        call(0, r"[\"\ud83d", ',"id":"a"'),
+        call(1, r"[\"\ud83c", ',"id":"b"'),
+        call(0, r"\ude00\"]"),
+        call(1, r"\udf0a\"]"),
+        call(1, r" \ud83d"),
+        words("", finish='"tool_calls"'),
+    )
+    assert [call.arguments for call in answer.tool_calls] == ['["\U0001f600"]', '["\U0001f30a"] \ufffd']
+    assert repaired == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ([words(r'"content":"a\ud83d"'), words('"content":"b"'), STOP], "a\ufffdb"),
+        ([words(r'"content":"a\ude00b"'), STOP], "a\ufffdb"),
+        ([words(r'"content":"a\ud83d"'), STOP], "a\ufffd"),
+        ([words(r'"content":"a\ud83d"', finish='"stop"')], "a\ufffd"),
+    ],
+)
+def test_a_half_that_stays_alone_is_replaced_and_counted(said: list[str], text: str) -> None:
+    answer, repaired = halved(*said)
+    assert (answer.text, repaired) == (text, 1)
+
+
+def test_a_half_is_not_lost_where_an_answer_ends_without_a_reason() -> None:
+    said = [words(r'"content":"a\ud83d"'), '{"choices":[],"usage":{"total_tokens":3}}']
+    answer, repaired = halved(*said, dialect="openai-compatible")
+    assert (answer.text, repaired) == ("a\ufffd", 1)
+
+
+def test_a_half_goes_on_waiting_in_an_exact_continuation() -> None:
+    cursor, deltas = Cursor(), list[Delta]()
+    first = OPENAI.reader(None, cursor)
+    first.feed([Event(words(r'"content":"a\ud83d"').encode())], deltas)
+    cursor.begin("continue")
+    second = OPENAI.reader(None, cursor, OPENAI.wire.revive(state_of(first.evidence)))
+    second.feed([Event(words(r'"content":"\ude00b"').encode())], deltas)
+    assert "".join(delta.text for delta in deltas) == "a\U0001f600b"
+    assert cursor.repaired == 0
+
+
+def test_another_answer_does_not_inherit_a_half() -> None:
+    cursor, deltas = Cursor(), list[Delta]()
+    first = OPENAI.reader(None, cursor)
+    first.feed([Event(b'{"id":"1","choices":[{"delta":{"role":"assistant","content":"a\\ud83d"}}]}')], deltas)
+    cursor.begin("continue")
+    second = OPENAI.reader(None, cursor, first.evidence)
+    second.feed([Event(b'{"id":"2","choices":[{"delta":{"role":"assistant","content":"a"}}]}')], deltas)
+    assert [delta.text for delta in deltas] == ["a", "a"]
+    assert cursor.mode == "replay"
+    assert cursor.repaired == 0
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        words(r'"content":"x"', finish=r'"st\ud83dop"'),
+        r'{"id":"\ud83d","choices":[]}',
+        r'{"choices":[],"usage":{"\ud83d":1}}',
+        words(r'"tool_calls":[{"index":0,"id":"\ude00"}]'),
+        words(r'"tool_calls":[{"index":0,"function":{"name":"\ude00"}}]'),
+        words(r'"tool_calls":[{"index":0,"function":{"arguments":{"a":"\ude00"}}}]'),
+    ],
+)
+def test_half_a_character_where_no_text_is_is_an_error(payload: str) -> None:
+    error, _ = failed(body(payload))
+    assert isinstance(error, DecodeError)
+    assert not isinstance(error.__context__, UnicodeError)  # it would hold the event's words
+
+
+def test_the_words_of_an_error_are_whole() -> None:
+    error, _ = failed(body(r'{"error":{"message":"a\ud83d","code":"overloaded"}}'))
+    assert isinstance(error, UpstreamError)
+    assert error.message == "a?"
 
 
 # -- what is no stream at all ----------------------------------------------------------------------

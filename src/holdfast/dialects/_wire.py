@@ -146,7 +146,7 @@ def _words(value: Any) -> str:
         text = value if isinstance(value, str) else "" if value is None else msgspec.json.encode(value).decode()
     except (RecursionError, ValueError, TypeError):
         return ""
-    text = " ".join(text.split())
+    text = " ".join(text.split()).encode("utf-8", "replace").decode()  # half a character may be in it
     return text if len(text) <= 300 else text[:300] + "..."
 
 

@@ -19,6 +19,7 @@ from holdfast._errors import DecodeError, EndOfStream, Truncated, UpstreamError
 from holdfast._types import Delta, Event, Head, ToolCallDelta, Usage
 from holdfast.dialects._dialect import Evidence
 from holdfast.dialects._end import wrong_with
+from holdfast.dialects._halves import Halves
 from holdfast.dialects._wire import decode, error_in, number, plain, upstream_error
 from holdfast.machines.cursor import Cursor
 
@@ -38,8 +39,8 @@ class _Part(msgspec.Struct, gc=False):
     """Mistral's reasoning models send `content` as a list of typed parts."""
 
     type: str = ""
-    text: str = ""
-    thinking: list[_Part] | str = ""
+    text: str | None = None
+    thinking: list[_Part] | str | None = None
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -55,10 +56,13 @@ class _Choice(msgspec.Struct, gc=False):
     delta: _Delta | None = None
     index: int = 0
     finish_reason: str | None = None
+    text: str | None = None
+    """The words of /completions, the older endpoint, which has no delta."""
 
 
 class _Groq(msgspec.Struct, gc=False):
     usage: dict[str, Any] | None = None
+    error: Any = None
 
 
 class _Chunk(msgspec.Struct, gc=False):
@@ -89,6 +93,8 @@ class ChatEvidence:
     seen: set[int] = field(default_factory=set)
     calls: dict[int, list[list[str]]] = field(default_factory=dict)
     """Per choice, [id, name] of each tool call in the order of their indices."""
+    halves: dict[str, int] = field(default_factory=dict)
+    """What waits for the other half of a character: see `Halves`."""
 
     def restart(self) -> None:
         """Forgets all: what follows is another answer from its beginning."""
@@ -96,6 +102,7 @@ class ChatEvidence:
         self.finished.clear()
         self.seen.clear()
         self.calls.clear()
+        self.halves.clear()
 
     @property
     def complete(self) -> bool:
@@ -114,7 +121,8 @@ class ChatEvidence:
         if self.complete:
             return ""
         expected = max(self.expected, len(self.seen))
-        return f"a finish_reason for {expected - len(self.finished)} of {expected} choices"
+        reason = f"a finish_reason for {expected - len(self.finished)} of {expected} choices"
+        return reason if self.strict else f"{reason}, or usage and [DONE]"
 
     @property
     def finish_reason(self) -> str | None:
@@ -132,7 +140,17 @@ class ChatReader:
     line open after it keeps nobody waiting.
     """
 
-    __slots__ = ("_continues", "_cursor", "_end_at_done", "_foreign", "_head", "_pieces", "_unchecked", "evidence")
+    __slots__ = (
+        "_continues",
+        "_cursor",
+        "_end_at_done",
+        "_foreign",
+        "_halves",
+        "_head",
+        "_pieces",
+        "_unchecked",
+        "evidence",
+    )
 
     def __init__(self, evidence: ChatEvidence, cursor: Cursor, head: Head, *, end_at_done: bool = True) -> None:
         self.evidence = evidence
@@ -141,6 +159,7 @@ class ChatReader:
         self._end_at_done = end_at_done
         self._continues = cursor.mode == "continue"
         self._unchecked = True
+        self._halves = Halves(evidence.halves, cursor) if evidence.halves else None  # once there was one, all is joined
         self._foreign = 0  # events that have nothing of this shape
         self._pieces = 0  # events of this attempt that have, counted until the first is known
 
@@ -153,9 +172,11 @@ class ChatReader:
             try:
                 chunk = fast(payload)
             except (ValueError, RecursionError):
-                if not payload or self._is_done(payload):
+                if not payload or self._is_done(event, out):
                     continue  # "data:" alone is somebody's ping
-                chunk = decode(_DECODER, event, self._cursor)
+                chunk = decode(_DECODER, event, self._cursor, halves=True)
+                if b"\\u" in payload:
+                    self._expect_halves(event, chunk)
             choices = chunk.choices
             # The common piece, a few tokens of one choice, is told apart by what it lacks.
             if (
@@ -165,6 +186,7 @@ class ChatReader:
                 and chunk.usage is None
                 and chunk.x_groq is None
                 and not self._unchecked
+                and self._halves is None
                 and 0 in seen  # its first piece has been taken down
             ):
                 choice = choices[0]
@@ -177,27 +199,60 @@ class ChatReader:
                         continue
             self._take(event, chunk, out)
 
-    def _is_done(self, payload: bytes) -> bool:
+    def _expect_halves(self, event: Event, chunk: _Chunk) -> None:
+        """Joins texts from here on. Raises `DecodeError` where half a character is in what is no text: an id, usage."""
+        choices = chunk.choices or ()
+        calls = [call for choice in choices if choice.delta is not None for call in choice.delta.tool_calls or ()]
+        functions = [call.function for call in calls if call.function is not None]
+        whole = (
+            *(chunk.id, chunk.usage, chunk.x_groq and chunk.x_groq.usage),
+            *(choice.finish_reason for choice in choices),
+            *(call.id for call in calls),
+            *((one.name, None if isinstance(one.arguments, str) else one.arguments) for one in functions),
+        )
+        try:
+            msgspec.json.encode(whole)
+        except UnicodeEncodeError:
+            broken = True
+        else:
+            broken = False
+        if broken:  # here and not in the `except`: the error would hang on to the event's words
+            raise DecodeError("half a character stands where no text does", offset=event.offset)
+        if self._halves is None:
+            self._halves = Halves(self.evidence.halves, self._cursor)
+
+    def _is_done(self, event: Event, out: list[Delta]) -> bool:
         """`[DONE]` by itself proves nothing: it must find the answer proven, or the answer is cut."""
-        if not payload.lstrip().startswith(b"[DONE]"):
+        if not event.payload.lstrip().startswith(b"[DONE]"):
             return False
         evidence = self.evidence
         evidence.done = True
         if not evidence.complete:
             raise Truncated(f"[DONE] came, but not {evidence.missing}: the answer is not whole")
+        self._give_up_halves(event, out)
         if self._end_at_done:
             raise EndOfStream
         return True
+
+    def _give_up_halves(self, event: Event, out: list[Delta]) -> None:
+        """An answer has ended, in whatever way: what still waits has waited in vain."""
+        if self._halves is not None:
+            lost = [_lone(Delta(event, choice=choice), self._halves) for choice in self.evidence.seen]
+            out += [delta for delta in lost if not delta.empty]
 
     def _take(self, event: Event, chunk: _Chunk, out: list[Delta]) -> None:
         """Any piece at all: errors first, then each choice, then usage."""
         evidence = self.evidence
         if self._unchecked and chunk.choices is not None:
             self._check_start(chunk)
-        if chunk.error:
-            raise upstream_error(chunk.error)
-        if chunk.choices is None and (event.type == "error" or chunk.type == "error"):
-            raise upstream_error(plain(event), kind="error")
+        error = chunk.error or (chunk.x_groq.error if chunk.x_groq is not None else None)
+        if error:
+            raise upstream_error(error)
+        if chunk.choices is None and chunk.usage is None:
+            said = plain(event)
+            named = isinstance(said, dict) and said.get("object") == "error"  # vLLM's and Mistral's bare form
+            if named or event.type == "error" or chunk.type == "error":
+                raise upstream_error(said, kind="error")
         usage = chunk.usage or (chunk.x_groq.usage if chunk.x_groq is not None else None)
         if usage:
             # The last one wins: some servers send it cumulatively on every chunk. Said again, it is no news.
@@ -218,7 +273,7 @@ class ChatReader:
             if choice.finish_reason in _BREAKS:
                 gave_up = choice.finish_reason
         if gave_up:
-            raise UpstreamError(f"the provider gave up: finish_reason {gave_up}", code=gave_up, retryable=True)
+            raise _gave_up(event, gave_up)
         if not choices:
             self._foreign += chunk.choices is None and not usage
             self._pieces += chunk.choices is not None or bool(usage)
@@ -234,6 +289,7 @@ class ChatReader:
                 self._cursor.restart()
             if self._cursor.mode == "replay":
                 evidence.restart()
+                self._halves = self._halves and Halves(evidence.halves, self._cursor)
         if chunk.id:
             evidence.answer_id = chunk.id
         else:
@@ -250,6 +306,8 @@ class ChatReader:
             raise DecodeError(f"a choice is numbered {choice.index}: nobody asks for that many", offset=event.offset)
         evidence.seen.add(choice.index)
         text, reasoning = _content(said)
+        if choice.delta is None and choice.text:
+            text = choice.text
         finish = choice.finish_reason or None
         if finish is not None and finish not in _BREAKS:
             if choice.index in evidence.finished:
@@ -259,7 +317,10 @@ class ChatReader:
         else:
             finish = None
         calls = tuple(self._call(event, choice.index, call) for call in said.tool_calls or ())
-        return Delta(event, text, reasoning, said.refusal or "", calls, finish, usage, choice.index)
+        delta = Delta(event, text, reasoning, said.refusal or "", calls, finish, usage, choice.index)
+        if self._halves is not None:
+            _join(delta, self._halves)
+        return delta
 
     def _call(self, event: Event, choice: int, call: _ToolCall) -> ToolCallDelta:
         """Numbers a fragment: by its index; without one (Mistral) by a new id, or as more of the last call.
@@ -303,6 +364,38 @@ class ChatReader:
         )
         if wrong is not None:
             raise wrong
+        self._give_up_halves(Event(), out)
+
+
+def _join(delta: Delta, halves: Halves) -> None:
+    """Puts a piece together with the halves of characters that waited for it; at the end of a choice none waits."""
+    choice = delta.choice
+    for channel in ("text", "reasoning", "refusal"):
+        setattr(delta, channel, halves.join(choice, channel, getattr(delta, channel)))
+    for call in delta.tool_calls:
+        call.arguments = halves.join(choice, f"call {call.index}", call.arguments)
+    if delta.finish_reason is not None:
+        _lone(delta, halves)
+
+
+def _lone(delta: Delta, halves: Halves) -> Delta:
+    """Adds to a choice's last piece what waited for another half in vain."""
+    for channel, lone in halves.flush(delta.choice).items():
+        _, is_call, index = channel.partition("call ")
+        if is_call:
+            delta.tool_calls += (ToolCallDelta(int(index), arguments=lone),)
+        else:
+            setattr(delta, channel, getattr(delta, channel) + lone)
+    return delta
+
+
+def _gave_up(event: Event, reason: str) -> UpstreamError:
+    """OpenRouter says in the choice what went wrong; others say no more than the reason."""
+    said = plain(event)
+    for choice in said["choices"] if isinstance(said, dict) else ():
+        if isinstance(choice.get("error"), dict):
+            return upstream_error(choice["error"], kind=reason)
+    return UpstreamError(f"the provider gave up: finish_reason {reason}", code=reason, retryable=True)
 
 
 def _opens(chunk: _Chunk, seen: set[int]) -> bool:
@@ -324,24 +417,25 @@ def _content(said: _Delta) -> tuple[str, str]:
     content = said.content
     if content is None or isinstance(content, str):
         return content or "", reasoning
-    text = "".join(part.text for part in content if part.type != "thinking")
+    text = "".join(part.text or "" for part in content if part.type != "thinking")
     return text, reasoning + "".join(_thinking(part) for part in content if part.type == "thinking")
 
 
 def _thinking(part: _Part) -> str:
-    inner = part.thinking
-    return inner if isinstance(inner, str) else "".join(piece.text for piece in inner)
+    inner = part.thinking or ""
+    return inner if isinstance(inner, str) else "".join(piece.text or "" for piece in inner)
 
 
 def _usage(raw: dict[str, Any]) -> Usage:
     asked, answered = raw.get("prompt_tokens_details"), raw.get("completion_tokens_details")
-    cached = number(asked, "cached_tokens")
+    cached, thought = number(asked, "cached_tokens"), number(answered, "reasoning_tokens")
     return Usage(
         input_tokens=number(raw, "prompt_tokens"),
         output_tokens=number(raw, "completion_tokens"),
         total_tokens=number(raw, "total_tokens"),
         cached_tokens=cached if cached is not None else number(raw, "prompt_cache_hit_tokens"),
-        reasoning_tokens=number(answered, "reasoning_tokens"),
+        cache_write_tokens=number(asked, "cache_write_tokens"),
+        reasoning_tokens=thought if thought is not None else number(raw, "reasoning_tokens"),
         raw=raw,
     )
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from holdfast.testing import server
 from holdfast.testing.acts import TAKE, Asked, Bytes, Cut, Play
 from holdfast.testing.faults._fault import BaseFault
-from holdfast.testing.faults._parts import DONE, HOPELESS, SAID, begun, edit_said, error_body, struck
+from holdfast.testing.faults._parts import begun, edit_said, struck
+from holdfast.testing.idiom import HOPELESS, SAID
 from holdfast.testing.server import Stall
 
 _FINISH = re.compile(rb'("(?:finish_reason|stop_reason)"\s*:\s*)null')
@@ -68,9 +68,10 @@ class WrongType(BaseFault, frozen=True, kw_only=True):
 
 
 class HalfSurrogate(BaseFault, frozen=True, kw_only=True):
-    """The words of an event end with half of a surrogate pair, as a server counting in UTF-16 cuts them."""
+    """The words of an event end with half of a surrogate pair whose other half is lost; a reader repairs, and counts."""
 
     words = "half a surrogate pair"
+    evident = False
     after: int = 20
 
     def play(self, asked: Asked) -> Play:
@@ -90,8 +91,9 @@ class ErrorEvent(BaseFault, frozen=True, kw_only=True):
         return self.code in HOPELESS
 
     def play(self, asked: Asked) -> Play:
-        yield from begun(self.after)
-        yield Bytes(server.sse(error_body(self.code)) + (DONE if self.done else b""))
+        last = yield from begun(self.after)
+        error = asked.idiom.error(self.code, "The service is overloaded.", last)
+        yield Bytes(error + (asked.idiom.end if self.done else b""))
         yield Cut()
 
     def __str__(self) -> str:
@@ -106,12 +108,15 @@ class GaveUp(BaseFault, frozen=True, kw_only=True):
     reason: str = "insufficient_system_resource"
 
     def play(self, asked: Asked) -> Play:
-        yield from begun(self.after)
+        last = yield from begun(self.after)
         while (event := (yield TAKE)) is not None:
+            if asked.idiom.gave_up is not None:
+                yield Bytes(asked.idiom.gave_up(self.reason, last))
+                break
             given_up = _FINISH.sub(rb'\g<1>"%b"' % self.reason.encode(), event)
             yield Bytes(given_up)
             if given_up != event:
-                yield Bytes(DONE)
+                yield Bytes(asked.idiom.end)
                 break
         yield Cut()
 

@@ -68,7 +68,7 @@ class WrongType(BaseFault, frozen=True, kw_only=True):
 
 
 class HalfSurrogate(BaseFault, frozen=True, kw_only=True):
-    """The words of an event end with half of a surrogate pair whose other half is lost; a reader repairs, and counts."""
+    """The words of an event end with half of a surrogate pair, and no other follows; a reader repairs, and counts."""
 
     words = "half a surrogate pair"
     evident = False

@@ -6,11 +6,10 @@ fault does not mean to change stays as it was, to the byte.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Generator
 
-from holdfast.testing.acts import TAKE, Begin, Bytes, Cut, Play, Take
+from holdfast.testing.acts import TAKE, Act, Begin, Bytes, Cut, Play, Take
+from holdfast.testing.idiom import SAID
 
 DONE = b"data: [DONE]\n\n"
 COMMENT = b": keep-alive\n\n"
@@ -18,20 +17,25 @@ COMMENT = b": keep-alive\n\n"
 # -- plays -------------------------------------------------------------------------------------
 
 Edit = Callable[[bytes], bytes]
+Part = Generator[Act | Take, bytes | None, bytes]
+"""A part of a play, which tells the last event that it sent; empty where it sent none."""
 
 
 def _same(event: bytes) -> bytes:
     return event
 
 
-def events(limit: int | None = None, edit: Edit = _same) -> Play:
-    """Sends so many events, by default all."""
+def events(limit: int | None = None, edit: Edit = _same) -> Part:
+    """Sends so many events, by default all; gives the last."""
+    last = b""
     while limit is None or limit > 0:
         event = yield TAKE
         if event is None:
-            return
+            break
         yield Bytes(edit(event))
+        last = event
         limit = None if limit is None else limit - 1
+    return last
 
 
 def whole(edit: Edit = _same, begin: Begin | None = None) -> Play:
@@ -41,10 +45,10 @@ def whole(edit: Edit = _same, begin: Begin | None = None) -> Play:
     yield Cut()
 
 
-def begun(after: int) -> Play:
-    """Sends the head and so many events."""
+def begun(after: int) -> Part:
+    """Sends the head and so many events; gives the last."""
     yield Begin()
-    yield from events(after)
+    return (yield from events(after))
 
 
 def struck(after: int, strike: Edit) -> Play:
@@ -73,10 +77,6 @@ def taken(limit: int | None) -> Generator[Take, bytes | None, bytes]:
 
 # -- words of the wire -------------------------------------------------------------------------
 
-_MEMBERS = b"content|reasoning_content|reasoning|refusal|text|thinking|delta|arguments|partial_json"
-"""Those that hold what a model says, in the shapes of today's providers."""
-SAID = re.compile(rb'("(?:%b)"\s*:\s*)"((?:[^"\\]|\\.)+)"' % _MEMBERS)
-
 
 def edit_said(event: bytes, edit: Edit, *, count: int = 1) -> bytes:
     """Edits the first words of an event, with `count` 0 all; the escapes of JSON stand as they are."""
@@ -86,17 +86,3 @@ def edit_said(event: bytes, edit: Edit, *, count: int = 1) -> bytes:
 def has_said(event: bytes) -> bool:
     """True where an event has words."""
     return SAID.search(event) is not None
-
-
-def is_done(event: bytes) -> bool:
-    """True for the end mark."""
-    return event.rstrip().endswith(b"data: [DONE]")
-
-
-def error_body(code: str, message: str = "The service is overloaded.") -> bytes:
-    """Gives an error as providers write it."""
-    return json.dumps({"error": {"message": message, "type": code, "code": code}}).encode()
-
-
-HOPELESS = ("content_filter", "insufficient_quota", "invalid_api_key", "invalid_request_error")
-"""Codes of errors that no other try mends."""

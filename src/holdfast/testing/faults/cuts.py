@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from holdfast.testing.acts import TAKE, Asked, Begin, Bytes, Cut, Play
 from holdfast.testing.faults._fault import BaseFault
-from holdfast.testing.faults._parts import COMMENT, DONE, begun, events, is_done, taken, whole
+from holdfast.testing.faults._parts import COMMENT, begun, events, taken, whole
 
 
 class ResetMidStream(BaseFault, frozen=True, kw_only=True):
@@ -59,7 +59,7 @@ class ResetAtEnd(BaseFault, frozen=True, kw_only=True):
 
     def play(self, asked: Asked) -> Play:
         yield Begin()
-        while (event := (yield TAKE)) is not None and (self.done or not is_done(event)):
+        while (event := (yield TAKE)) is not None and (self.done or not asked.idiom.is_end(event)):
             yield Bytes(event)
         yield Cut("reset")
 
@@ -86,7 +86,8 @@ class EarlyDone(BaseFault, frozen=True, kw_only=True):
 
     def play(self, asked: Asked) -> Play:
         yield from begun(self.after)
-        yield Bytes(DONE)
+        if asked.idiom.end:
+            yield Bytes(asked.idiom.end)
         yield Cut()
 
 

@@ -7,7 +7,8 @@ from typing import Literal
 from holdfast.machines.statuses import RETRYABLE
 from holdfast.testing.acts import Asked, Begin, NoHead, Play, Refuse
 from holdfast.testing.faults._fault import BaseFault
-from holdfast.testing.faults._parts import HOPELESS, error_body, whole
+from holdfast.testing.faults._parts import whole
+from holdfast.testing.idiom import HOPELESS
 
 
 class NoAnswer(BaseFault, frozen=True, kw_only=True):
@@ -40,7 +41,7 @@ class Refused(BaseFault, frozen=True, kw_only=True):
         headers = {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
         if 300 <= self.status < 400:
             headers["location"] = "http://127.0.0.1:9/"
-        body = error_body(code, "Please come back later.")
+        body = asked.idiom.document(self.status, code, "Please come back later.")
         yield Refuse(status=self.status, body=body, headers={"content-type": "application/json", **headers})
 
     def __str__(self) -> str:
@@ -77,7 +78,8 @@ class JsonError(BaseFault, frozen=True, kw_only=True):
         return self.code in HOPELESS
 
     def play(self, asked: Asked) -> Play:
-        yield Refuse(status=200, body=error_body(self.code), headers={"content-type": "application/json"})
+        body = asked.idiom.document(401 if self.final else 503, self.code, "The service is overloaded.")
+        yield Refuse(status=200, body=body, headers={"content-type": "application/json"})
 
     def __str__(self) -> str:
         return f"JSON error {self.code} with status 200"

@@ -7,7 +7,7 @@ from typing import Literal
 
 from holdfast.testing.acts import TAKE, Asked, Begin, Bytes, Cut, Play
 from holdfast.testing.faults._fault import BaseFault
-from holdfast.testing.faults._parts import COMMENT, events, is_done, struck, taken, whole
+from holdfast.testing.faults._parts import COMMENT, events, struck, taken, whole
 
 
 class SplitCharacters(BaseFault, frozen=True, kw_only=True):
@@ -74,7 +74,7 @@ class NoDone(BaseFault, frozen=True, kw_only=True):
     words = "no [DONE]"
 
     def play(self, asked: Asked) -> Play:
-        return whole(edit=lambda event: b"" if is_done(event) else event)
+        return whole(edit=lambda event: b"" if asked.idiom.is_end(event) else event)
 
 
 class Gzipped(BaseFault, frozen=True, kw_only=True):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from holdfast.testing.acts import ID_LINE, TAKE, Asked, Begin, Bytes, Cut, Play, Refuse, event_id
 from holdfast.testing.faults._fault import BaseFault
-from holdfast.testing.faults._parts import edit_said, error_body, events, whole
+from holdfast.testing.faults._parts import edit_said, events, whole
 
 
 class IdWithNul(BaseFault, frozen=True, kw_only=True):
@@ -34,16 +32,23 @@ class ResumeRefused(BaseFault, frozen=True, kw_only=True):
     status: int = 410
 
     def play(self, asked: Asked) -> Play:
-        if not asked.last_event_id:
+        if not asked.resumes:
             yield from whole()
         elif self.status == 204:
             yield Refuse(status=204)
         else:
-            body = error_body("invalid_request_error", "There is nothing to go on with.")
+            body = asked.idiom.document(self.status, "invalid_request_error", "There is nothing to go on with.")
             yield Refuse(status=self.status, body=body, headers={"content-type": "application/json"})
 
     def __str__(self) -> str:
         return f"{self.status} to Last-Event-ID"
+
+
+def _stands(event: bytes, asked: Asked) -> bool:
+    """True for the event behind which the request wants to go on."""
+    if asked.last_event_id:
+        return event_id(event) == asked.last_event_id
+    return asked.idiom.place(event) == asked.cursor
 
 
 class AnotherAnswer(BaseFault, frozen=True, kw_only=True):
@@ -57,7 +62,7 @@ class AnotherAnswer(BaseFault, frozen=True, kw_only=True):
         return True  # the answer that was begun is gone
 
     def play(self, asked: Asked) -> Play:
-        if not asked.last_event_id:
+        if not asked.resumes:
             return whole()
         return whole(edit=lambda event: edit_said(event, lambda text: b" no" + text))
 
@@ -71,13 +76,13 @@ class RepeatedAfterResume(BaseFault, frozen=True, kw_only=True):
 
     def play(self, asked: Asked) -> Play:
         yield Begin()
-        if asked.last_event_id:
-            known: deque[bytes] = deque(maxlen=self.events)
-            while (event := (yield TAKE)) is not None:
+        if asked.resumes:
+            known: list[bytes] = []
+            found = False
+            while not found and (event := (yield TAKE)) is not None:
                 known.append(event)
-                if event_id(event) == asked.last_event_id:
-                    break
-            for event in known:
+                found = _stands(event, asked)
+            for event in known[-self.events :] if found else known:  # a place between events is none to go back from
                 yield Bytes(event)
         yield from events()
         yield Cut()

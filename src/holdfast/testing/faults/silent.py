@@ -6,7 +6,7 @@ from collections import deque
 
 from holdfast.testing.acts import ID_LINE, TAKE, Asked, Begin, Bytes, Cut, Play
 from holdfast.testing.faults._fault import BaseFault
-from holdfast.testing.faults._parts import begun, edit_said, events, is_done, struck
+from holdfast.testing.faults._parts import begun, edit_said, events, struck
 
 
 class InvalidUtf8(BaseFault, frozen=True, kw_only=True):
@@ -57,7 +57,7 @@ class RepeatedEvents(BaseFault, frozen=True, kw_only=True):
 
     def play(self, asked: Asked) -> Play:
         yield from begun(self.after)
-        yield from events(edit=lambda event: event if is_done(event) else event * 2)
+        yield from events(edit=lambda event: event if asked.idiom.is_end(event) else event * 2)
         yield Cut()
 
 

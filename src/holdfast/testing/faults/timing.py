@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from holdfast.testing.acts import ID_LINE, TAKE, Asked, Begin, Bytes, Cut, Pings, Play
 from holdfast.testing.faults._fault import BaseFault
-from holdfast.testing.faults._parts import COMMENT, begun, edit_said, has_said, is_done, whole
+from holdfast.testing.faults._parts import begun, edit_said, has_said, whole
 from holdfast.testing.server import Pause, Stall
 
 
@@ -28,7 +28,7 @@ class StallBehindPings(BaseFault, frozen=True, kw_only=True):
 
     def play(self, asked: Asked) -> Play:
         yield from begun(self.after)
-        yield Pings(COMMENT, self.ping)
+        yield Pings(asked.idiom.ping, self.ping)
 
 
 class StallBehindEmptyDeltas(BaseFault, frozen=True, kw_only=True):
@@ -56,7 +56,7 @@ class StallAtEnd(BaseFault, frozen=True, kw_only=True):
 
     def play(self, asked: Asked) -> Play:
         yield Begin()
-        while (event := (yield TAKE)) is not None and (self.done or not is_done(event)):
+        while (event := (yield TAKE)) is not None and (self.done or not asked.idiom.is_end(event)):
             yield Bytes(event)
         yield Stall()
 

@@ -13,22 +13,27 @@ from holdfast.dialects._dialect import (
     state_of,
 )
 from holdfast.dialects._prefix import AssistantPrefix
+from holdfast.dialects.anthropic import ANTHROPIC, DEEPSEEK_ANTHROPIC
 from holdfast.dialects.azure import AZURE
 from holdfast.dialects.chat import ChatWire
 from holdfast.dialects.cohere import COHERE
 from holdfast.dialects.deepseek import DEEPSEEK
+from holdfast.dialects.deepseek_responses import DEEPSEEK_RESPONSES
 from holdfast.dialects.gemini import GEMINI
 from holdfast.dialects.gemini_interactions import GEMINI_INTERACTIONS
 from holdfast.dialects.groq import GROQ
 from holdfast.dialects.llama_cpp import LLAMA_CPP
 from holdfast.dialects.mcp import MCP
+from holdfast.dialects.messages import MessagesWire, TurnPrefix
 from holdfast.dialects.mistral import MISTRAL
 from holdfast.dialects.ollama import OLLAMA
 from holdfast.dialects.openai import OPENAI
 from holdfast.dialects.openai_compatible import OPENAI_COMPATIBLE
+from holdfast.dialects.openai_responses import OPENAI_RESPONSES
 from holdfast.dialects.openrouter import OPENROUTER
 from holdfast.dialects.perplexity import PERPLEXITY
 from holdfast.dialects.replicate import REPLICATE
+from holdfast.dialects.responses import BackgroundCursor, ResponsesWire
 from holdfast.dialects.sglang import SGLANG
 from holdfast.dialects.sse import SSE, SseWire
 from holdfast.dialects.vllm import VLLM
@@ -48,6 +53,10 @@ DIALECTS: dict[str, Dialect] = {
         LLAMA_CPP,
         OLLAMA,
         OPENAI_COMPATIBLE,
+        OPENAI_RESPONSES,
+        DEEPSEEK_RESPONSES,
+        ANTHROPIC,
+        DEEPSEEK_ANTHROPIC,
         GEMINI,
         GEMINI_INTERACTIONS,
         COHERE,
@@ -70,9 +79,12 @@ def find(dialect: str | Dialect) -> Dialect:
 
 
 __all__ = [
+    "ANTHROPIC",
     "AZURE",
     "COHERE",
     "DEEPSEEK",
+    "DEEPSEEK_ANTHROPIC",
+    "DEEPSEEK_RESPONSES",
     "DIALECTS",
     "GEMINI",
     "GEMINI_INTERACTIONS",
@@ -83,6 +95,7 @@ __all__ = [
     "OLLAMA",
     "OPENAI",
     "OPENAI_COMPATIBLE",
+    "OPENAI_RESPONSES",
     "OPENROUTER",
     "PERPLEXITY",
     "REPLICATE",
@@ -90,15 +103,19 @@ __all__ = [
     "SSE",
     "VLLM",
     "AssistantPrefix",
+    "BackgroundCursor",
     "ChatWire",
     "CursorRung",
     "DeltaReader",
     "Dialect",
     "Evidence",
+    "MessagesWire",
     "PrefixRung",
+    "ResponsesWire",
     "Said",
     "SseWire",
     "Timeouts",
+    "TurnPrefix",
     "Wire",
     "find",
     "state_of",

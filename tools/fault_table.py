@@ -6,11 +6,11 @@ import inspect
 import re
 from pathlib import Path
 
-from holdfast.testing.faults import EVIDENT, FINAL, KINDS, SILENT, VOCABULARY, Healthy
+from holdfast.testing.faults import KINDS, VOCABULARY, Healthy
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/testing.md"
 _TABLE = re.compile(r"^\| fault \| what happens \| kind \|\n(?:\|.*\n)+", re.MULTILINE)
-_GROUPS = {"evident": EVIDENT, "final": FINAL, "silent": SILENT}
+_GROUPS = ("evident", "final", "silent")
 
 
 def table() -> str:
@@ -29,8 +29,9 @@ def _settings(kind: type) -> str:
 
 
 def _kinds(kind: type) -> list[str]:
-    examples = [fault for fault in VOCABULARY if type(fault) is kind]
-    return [name for name, group in _GROUPS.items() if any(fault in group for fault in examples)]
+    examples = [fault for fault in VOCABULARY if type(fault) is kind] or [kind()]
+    found = {"silent" if not fault.evident else "final" if fault.final else "evident" for fault in examples}
+    return [name for name in _GROUPS if name in found]
 
 
 def written(page: str) -> str:

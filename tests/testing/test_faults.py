@@ -17,7 +17,7 @@ from holdfast.testing.shapes import ChatShape
 
 ANSWER = write_answer("tides", sentences=2)
 EVENTS = ChatShape().events(ANSWER, "a1", ids=True)
-EVERY = [f.Healthy(), *f.VOCABULARY]
+EVERY = [f.Healthy(), *f.VOCABULARY, f.CutAtByte()]
 RESUMING = a.Asked(attempt=2, last_event_id="10")
 HARMLESS = [
     *(f.Healthy(), f.EarlyHints(), f.SplitHead(), f.WrongCharset(), f.ResetAtEnd(), f.StallAtEnd(), f.WrongDigest()),
@@ -171,6 +171,12 @@ def test_heads_are_rendered_as_asked() -> None:
 def unchunked(steps: list[Step]) -> bytes:
     chunks = [step.data.split(b"\r\n", 1)[1] for step in steps[1:] if isinstance(step, Send)]
     return b"".join(chunk.removesuffix(b"\r\n") for chunk in chunks)
+
+
+@pytest.mark.parametrize("byte", [0, 1, 333, 10_000_000])
+def test_a_body_can_be_cut_at_any_byte(byte: int) -> None:
+    assert unchunked(sent(f.CutAtByte(byte=byte))) == b"".join(EVENTS)[:byte]
+    assert sent(f.CutAtByte(byte=byte, how="reset"))[-1] == Reset()
 
 
 def test_a_compressed_body_is_whole_or_cut() -> None:

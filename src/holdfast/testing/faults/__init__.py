@@ -22,6 +22,7 @@ from holdfast.testing.faults.cuts import (
     BadChunk,
     CleanCut,
     ClosedMidStream,
+    CutAtByte,
     CutInsideEvent,
     EarlyDone,
     FinInsideChunk,
@@ -110,8 +111,8 @@ FINAL = tuple(fault for fault in VOCABULARY if fault.evident and fault.final)
 """The faults that no other try mends: a typed error is all that can come of them."""
 SILENT = tuple(fault for fault in VOCABULARY if not fault.evident)
 """The faults that leave no trace where there are no ids, sequence numbers or digests."""
-KINDS: tuple[type[BaseFault], ...] = (Healthy, *dict.fromkeys(map(type, VOCABULARY)))
-"""Every type of fault, once."""
+KINDS: tuple[type[BaseFault], ...] = (Healthy, *dict.fromkeys(map(type, VOCABULARY)), CutAtByte)
+"""Every type of fault, once. `CutAtByte` is for proofs that go through every place: its examples are the other cuts."""
 
 __all__ = [
     "COMMENT",
@@ -128,6 +129,7 @@ __all__ = [
     "CleanCut",
     "ClosedMidStream",
     "Comments",
+    "CutAtByte",
     "CutInsideEvent",
     "DoneInText",
     "Drip",

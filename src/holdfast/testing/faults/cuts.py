@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from holdfast.testing.acts import TAKE, Asked, Begin, Bytes, Cut, Play
 from holdfast.testing.faults._fault import BaseFault
 from holdfast.testing.faults._parts import COMMENT, begun, events, taken, whole
@@ -104,6 +106,25 @@ class CutInsideEvent(BaseFault, frozen=True, kw_only=True):
         yield Cut()
 
 
+class CutAtByte(BaseFault, frozen=True, kw_only=True):
+    """The body ends behind its first `byte` bytes: by the book, or with the connection."""
+
+    byte: int = 2000
+    how: Literal["clean", "reset", "fin"] = "clean"
+
+    def play(self, asked: Asked) -> Play:
+        yield Begin()
+        left = self.byte
+        while left > 0 and (event := (yield TAKE)) is not None:
+            yield Bytes(event[:left])
+            left -= len(event)
+        yield Cut(self.how)
+
+    def __str__(self) -> str:
+        words = {"clean": "clean end", "reset": "reset", "fin": "closed"}
+        return f"{words[self.how]} after {self.byte} bytes"
+
+
 class GzipCut(BaseFault, frozen=True, kw_only=True):
     """A compressed body ends by the book, and what is compressed does not."""
 
@@ -157,6 +178,7 @@ __all__ = [
     "BadChunk",
     "CleanCut",
     "ClosedMidStream",
+    "CutAtByte",
     "CutInsideEvent",
     "EarlyDone",
     "FinInsideChunk",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from holdfast._errors import DecodeError
-from holdfast._types import Event
+from holdfast._types import Delta, Event, ToolCallDelta
 from holdfast.machines.cursor import Cursor
 from holdfast.machines.surrogates import SurrogateJoiner
 
@@ -46,6 +46,24 @@ class Halves:
             del self._waiting[f"{choice} {channel}"]
         self._cursor.repaired += len(left)
         return left
+
+    def mend(self, delta: Delta, *, last: bool = False) -> None:
+        """Joins all that a delta says. With the `last` of its choice, which a finish reason tells, nothing waits on."""
+        for channel in ("text", "reasoning", "refusal"):
+            setattr(delta, channel, self.join(delta.choice, channel, getattr(delta, channel)))
+        for call in delta.tool_calls:
+            call.arguments = self.join(delta.choice, f"call {call.index}", call.arguments)
+        if last or delta.finish_reason is not None:
+            self.give_up(delta)
+
+    def give_up(self, delta: Delta) -> None:
+        """Adds to a delta what waited in its choice for another half in vain."""
+        for channel, lone in self.flush(delta.choice).items():
+            _, is_call, index = channel.partition("call ")
+            if is_call:
+                delta.tool_calls += (ToolCallDelta(int(index), arguments=lone),)
+            else:
+                setattr(delta, channel, getattr(delta, channel) + lone)
 
 
 def no_halves_in(event: Event, *values: object) -> None:

@@ -19,7 +19,7 @@ from holdfast._errors import DecodeError, EndOfStream, Truncated, UpstreamError
 from holdfast._types import Delta, Event, Head, ToolCallDelta, Usage
 from holdfast.dialects._dialect import Evidence
 from holdfast.dialects._end import wrong_with
-from holdfast.dialects._halves import Halves
+from holdfast.dialects._halves import Halves, no_halves_in
 from holdfast.dialects._wire import decode, error_in, number, plain, upstream_error
 from holdfast.machines.cursor import Cursor
 
@@ -210,14 +210,7 @@ class ChatReader:
             *(call.id for call in calls),
             *((one.name, None if isinstance(one.arguments, str) else one.arguments) for one in functions),
         )
-        try:
-            msgspec.json.encode(whole)
-        except UnicodeEncodeError:
-            broken = True
-        else:
-            broken = False
-        if broken:  # here and not in the `except`: the error would hang on to the event's words
-            raise DecodeError("half a character stands where no text does", offset=event.offset)
+        no_halves_in(event, *whole)
         if self._halves is None:
             self._halves = Halves(self.evidence.halves, self._cursor)
 
@@ -237,7 +230,9 @@ class ChatReader:
     def _give_up_halves(self, event: Event, out: list[Delta]) -> None:
         """An answer has ended, in whatever way: what still waits has waited in vain."""
         if self._halves is not None:
-            lost = [_lone(Delta(event, choice=choice), self._halves) for choice in self.evidence.seen]
+            lost = [Delta(event, choice=choice) for choice in self.evidence.seen]
+            for delta in lost:
+                self._halves.give_up(delta)
             out += [delta for delta in lost if not delta.empty]
 
     def _take(self, event: Event, chunk: _Chunk, out: list[Delta]) -> None:
@@ -319,7 +314,7 @@ class ChatReader:
         calls = tuple(self._call(event, choice.index, call) for call in said.tool_calls or ())
         delta = Delta(event, text, reasoning, said.refusal or "", calls, finish, usage, choice.index)
         if self._halves is not None:
-            _join(delta, self._halves)
+            self._halves.mend(delta)
         return delta
 
     def _call(self, event: Event, choice: int, call: _ToolCall) -> ToolCallDelta:
@@ -365,28 +360,6 @@ class ChatReader:
         if wrong is not None:
             raise wrong
         self._give_up_halves(Event(), out)
-
-
-def _join(delta: Delta, halves: Halves) -> None:
-    """Puts a piece together with the halves of characters that waited for it; at the end of a choice none waits."""
-    choice = delta.choice
-    for channel in ("text", "reasoning", "refusal"):
-        setattr(delta, channel, halves.join(choice, channel, getattr(delta, channel)))
-    for call in delta.tool_calls:
-        call.arguments = halves.join(choice, f"call {call.index}", call.arguments)
-    if delta.finish_reason is not None:
-        _lone(delta, halves)
-
-
-def _lone(delta: Delta, halves: Halves) -> Delta:
-    """Adds to a choice's last piece what waited for another half in vain."""
-    for channel, lone in halves.flush(delta.choice).items():
-        _, is_call, index = channel.partition("call ")
-        if is_call:
-            delta.tool_calls += (ToolCallDelta(int(index), arguments=lone),)
-        else:
-            setattr(delta, channel, getattr(delta, channel) + lone)
-    return delta
 
 
 def _gave_up(event: Event, reason: str) -> UpstreamError:

@@ -19,10 +19,11 @@ from typing import Any
 
 import msgspec
 
-from holdfast._errors import DecodeError, EndOfStream, Truncated, UpstreamError
+from holdfast._errors import DecodeError, UpstreamError
 from holdfast._types import Delta, Event, Head, ToolCallDelta, Usage
 from holdfast.dialects._dialect import Dialect, Evidence, Timeouts
-from holdfast.dialects._end import wrong_with
+from holdfast.dialects._end import is_done, wrong_with
+from holdfast.dialects._halves import Halves, no_halves_in
 from holdfast.dialects._wire import decode, plain, upstream_error
 from holdfast.machines.cursor import Cursor
 
@@ -82,11 +83,14 @@ class CohereEvidence:
     finish_reason: str | None = None
     begun: bool = False
     named: set[int] = field(default_factory=set)
+    halves: dict[str, int] = field(default_factory=dict)
+    """What waits for the other half of a character: see `Halves`."""
 
     def restart(self) -> None:
         """Forgets all: what follows is another answer from its beginning."""
         self.usage, self.answer_id, self.finish_reason, self.begun = None, "", None, False
         self.named.clear()
+        self.halves.clear()
 
     @property
     def complete(self) -> bool:
@@ -102,7 +106,7 @@ class CohereEvidence:
 class CohereReader:
     """Turns events into deltas, and keeps the evidence. See `DeltaReader`."""
 
-    __slots__ = ("_cursor", "_end_at_done", "_foreign", "_head", "_pieces", "_unchecked", "evidence")
+    __slots__ = ("_cursor", "_end_at_done", "_foreign", "_halves", "_head", "_pieces", "_unchecked", "evidence")
 
     def __init__(self, evidence: CohereEvidence, cursor: Cursor, head: Head, *, end_at_done: bool = True) -> None:
         self.evidence = evidence
@@ -110,6 +114,7 @@ class CohereReader:
         self._head = head
         self._end_at_done = end_at_done
         self._unchecked = cursor.mode == "continue"
+        self._halves = Halves(evidence.halves, cursor) if evidence.halves else None  # once a character was cut in half
         self._foreign = 0
         self._pieces = 0
 
@@ -117,23 +122,26 @@ class CohereReader:
         """Appends the deltas of a batch. Raises `UpstreamError`, `DecodeError`, `Truncated`."""
         for event in batch:
             payload = event.payload
-            if not payload or self._is_done(payload):
+            if not payload or is_done(payload, self.evidence, ends=self._end_at_done):
                 continue
             try:
                 said = _DECODER.decode(payload)
             except (ValueError, RecursionError):
-                said = decode(_DECODER, event, self._cursor)
-            out.append(self._take(event, said))
+                said = decode(_DECODER, event, self._cursor, halves=True)
+                self._expect_halves(event, said)
+            delta = self._take(event, said)
+            if self._halves is not None:
+                self._halves.mend(delta, last=self.evidence.complete)
+            out.append(delta)
 
-    def _is_done(self, payload: bytes) -> bool:
-        """`[DONE]` by itself proves nothing."""
-        if not payload.startswith(b"[DONE]"):
-            return False
-        if not self.evidence.complete:
-            raise Truncated(f"[DONE] came, but not {self.evidence.missing}: the answer is not whole")
-        if self._end_at_done:
-            raise EndOfStream
-        return True
+    def _expect_halves(self, event: Event, said: _Event) -> None:
+        """Joins texts from here on; nothing else may come in halves."""
+        end = said.delta or _Delta()
+        calls = end.message.tool_calls if end.message is not None else None
+        call = calls if isinstance(calls, _ToolCall) else _ToolCall()
+        name = call.function.name if call.function is not None else None
+        no_halves_in(event, said.id, call.id, name, end.finish_reason, end.usage)
+        self._halves = self._halves or Halves(self.evidence.halves, self._cursor)
 
     def _take(self, event: Event, said: _Event) -> Delta:
         name = said.type or event.type
@@ -165,6 +173,7 @@ class CohereReader:
             self._cursor.restart()
         if self._cursor.mode == "replay":
             self.evidence.restart()
+            self._halves = self._halves and Halves(self.evidence.halves, self._cursor)
 
     def _call(self, event: Event, index: int, call: _ToolCall) -> Delta:
         if not 0 <= index < _MAX_CALLS:

@@ -25,10 +25,11 @@ from typing import Any
 
 import msgspec
 
-from holdfast._errors import DecodeError, EndOfStream, Truncated, UpstreamError
+from holdfast._errors import DecodeError, UpstreamError
 from holdfast._types import Delta, Event, Head, ToolCallDelta, Usage
 from holdfast.dialects._dialect import Dialect, Evidence, Timeouts
-from holdfast.dialects._end import wrong_with
+from holdfast.dialects._end import is_done, wrong_with
+from holdfast.dialects._halves import Halves, no_halves_in
 from holdfast.dialects._wire import decode, number, plain, upstream_error
 from holdfast.machines.cursor import Cursor
 
@@ -87,6 +88,8 @@ class GeminiEvidence:
     finished: dict[int, str] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
     calls: dict[int, int] = field(default_factory=dict)
+    halves: dict[str, int] = field(default_factory=dict)
+    """What waits for the other half of a character: see `Halves`."""
 
     def restart(self) -> None:
         """Forgets all: what follows is another answer from its beginning."""
@@ -94,6 +97,7 @@ class GeminiEvidence:
         self.finished.clear()
         self.seen.clear()
         self.calls.clear()
+        self.halves.clear()
 
     @property
     def complete(self) -> bool:
@@ -117,7 +121,7 @@ class GeminiEvidence:
 class GeminiReader:
     """Turns chunks into deltas, and keeps the evidence. See `DeltaReader`."""
 
-    __slots__ = ("_cursor", "_end_at_done", "_foreign", "_head", "_pieces", "_unchecked", "evidence")
+    __slots__ = ("_cursor", "_end_at_done", "_foreign", "_halves", "_head", "_pieces", "_unchecked", "evidence")
 
     def __init__(self, evidence: GeminiEvidence, cursor: Cursor, head: Head, *, end_at_done: bool = True) -> None:
         self.evidence = evidence
@@ -125,6 +129,7 @@ class GeminiReader:
         self._head = head
         self._end_at_done = end_at_done
         self._unchecked = cursor.mode == "continue"
+        self._halves = Halves(evidence.halves, cursor) if evidence.halves else None  # once a character was cut in half
         self._foreign = 0
         self._pieces = 0
 
@@ -132,23 +137,22 @@ class GeminiReader:
         """Appends the deltas of a batch. Raises `UpstreamError`, `DecodeError`, `Truncated`."""
         for event in batch:
             payload = event.payload
-            if not payload or self._is_done(payload):
-                continue  # "data:" alone is somebody's ping
+            if not payload or is_done(payload, self.evidence, ends=self._end_at_done):
+                continue  # "data:" alone is somebody's ping; Google sends no `[DONE]`, gateways in front of it do
             try:
                 chunk = _DECODER.decode(payload)
             except (ValueError, RecursionError):
-                chunk = decode(_DECODER, event, self._cursor)
+                chunk = decode(_DECODER, event, self._cursor, halves=True)
+                self._expect_halves(event, chunk)
             self._take(event, chunk, out)
 
-    def _is_done(self, payload: bytes) -> bool:
-        """Google sends no `[DONE]`, gateways in front of it do. By itself it proves nothing."""
-        if not payload.startswith(b"[DONE]"):
-            return False
-        if not self.evidence.complete:
-            raise Truncated(f"[DONE] came, but not {self.evidence.missing}: the answer is not whole")
-        if self._end_at_done:
-            raise EndOfStream
-        return True
+    def _expect_halves(self, event: Event, chunk: _Chunk) -> None:
+        """Joins texts from here on; nothing else may come in halves."""
+        parts = [part for candidate in chunk.candidates or () for part in _parts(candidate)]
+        calls = [(call.name, call.id) for part in parts if (call := part.function_call) is not None]
+        finishes = [candidate.finish_reason for candidate in chunk.candidates or ()]
+        no_halves_in(event, chunk.response_id, chunk.usage_metadata, calls, finishes)
+        self._halves = self._halves or Halves(self.evidence.halves, self._cursor)
 
     def _take(self, event: Event, chunk: _Chunk, out: list[Delta]) -> None:
         """Errors first, then each candidate, then usage. All of an event or nothing."""
@@ -164,9 +168,12 @@ class GeminiReader:
             self._check_start(chunk)
         evidence = self.evidence
         evidence.answer_id = evidence.answer_id or chunk.response_id or ""
-        said: list[Delta] = []
+        said, ended = list[Delta](), set(evidence.finished)
         for candidate in candidates:
             self._candidate(event, candidate, said)
+        if self._halves is not None:
+            for delta in said:
+                self._halves.mend(delta, last=delta.choice in ended)
         known = chunk.candidates is not None or chunk.usage_metadata is not None or blocked is not None
         self._pieces += known
         self._foreign += not known
@@ -192,6 +199,7 @@ class GeminiReader:
             cursor.restart()
         if cursor.mode == "replay":
             evidence.restart()
+            self._halves = self._halves and Halves(evidence.halves, cursor)
 
     def _candidate(self, event: Event, candidate: _Candidate, said: list[Delta]) -> None:
         """One delta, or more where its parts change channel against the order in which a delta is read."""

@@ -23,10 +23,11 @@ from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 import msgspec
 
-from holdfast._errors import DecodeError, EndOfStream, Truncated, UpstreamError
+from holdfast._errors import DecodeError, UpstreamError
 from holdfast._types import Delta, Event, Head, Request, ToolCallDelta, Usage
-from holdfast.dialects._dialect import Dialect, Evidence, Timeouts
-from holdfast.dialects._end import wrong_with
+from holdfast.dialects._dialect import CUT_REASONS, Dialect, Evidence, Timeouts
+from holdfast.dialects._end import is_done, wrong_with
+from holdfast.dialects._halves import Halves, no_halves_in
 from holdfast.dialects._wire import asked, decode, plain, upstream_error
 from holdfast.dialects.gemini import added_up, google_error, google_error_in
 from holdfast.machines.cursor import Cursor
@@ -98,6 +99,8 @@ class InteractionEvidence:
     """The number of the call that a step is."""
     whole: set[int] = field(default_factory=set)
     """Steps whose call's arguments came whole, as the step began."""
+    halves: dict[str, int] = field(default_factory=dict)
+    """What waits for the other half of a character: see `Halves`."""
 
     def restart(self) -> None:
         """Forgets all: what follows is another answer from its beginning."""
@@ -105,6 +108,7 @@ class InteractionEvidence:
         self.steps.clear()
         self.calls.clear()
         self.whole.clear()
+        self.halves.clear()
 
     @property
     def complete(self) -> bool:
@@ -120,7 +124,7 @@ class InteractionEvidence:
 class InteractionReader:
     """Turns events into deltas, and keeps the evidence. See `DeltaReader`."""
 
-    __slots__ = ("_cursor", "_end_at_done", "_foreign", "_head", "_pieces", "_unchecked", "evidence")
+    __slots__ = ("_cursor", "_end_at_done", "_foreign", "_halves", "_head", "_pieces", "_unchecked", "evidence")
 
     def __init__(self, evidence: InteractionEvidence, cursor: Cursor, head: Head, *, end_at_done: bool = True) -> None:
         self.evidence = evidence
@@ -128,6 +132,7 @@ class InteractionReader:
         self._head = head
         self._end_at_done = end_at_done
         self._unchecked = cursor.mode == "continue"
+        self._halves = Halves(evidence.halves, cursor) if evidence.halves else None  # once a character was cut in half
         self._foreign = 0
         self._pieces = 0
 
@@ -140,20 +145,24 @@ class InteractionReader:
             try:
                 said = _DECODER.decode(payload)
             except (ValueError, RecursionError):
-                said = decode(_DECODER, event, self._cursor)
-            out.append(self._take(event, said))
+                said = decode(_DECODER, event, self._cursor, halves=True)
+                self._expect_halves(event, said)
+            delta = self._take(event, said)
+            if self._halves is not None:
+                self._halves.mend(delta, last=self.evidence.complete)
+            out.append(delta)
 
     def _is_done(self, payload: bytes) -> bool:
-        """`[DONE]` by itself proves nothing: it comes after a failure as well."""
-        if not payload.startswith(b"[DONE]"):
-            return False
-        if self.evidence.status in _FAILED:
+        """`[DONE]` comes after a failure as well."""
+        if self.evidence.status in _FAILED and payload.startswith(b"[DONE]"):
             raise _ended(self.evidence.status)
-        if not self.evidence.complete:
-            raise Truncated(f"[DONE] came, but not {self.evidence.missing}: the answer is not whole")
-        if self._end_at_done:
-            raise EndOfStream
-        return True
+        return is_done(payload, self.evidence, ends=self._end_at_done)
+
+    def _expect_halves(self, event: Event, said: _Event) -> None:
+        """Joins texts from here on; nothing else may come in halves."""
+        step = said.step or _Step()
+        no_halves_in(event, said.interaction, said.status, step.type, step.id, step.name)
+        self._halves = self._halves or Halves(self.evidence.halves, self._cursor)
 
     def _take(self, event: Event, said: _Event) -> Delta:
         name = said.event_type or event.type
@@ -189,6 +198,7 @@ class InteractionReader:
         self._unchecked = cursor.mode == "continue" and not name.startswith("step.")
         if cursor.mode == "replay":
             evidence.restart()
+            self._halves = self._halves and Halves(evidence.halves, cursor)
 
     def _start(self, event: Event, index: int, step: _Step) -> Delta:
         evidence = self.evidence
@@ -381,4 +391,5 @@ GEMINI_INTERACTIONS = Dialect(
     fixed_headers={"Api-Revision": "2026-05-20"},  # the events above; an older revision names them otherwise
     timeouts=Timeouts(open=120, first_token=600, progress=300, total=3600),  # an agent's tools take their time
     cursor=InteractionRung(),
+    cut_reasons=(*CUT_REASONS, "budget_exceeded"),
 )

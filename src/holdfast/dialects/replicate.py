@@ -13,7 +13,7 @@ REPLICATE = Dialect(
     name="replicate",
     wire=SseWire(end_event="done", failures={"canceled": False, "error": True}),
     base_url="https://stream.replicate.com",
-    hosts=("stream.replicate.com", "streaming.api.replicate.com", "streaming-api.svc.us.c.replicate.net"),
+    hosts=("stream.replicate.com", "streaming.api.replicate.com"),
     key_variable="REPLICATE_API_TOKEN",
     timeouts=Timeouts(open=120, first_token=600, progress=120, total=3600),
     replayable=False,

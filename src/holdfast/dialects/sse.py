@@ -114,7 +114,7 @@ class SseReader:
         return Delta(event, finish_reason=reason)
 
     def _hear(self, event: Event) -> None:
-        messages = decode(_MESSAGES, event, self._cursor)
+        messages = decode(_MESSAGES, event, self._cursor, halves=True)
         for message in messages if isinstance(messages, list) else [messages]:
             if message.responds and self.evidence.asked in (None, message.id):
                 self.evidence.complete = True

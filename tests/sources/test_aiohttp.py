@@ -686,7 +686,7 @@ async def test_an_error_body_that_breaks_is_still_a_status_error(tail: list[Step
 
 
 async def test_an_error_body_that_stalls_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.sources.aiohttp.ERROR_BODY_SECONDS", 0.01)
+    monkeypatch.setattr("holdfast.sources._http.ERROR_BODY_SECONDS", 0.01)
     script: list[Step] = [Send(head(503, content_length=10) + b"half"), Stall()]
     async with ScriptedServer([script]) as server, AiohttpSource() as source:
         with pytest.raises(StatusError) as caught:

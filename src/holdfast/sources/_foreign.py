@@ -9,17 +9,26 @@ errors that stand for one are raised after the `except` block that caught it.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Gives an exception and what it was raised from, the first cause last; of several that failed together, one."""
+    following: BaseException | None = error
+    while following is not None:
+        if isinstance(following, BaseExceptionGroup):
+            following = following.exceptions[0]
+        yield following
+        following = following.__cause__
 
 
 class ForeignError(Exception):
     """Names the classes an exception was made of, the first cause last, and its errno; it holds nothing else of it."""
 
     def __init__(self, original: BaseException) -> None:
-        names = [type(original).__name__]
-        first = original
-        while first.__cause__ is not None:
-            first = first.__cause__
-            names.append(type(first).__name__)
+        chain = list(causes(original))
+        names = [type(one).__name__ for one in chain]
+        first = chain[-1]
         self.kind = names[0]
         self.errno = first.errno if isinstance(first, OSError) else None
         words = " from ".join(names)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import os
 import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -26,21 +25,24 @@ from urllib.request import getproxies, proxy_bypass
 from weakref import WeakSet
 
 import aiohttp
-import msgspec
 from aiohttp.http_exceptions import HttpProcessingError
 
-from holdfast._errors import ConnectError, EndOfStream, MissingExtra, StreamBroken, StreamError, UsageError
+from holdfast._errors import ConnectError, EndOfStream, StreamBroken, StreamError, UsageError
 from holdfast._types import Head, Request
-from holdfast.machines.inflate import Inflater, inflater
+from holdfast.machines.inflate import inflater
 from holdfast.machines.statuses import RETRYABLE, status_error
 from holdfast.sources._foreign import ForeignError
+from holdfast.sources._http import (
+    CONNECT_SECONDS,
+    MAX_ERROR_BODY,
+    Unpacking,
+    cause,
+    close_with_loop,
+    encode,
+    read_refusal,
+    where,
+)
 
-CONNECT_SECONDS = 30.0
-"""For the name, a place in the pool, TCP and TLS together."""
-MAX_ERROR_BODY = 64 * 1024
-"""Bytes kept of a refused request's body: providers' errors take hundreds."""
-ERROR_BODY_SECONDS = 2.0
-"""An error is not kept waiting longer for its explanation: the status alone says more than a clock that ran out."""
 _LARGE_BODY = 512 * 1024  # bytes
 _MAX_HEADER = 64 * 1024  # bytes of one header line; policies that proxies add pass aiohttp's 8,190
 
@@ -106,9 +108,9 @@ class AiohttpSource:
         if failure is not None:
             raise failure
         try:
-            stream = _AiohttpStream(response, _where(request.url), self)
+            stream = _AiohttpStream(response, where(request.url), self)
             if not 200 <= response.status < 300:
-                body = await stream.read_some(self._max_error_body)
+                body = await read_refusal(stream, self._max_error_body)
                 raise status_error(stream.head, body, request.call.clock.wall())
             stream.inflate()
         except BaseException:
@@ -126,7 +128,7 @@ class AiohttpSource:
             headers["Accept-Encoding"] = self._accept_encoding
         data: bytes | None
         if isinstance(request.body, Mapping):
-            data = _encode(request.body)
+            data = encode(request.body)
             if "content-type" not in given:
                 headers["Content-Type"] = "application/json"
         else:
@@ -169,7 +171,7 @@ class AiohttpSource:
                 max_field_size=_MAX_HEADER,
                 middlewares=(_send_once,),
             )
-            self._guard = _close_with_loop(self._own)
+            self._guard = close_with_loop(self._own.close)
             await anext(self._guard)
         return self._own
 
@@ -200,18 +202,6 @@ class AiohttpSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-async def _close_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None]:
-    """Closes a session whose owner forgot it, while its event loop can still do so.
-
-    A loop that shuts down (at the end of `asyncio.run()`) closes the asynchronous generators that began in it; what
-    is left open after that can only be leaked.
-    """
-    try:
-        yield
-    finally:
-        await session.close()
 
 
 class _DiedBeforeHead(Exception):
@@ -255,12 +245,11 @@ class _AiohttpStream:
         "_closed",
         "_content",
         "_end",
-        "_inflater",
         "_lost",
-        "_owes_turn",
         "_reading",
         "_response",
         "_source",
+        "_unpacking",
         "_wake",
         "_where",
         "head",
@@ -273,9 +262,7 @@ class _AiohttpStream:
         self.head = Head(status=response.status, headers=headers, url=str(response.url), encoding=encoding)
         self._response = response
         self._content = response.content
-        self._inflater: Inflater | None = None
-        self._owes_turn = False
-        """The last piece came out of the machine, and no network read let the event loop run before it."""
+        self._unpacking: Unpacking | None = None
         self._where = where
         self._source = source  # a source that nobody holds any more closes its session
         # aiohttp never tells a reader that waits of chunks it could not parse, nor of a session closed under it: the
@@ -294,7 +281,8 @@ class _AiohttpStream:
 
     def inflate(self) -> None:
         """Makes ready to undo the body's coding. Raises `DecodeError` or `MissingExtra` when it cannot."""
-        self._inflater = inflater(self.head.encoding)
+        machine = inflater(self.head.encoding)
+        self._unpacking = Unpacking(machine) if machine is not None else None
 
     async def receive(self) -> Sequence[bytes]:
         if self._end is not None:
@@ -317,36 +305,12 @@ class _AiohttpStream:
     async def _next(self) -> bytes:
         """Gives what comes next, nothing at the clean end."""
         try:
-            if self._inflater is None:
+            if self._unpacking is None:
                 return await self._content.readany()
-            return await self._inflated(self._inflater)
+            return await self._unpacking.next(self._content.readany)
         except _FOREIGN as error:
             failure = _after_head(error, self._where)
         return await self._after(failure)
-
-    async def _inflated(self, machine: Inflater) -> bytes:
-        # No await between a piece and its return; what the machine has taken in stays in it when this is cancelled.
-        piece = await self._held(machine)
-        while not piece:
-            data = await self._content.readany()
-            if not data:
-                machine.end()
-                return b""
-            piece = machine.feed(data) or await self._held(machine)
-        return piece
-
-    async def _held(self, machine: Inflater) -> bytes:
-        """Gives the next piece of what the machine has taken in, nothing when it needs more.
-
-        One network read may inflate to 100 MiB: read without a pause, it would let nothing else run, clocks included.
-        """
-        while True:
-            if self._owes_turn:
-                await asyncio.sleep(0)
-            piece = machine.feed(b"")
-            self._owes_turn = bool(piece) or machine.busy
-            if not machine.busy:
-                return piece
 
     async def _after(self, failure: StreamBroken) -> bytes:
         """The connection failed: gives what had arrived before, or raises when there is nothing more."""
@@ -354,22 +318,12 @@ class _AiohttpStream:
             self._end = UsageError("this stream was closed")
             raise self._end
         left = _left_in(self._content)
-        if left and self._inflater is not None:
+        if left and self._unpacking is not None:
             # The next receive() asks for more of it, and then meets the error again.
-            left = self._inflater.feed(left) or await self._held(self._inflater)
+            left = await self._unpacking.feed(left)
         if not left:
             raise failure
         return left
-
-    async def read_some(self, limit: int) -> bytes:
-        """Reads at most `limit` bytes of a body that explains an error, as far as it comes."""
-        body = bytearray()
-        with contextlib.suppress(EndOfStream, StreamError, MissingExtra, TimeoutError):
-            self.inflate()
-            async with asyncio.timeout(ERROR_BODY_SECONDS):
-                while len(body) < limit:
-                    body += (await self.receive())[0]
-        return bytes(body[:limit])
 
     async def aclose(self) -> None:
         if self._closed:
@@ -416,15 +370,6 @@ def _left_in(content: aiohttp.StreamReader) -> bytes:
     return data
 
 
-def _encode(body: Mapping[str, Any]) -> bytes:
-    try:
-        return msgspec.json.encode(body if isinstance(body, dict) else dict(body))
-    except (TypeError, ValueError) as error:
-        failure = UsageError(f"the request's body cannot be written as JSON: {error}")
-        failure.__cause__ = ForeignError(error)
-    raise failure
-
-
 def _proxy_for(url: str) -> str | None:
     parts = urlsplit(url)
     proxy = getproxies().get(parts.scheme)
@@ -459,46 +404,25 @@ _PLAIN_WORDS: tuple[tuple[tuple[type[Exception], ...], str, bool | None], ...] =
 
 def _before_head(error: Exception, url: str) -> StreamError | UsageError:
     """No head arrived."""
-    where = _where(url)
+    place = where(url)
     words, retryable = _words(error)
     failure: StreamError | UsageError
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        failure = ConnectError(f"{where}: the proxy answered {error.status}", retryable=error.status in RETRYABLE)
+        failure = ConnectError(f"{place}: the proxy answered {error.status}", retryable=error.status in RETRYABLE)
     elif retryable is None:
-        failure = UsageError(f"{where}: {words}{_cause(error)}")
+        failure = UsageError(f"{place}: {words}{cause(error)}")
     else:
-        failure = ConnectError(f"{where}: {words}{_cause(error)}", retryable=retryable)
+        failure = ConnectError(f"{place}: {words}{cause(error)}", retryable=retryable)
     failure.__cause__ = ForeignError(error)
     return failure
 
 
-def _after_head(error: Exception, where: str) -> StreamBroken:
+def _after_head(error: Exception, place: str) -> StreamBroken:
     """The answer was cut: whatever cut it, the same request may succeed."""
-    failure = StreamBroken(f"{where}: {_words(error)[0]}{_cause(error)}")
+    failure = StreamBroken(f"{place}: {_words(error)[0]}{cause(error)}")
     failure.__cause__ = ForeignError(error)
     return failure
 
 
 def _words(error: Exception) -> tuple[str, bool | None]:
     return next((words, again) for kinds, words, again in _PLAIN_WORDS if isinstance(error, kinds))
-
-
-def _cause(error: BaseException) -> str:
-    """Names the cause without its text, which may quote bytes of the body."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f" ({error.verify_message})"
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return f" ({error.reason})"
-    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
-        return f" ({os.strerror(error.errno)})"
-    return f" ({type(error).__name__})"
-
-
-def _where(url: str) -> str:
-    """Host and port: a url's credentials and query stay out of messages."""
-    try:
-        return urlsplit(url).netloc.rpartition("@")[2] or "the server"
-    except ValueError:
-        return "the server"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast._types import Delta, Event, ToolCallDelta, Usage
-from holdfast.machines.seam import LOOK_BACK, MIN_PREFIX, RESTART, Extension, cut_back, join_usage
+from holdfast.machines.seam import LOOK_BACK, MIN_PREFIX, RESTART, Extension, cut_back, join_usage, joint
 from holdfast.machines.transcript import DivergenceError
 
 RAW = Event()
@@ -75,6 +75,28 @@ def test_always_cuts_something_off_and_not_much(text: str) -> None:
     assert text[cut:].strip() or not text.strip() or len(text) - cut >= LOOK_BACK
     if "\u0301" not in text and "\u200d" not in text and "\r" not in text:
         assert len(text) - cut <= LOOK_BACK
+
+
+@pytest.mark.parametrize(
+    ("text", "tail"),
+    [
+        ("Every wave pulls, and the kelp answers", " kelp answers"),
+        ("It holds. Every wave pulls", "holds. Every wave pulls"),  # not at the beginning of a sentence
+        ("It holds.\n\nEvery wave pulls", "holds.\n\nEvery wave pulls"),
+        ("海藻没有根，它用固着器抓住礁石", "抓住礁石"),
+        ("too short", "too short"),
+        ("x" * 200, "x" * 64),
+    ],
+)
+def test_the_joint_is_long_enough_and_inside_a_sentence(text: str, tail: str) -> None:
+    assert text[joint(text) :].strip() == tail.strip()
+
+
+@given(texts)
+def test_a_joint_cuts_something_off_and_not_much_more_than_its_look_back(text: str) -> None:
+    assert 0 <= joint(text) < len(text)
+    if "\u0301" not in text and "\u200d" not in text and "\r" not in text:
+        assert len(text) - joint(text) <= 2 * LOOK_BACK
 
 
 DELIVERED = "Once upon a time there was a cat"  # cut before " cat"

@@ -29,7 +29,7 @@ from holdfast._types import Delta, Event, Head, Partial, Request, Usage
 from holdfast.dialects import Evidence, Said
 from holdfast.machines.backoff import Backoff, Jitter
 from holdfast.machines.ladder import Ladder, Seams, Situation, Step
-from holdfast.machines.seam import MIN_PREFIX, Extension, cut_back, join_usage
+from holdfast.machines.seam import MIN_PREFIX, Extension, join_usage, joint
 from holdfast.machines.transcript import DivergenceError, Replay, with_usage
 from holdfast.moments import Diverged, Resumed, Resuming
 
@@ -304,7 +304,7 @@ class _ReconnectStream(Generic[T]):
         if step.rung == "prefix":
             request = self._prefix_request() or self._request
             text, _ = call.answer.said() or ("", "")
-            self._extension = Extension(text, cut_back(text))
+            self._extension = Extension(text, joint(text))
             return request
         return self._request
 
@@ -345,7 +345,7 @@ class _ReconnectStream(Generic[T]):
         body = self._request.body
         if not policy.inside_json and isinstance(body, Mapping) and call.dialect.wire.asks_json(body):
             return None
-        cut = cut_back(text)
+        cut = joint(text)
         if cut < MIN_PREFIX:
             return None
         return call.dialect.prefix.extend(

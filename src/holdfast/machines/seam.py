@@ -20,12 +20,17 @@ MIN_PREFIX = 8
 """Characters. Below it this rung must not be used: there is nothing to go on, and an echo looks like a new answer."""
 LOOK_BACK = 64
 """Characters within which a cut is sought. A longer "word" (base64, a ruler) is cut in two, this far from its end."""
+MIN_TAIL = 12
+"""Characters, one of Chinese or Japanese counting for three, that a continuation must say again. One word is no proof:
+a server that ignores the prefix, and begins anew, may well begin with it."""
 RESTART = 256
 """Characters before the cut from where on a continuation may begin anywhere: servers tokenise a prefix anew."""
 
 _CJK = "\u3001-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003fffd"
 # The last word and the white space around it. Scripts without spaces have no words to see: one or two characters.
 _LAST = re.compile(rf"\s*(?:[^\s{_CJK}]+|[{_CJK}]{{1,2}})\s*\Z|\s+\Z")
+_WIDE = re.compile(f"[{_CJK}]")
+_SENTENCE_ENDS = ".!?:。！？：…\n"
 _SLIPS = (" ", "\n")  # white space that a server's tokeniser adds or drops where a text begins
 
 
@@ -41,6 +46,27 @@ def cut_back(text: str) -> int:
     while 0 < cut < len(text) and _joined(text[cut - 1], text[cut]):
         cut -= 1
     return cut
+
+
+def joint(text: str) -> int:
+    """Gives where to cut a delivered text so that what the model says again proves that it goes on from it.
+
+    Word by word back until `MIN_TAIL` is reached, and not to the beginning of a sentence: there a new answer may
+    begin, too. At most about `LOOK_BACK` characters; 0 for a text that is too short.
+    """
+    cut = cut_back(text)
+    while cut > 0 and len(text) - cut < LOOK_BACK and (_weight(text[cut:]) < MIN_TAIL or _begins(text, cut)):
+        cut = cut_back(text[:cut])
+    return cut
+
+
+def _weight(tail: str) -> int:
+    return len(tail.strip()) + 2 * len(_WIDE.findall(tail))
+
+
+def _begins(text: str, cut: int) -> bool:
+    """Says whether a sentence begins at a cut: behind its white space, or behind the end of the one before."""
+    return text[cut - 1] in _SENTENCE_ENDS or "\n" in text[cut : cut + 2]
 
 
 def _joined(before: str, after: str) -> bool:
@@ -111,6 +137,11 @@ class Extension:
         """True once the tail has been said again: all that follows is new."""
         self.swallowed = 0
         """How many pieces were left out, because all in them had been delivered."""
+
+    @property
+    def said_again(self) -> int:
+        """With how many characters the continuation began that had been delivered; known once it has caught up."""
+        return self._fit
 
     def feed(self, batch: Sequence[Delta], out: list[Delta]) -> None:
         """Appends what is new in a batch. Raises `DivergenceError`."""
@@ -230,6 +261,32 @@ def join_usage(before_input: int | None, delivered_tokens: int, usage: Usage, *,
         raw=usage.raw,
         estimated=True,
     )
+
+
+def add_usage(first: Usage, then: Usage, *, said_again: int = 0) -> Usage:
+    """Gives the usage of an answer whose end was asked on from: the prompt of the first, what both answered.
+
+    `said_again`: an estimate of the tokens with which the second began, because the first had ended with them.
+    """
+    asked, answered = first.input_tokens, _sum(first.output_tokens, then.output_tokens)
+    if answered is not None:
+        answered = max(first.output_tokens or 0, answered - said_again)
+    return Usage(
+        input_tokens=asked,
+        output_tokens=answered,
+        total_tokens=_sum(asked, answered),
+        cached_tokens=first.cached_tokens,
+        cache_write_tokens=first.cache_write_tokens,
+        reasoning_tokens=first.reasoning_tokens
+        if then.reasoning_tokens is None
+        else (first.reasoning_tokens or 0) + then.reasoning_tokens,
+        raw=then.raw,
+        estimated=first.estimated or then.estimated or said_again > 0,
+    )
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
 
 
 def _within(part: int | None, whole: int | None) -> int | None:

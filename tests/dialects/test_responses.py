@@ -531,8 +531,19 @@ def test_a_half_waits_over_a_seam() -> None:
     assert "".join(d.text for d in (*deltas, *more)) == "a\U0001f600"
 
 
-def test_half_a_character_in_a_name_is_an_error() -> None:
-    assert isinstance(failed(added(0, **call("", name="\ud83d"))), DecodeError)
+@pytest.mark.parametrize(
+    "payload",
+    [
+        added(0, **call("", name="\ud83d")),
+        added(0, type="\ud83d"),
+        created(id="\ud83d"),
+        created(**{"\ud83d": 1}),
+        ended(usage={"\ud83d": 1}),
+        ended(kind="incomplete", incomplete_details={"reason": "\ud83d"}),
+    ],
+)
+def test_half_a_character_that_nothing_completes_is_an_error(payload: Any) -> None:
+    assert isinstance(failed(payload), DecodeError)
 
 
 # -- requests --------------------------------------------------------------------------------------

@@ -248,9 +248,9 @@ class MessagesReader:
         text, reasoning, calls = "", "", tuple[ToolCallDelta, ...]()
         new = Block(type=block.type)
         if block.type == "text":
-            text = self._joined(event, said, "text", block.text or "")
+            text = self._joined(event, said, "text", "" if block.text is None else block.text)
         elif block.type == "thinking":
-            reasoning = self._joined(event, said, "thinking", block.thinking or "")
+            reasoning = self._joined(event, said, "thinking", "" if block.thinking is None else block.thinking)
         elif block.type == "tool_use":
             id_, name = _string(event, "id", block.id), _string(event, "name", block.name)
             new.call, new.input = evidence.calls, _input(event, block.input)

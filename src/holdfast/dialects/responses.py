@@ -496,6 +496,8 @@ def _convert(value: Any, kind: type[T], event: Event) -> T:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         wrong = str(error)
+    except UnicodeError:
+        wrong = "half a character stands in a key"
     raise DecodeError(f"the event is not of its dialect: {wrong}", offset=event.offset)
 
 

@@ -134,7 +134,8 @@ def write_answer(
 
 def _called(chance: Random) -> CalledTool:
     name, choices = chance.choice(_TOOLS)
-    arguments = json.dumps(chance.choice(choices), ensure_ascii=False)
+    # Without blanks, so that they are the same text where a dialect sends an object in their place.
+    arguments = json.dumps(chance.choice(choices), ensure_ascii=False, separators=(",", ":"))
     return CalledTool(id=f"call_{chance.randrange(16**12):012x}", name=name, pieces=in_pieces(arguments))
 
 

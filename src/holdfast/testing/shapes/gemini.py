@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from holdfast.testing.answers import Answer, in_pieces
 from holdfast.testing.idiom import HOPELESS, Idiom, said_once
 from holdfast.testing.server import ReceivedRequest
-from holdfast.testing.shapes._shape import Question, body_of, number, numbered, route, turns
+from holdfast.testing.shapes._shape import Question, body_of, compact, number, numbered, route, turns
 
 _ASKED = 19
 _STATUSES = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"} | {
@@ -43,7 +43,7 @@ def _tokens(event: bytes) -> int:
         return said_once(event)
     chunk = json.loads(event[event.index(b"{") :])
     (part,) = chunk["candidates"][0]["content"]["parts"]
-    return len(in_pieces(json.dumps(part["functionCall"]["args"], ensure_ascii=False)))
+    return len(in_pieces(compact(part["functionCall"]["args"])))
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

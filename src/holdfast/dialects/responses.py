@@ -237,22 +237,48 @@ class ResponsesReader:
 
     def feed(self, batch: Sequence[Event], out: list[Delta]) -> None:
         """Appends the deltas of a batch. Raises a `StreamError` for what is wrong, `EndOfStream` at a proven end."""
-        fast = _DECODER.decode
+        fast, evidence = _DECODER.decode, self.evidence
         for event in batch:
             payload = event.payload
             try:
                 said = fast(payload)
             except (ValueError, RecursionError):
-                if not payload or is_done(payload, self.evidence, ends=self._end_at_done):
+                if not payload or is_done(payload, evidence, ends=self._end_at_done):
                     continue  # "data:" alone is somebody's ping
                 said = decode(_DECODER, event, self._cursor, halves=True)
-                self._halves = self._halves or Halves(self.evidence.halves, self._cursor)
-            if said.type == "error" or (said.error and not said.type.startswith("response.")) or event.type == "error":
+                self._halves = self._halves or Halves(evidence.halves, self._cursor)
+            if said.sequence_number == evidence.sequence + 1 and self._grows(event, said, out):
+                continue
+            if _is_error(event, said):
                 raise _failure(said.error or plain(event), "error")
-            if self.evidence.complete:
+            if evidence.complete:
                 out.append(Delta(event))  # nothing that comes now is of the answer
             elif not self._is_repeated(said, event):
                 self._take(event, said, out)
+
+    def _grows(self, event: Event, said: _Event, out: list[Delta]) -> bool:
+        """Takes the common event, in its place: more of a part that has begun. It is told apart by what it lacks."""
+        spoken, evidence, text = _DELTAS.get(said.type), self.evidence, said.delta
+        item = evidence.items.get(said.output_index)
+        if spoken is None or item is None or type(text) is not str:
+            return False
+        channel = spoken[0]
+        place = 0 if channel == "arguments" else said.summary_index if channel == "summary" else said.content_index
+        known = item.said.get(f"{channel}:{place}")
+        if known is None or not self._begun or self._halves is not None or evidence.finish_reason is not None:
+            return False
+        known[0] += len(text)
+        known[1] = crc32(text.encode(), known[1])
+        evidence.sequence += 1
+        self._continues = False
+        self._pieces += 1
+        if channel == "text":
+            out.append(Delta(event, text))
+        elif channel == "arguments":
+            out.append(Delta(event, tool_calls=(ToolCallDelta(item.call, arguments=text),)))
+        else:
+            out.append(Delta(event, refusal=text) if channel == "refusal" else Delta(event, "", text))
+        return True
 
     # -- which event it is -------------------------------------------------------------------------
 
@@ -499,6 +525,11 @@ def _convert(value: Any, kind: type[T], event: Event) -> T:
     except UnicodeError:
         wrong = "half a character stands in a key"
     raise DecodeError(f"the event is not of its dialect: {wrong}", offset=event.offset)
+
+
+def _is_error(event: Event, said: _Event) -> bool:
+    kind = said.type
+    return kind == "error" or (not kind and event.type == "error") or (bool(said.error) and kind[:9] != "response.")
 
 
 def _failure(error: Any, kind: str) -> UpstreamError:

@@ -16,6 +16,8 @@ from tests.cuts import bytewise, randomly
 DIALECTS = {
     "openai_chat": "openai-compatible",
     "openai_completions": "openai-compatible",
+    "responses": "openai-responses",
+    "anthropic": "anthropic",
     "gemini": "gemini",
     "gemini_interactions": "gemini-interactions",
     "cohere_v2": "cohere",
@@ -46,6 +48,8 @@ def by_file(entry: dict[str, Any]) -> str:
 
 def own_dialect(entry: dict[str, Any]) -> str:
     """The provider's own profile; empty where there is none, or none that would take it."""
+    if entry["api"] == "responses" and entry["provider"] == "deepseek":
+        return "deepseek-responses"
     if not entry["api"].startswith("openai_c"):
         return ""
     provider = str(entry["provider"])
@@ -79,6 +83,23 @@ def said(answer: Completion) -> dict[str, Any]:
     }
 
 
+def indexed(entry: dict[str, Any]) -> dict[str, Any]:
+    """What the index says of an answer, in this library's terms.
+
+    It numbers the calls of Messages and Responses by where they stand among blocks and items, and names calls that the
+    server ran itself among them; it tells a summary of the reasoning apart, and how a response ended in its own word.
+    """
+    told = {key: entry["assembled"][key] for key in said(Completion())}
+    if entry["api"] not in ("responses", "anthropic"):
+        return told
+    calls = [call for call in told["tool_calls"] if call.get("type", "tool_use") == "tool_use"]
+    told["tool_calls"] = [{**call, "index": index} for index, call in enumerate(calls)]
+    told["reasoning"] += entry["assembled"].get("reasoning_summary", "")
+    if told["finish_reason"] == "completed":
+        told["finish_reason"] = "tool_calls" if calls else "stop"
+    return told
+
+
 def test_there_are_recordings_to_test_against() -> None:
     shared.recordings_folder()
     assert len(WHOLE) >= 20
@@ -89,7 +110,7 @@ def test_there_are_recordings_to_test_against() -> None:
 
 @pytest.mark.parametrize("entry", WHOLE, ids=by_file)
 def test_a_recording_assembles_to_what_its_index_says(entry: dict[str, Any]) -> None:
-    expected = {key: entry["assembled"][key] for key in said(Completion())}
+    expected = indexed(entry)
     for chunks in cuttings(shared.recorded(entry)):
         for dialect in dialects_of(entry):
             answer = assemble(chunks, dialect)
@@ -100,6 +121,7 @@ def test_a_recording_assembles_to_what_its_index_says(entry: dict[str, Any]) -> 
 @pytest.mark.parametrize("entry", FAILED, ids=by_file)
 def test_a_recording_that_ends_in_an_error_raises_it_with_what_had_arrived(entry: dict[str, Any]) -> None:
     expected, error = entry["assembled"], entry["assembled"]["errors"][0]
+    error = error.get("error", error)  # the index has a response's error as its event
     for chunks in cuttings(shared.recorded(entry)):
         with pytest.raises(UpstreamError) as raised:
             assemble(chunks, own_dialect(entry) or DIALECTS[entry["api"]])

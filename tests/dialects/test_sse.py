@@ -164,6 +164,12 @@ def test_the_response_must_bear_the_requests_number(number: Any, ends: bool) -> 
     assert (reader.evidence.complete, len(deltas)) == (ends, 1)
 
 
+def test_a_response_that_is_no_stream_says_so() -> None:
+    error, _ = failed(b'{"jsonrpc":"2.0","id":1,"result":{}}', MCP)
+    assert isinstance(error, NotAStream)
+    assert "without a stream" in str(error)
+
+
 def test_a_batch_of_messages_may_hold_the_response() -> None:
     batch = b'data: [{"jsonrpc":"2.0","method":"n"},{"jsonrpc":"2.0","id":1,"result":{}}]\n\n'
     assert assemble(batch, "mcp").verdict is not None

@@ -132,7 +132,9 @@ class SseReader:
             missing=evidence.missing,
             pieces=self._events,
             kind="this stream",
-            ask="the request must ask for text/event-stream",
+            ask="it is an answer without a stream"
+            if self._wire.json_rpc
+            else "the request must ask for an event stream",
         )
         if wrong is not None:
             raise wrong

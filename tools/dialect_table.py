@@ -1,0 +1,131 @@
+"""Writes docs/dialects.md: `python -m tools.dialect_table`. Every dialect, as its own table and its reader tell of it.
+
+Nothing is typed by hand but the introduction; tests/docs/test_dialects.py keeps the page true.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from pathlib import Path
+
+from fuzz.targets.dialects import families
+from holdfast.dialects import DIALECTS, AssistantPrefix, ChatWire, Dialect, Timeouts
+from holdfast.dialects._profiles import marks
+from holdfast.machines.cursor import Cursor
+
+PAGE = Path(__file__).resolve().parent.parent / "docs/dialects.md"
+
+INTRODUCTION = """# Dialects: what each provider says on the wire
+
+`Client("groq")` and `verify("groq")` take these names; `dataclasses.replace()` makes a dialect of your own from one
+of them. Each is one file in `src/holdfast/dialects`, which opens with the facts and where they are from.
+[CONTRIBUTING.md](../CONTRIBUTING.md#a-new-provider) shows how to add one. Written by `python -m tools.dialect_table`.
+
+"""
+
+WHERE = """## Where they live
+
+The key goes out in the named header; without a base URL there is no one server of that dialect, and you name yours.
+
+| dialect | base URL and path | key | key's header |
+|---|---|---|---|
+"""
+
+END = """
+## What proves an answer whole
+
+`[DONE]` alone proves nothing: servers send it after an error, too. An answer that lacks what stands here is cut, and
+its stream is resumed or ends in a typed error.
+
+| dialects | an answer needs |
+|---|---|
+"""
+
+RUNGS = """
+## How a cut answer goes on
+
+*Event ids*: where a server numbers its events, a `Last-Event-ID` goes out with this method. *Cursor*: the provider's
+own way to go on exactly. *Replay*: the request is sent again, and compared with what you have. *Prefix*: the model
+continues its own words, which you must allow. In this order; each rung that cannot be climbed leaves it to the next.
+
+| dialect | event ids | cursor | replay | prefix |
+|---|---|---|---|---|
+"""
+
+CLOCKS = """
+## Clocks
+
+Seconds, where you give no `timeouts=` of your own: to the head, to the first token, between two tokens, for the whole
+call.
+
+| dialects | open | first token | progress | total |
+|---|---|---|---|---|
+"""
+
+MARKS = """
+## Whose bytes these are
+
+The chat shape has many speakers. These leave a mark in their pieces that no other is known to send: {marked}. Of
+{unmarked} nothing can be told by the bytes, nor of a gateway that rewrites them, of Azure's models of other makers,
+or of OpenAI's answers from before their pieces were padded: the host tells, or they are read as `openai-compatible`,
+which forgives more.
+"""
+
+
+def names(dialects: list[Dialect]) -> str:
+    """Gives names for a cell."""
+    return ", ".join(f"`{dialect.name}`" for dialect in dialects)
+
+
+def row(*cells: object) -> str:
+    """Gives a row of a table."""
+    return f"| {' | '.join(str(cell) for cell in cells)} |\n"
+
+
+def where(dialect: Dialect) -> str:
+    """Says where a dialect lives, and how it wants its key."""
+    place = f"`{dialect.base_url or '...'}{dialect.path}`"
+    key = f"`{dialect.key_variable}`" if dialect.key_variable else "-"
+    return row(f"`{dialect.name}`", place, key, f"`{dialect.key_header}`" if dialect.key_variable else "-")
+
+
+def what(rung: object) -> str:
+    """Names a rung by what climbs it: by what tells the server so, or by the sentence its class opens with."""
+    if rung is None:
+        return "-"
+    if isinstance(rung, AssistantPrefix):
+        told = [f"`{name}: {json.dumps(value)}`" for name, value in {**rung.message, **rung.body}.items()]
+        return ", ".join(told) + (f" at `{rung.base}`" if rung.base else "")
+    return (inspect.getdoc(type(rung)) or "").partition("\n")[0].partition(": see")[0].rstrip(".:")
+
+
+def rungs(dialect: Dialect) -> str:
+    """Says which rungs of the ladder a dialect has."""
+    replay = "yes" if dialect.replayable else "-"
+    return row(f"`{dialect.name}`", dialect.event_ids.upper(), what(dialect.cursor), replay, what(dialect.prefix))
+
+
+def page() -> str:
+    """Gives the whole page."""
+    dialects = list(DIALECTS.values())
+    parts = [INTRODUCTION, WHERE, *map(where, dialects), END]
+    parts += [row(names(family), family[0].reader(None, Cursor()).evidence.missing) for family in families()]
+    parts += [RUNGS, *map(rungs, dialects), CLOCKS]
+    clocks: dict[Timeouts, list[Dialect]] = {}
+    for dialect in dialects:
+        clocks.setdefault(dialect.timeouts, []).append(dialect)
+    for times, group in clocks.items():
+        told = (times.open, times.first_token, times.progress, times.total)
+        parts.append(row(names(group), *("-" if seconds is None else f"{seconds:g}" for seconds in told)))
+    chat = [dialect for dialect in dialects if isinstance(dialect.wire, ChatWire)]
+    marked = [dialect for dialect in chat if dialect.name in marks({})]
+    unmarked = [dialect for dialect in chat if dialect not in marked]
+    parts.append(MARKS.format(marked=names(marked), unmarked=names(unmarked)))
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")
+    sys.stdout.write(f"wrote {PAGE.name}\n")

@@ -12,8 +12,8 @@ import pytest
 
 from holdfast.testing import SHAPES, VOCABULARY, ChaosServer, Fault, Faults, PlainShape, Schedule, Shape, write_answer
 from holdfast.testing import faults as f
-from holdfast.testing.acts import Asked, Bytes, Cut, acts
-from holdfast.testing.idiom import CHAT
+from holdfast.testing.acts import Asked, Bytes, Cut, Pings, acts
+from holdfast.testing.idiom import CHAT, event_id
 from holdfast.testing.server import ReceivedRequest
 from holdfast.testing.shapes import idiom_of
 from holdfast.testing.visits import idiom_for
@@ -159,6 +159,17 @@ async def test_a_stall_is_masked_by_the_dialects_pings(session: aiohttp.ClientSe
                 said += await reply.content.readany()
             reply.close()
         assert said.endswith(ping * 3)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=name)
+@pytest.mark.parametrize("ids", [False, True])
+def test_an_empty_delta_names_no_place_that_was_not_reached(shape: Shape, *, ids: bool) -> None:
+    events, idiom = shape.events(ANSWER, "a1", ids=ids), idiom_of(shape)
+    played = list(acts(f.StallBehindEmptyDeltas(after=9).play(Asked(idiom=idiom)), events))
+    sent = [act.data for act in played if isinstance(act, Bytes)]
+    (pings,) = [act.data for act in played if isinstance(act, Pings)]
+    assert event_id(pings) == ""
+    assert idiom.place(pings) in ("", *map(idiom.place, sent))
 
 
 # -- everywhere --------------------------------------------------------------------------------

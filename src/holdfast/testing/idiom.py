@@ -26,6 +26,10 @@ def event_id(event: bytes) -> str:
     return found[0][3:].decode("utf-8", "replace").removeprefix(" ") if found else ""
 
 
+def _without_id(event: bytes) -> bytes:
+    return ID_LINE.sub(b":", event)
+
+
 def in_data(pattern: bytes) -> Callable[[bytes], str]:
     """Gives the reader of a place that is named in an event's data, by a pattern with one group."""
     compiled = re.compile(pattern)
@@ -58,7 +62,7 @@ class Idiom:
     (`last` being the event before it), `gave_up(reason, last)` the event that ends an answer that the provider did not
     finish, None where that is a finish reason of chat completions. `end` is the end mark, empty where there is none,
     and `ends` how its line begins. `tokens(event)` counts what an event cost, `place(event)` is what a client says to
-    go on behind it.
+    go on behind it, and `unplaced(event)` is the event in a form that nobody can go on behind.
     """
 
     document: Callable[[int, str, str], bytes] = _document
@@ -69,6 +73,7 @@ class Idiom:
     ends: bytes = b"data: [DONE]"
     tokens: Callable[[bytes], int] = said_once
     place: Callable[[bytes], str] = event_id
+    unplaced: Callable[[bytes], bytes] = _without_id
 
     def is_end(self, event: bytes) -> bool:
         """True for the end mark, whatever stands beside it."""

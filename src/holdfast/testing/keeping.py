@@ -128,7 +128,7 @@ class Keeper:
 
     def _bytes(self, kept: Kept, visit: Visit, schedule: Schedule) -> Reply:
         """Goes on at a byte; what has left the ring is gone."""
-        if self._age(kept) > self.window:
+        if self._age(kept) > self.window + len(kept.events) * kept.every:  # counted from its end
             return self._refuse(visit, 404, visit.unknown)
         offset = int(visit.cursor or 0)
         if offset < sum(map(len, kept.events[: kept.made])) - self.ring:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast.testing.acts import ID_LINE, TAKE, Asked, Begin, Bytes, Cut, Pings, Play
+from holdfast.testing.acts import TAKE, Asked, Begin, Bytes, Cut, Pings, Play
 from holdfast.testing.faults._fault import BaseFault
 from holdfast.testing.faults._parts import begun, edit_said, has_said, whole
 from holdfast.testing.server import Pause, Stall
@@ -46,7 +46,7 @@ class StallBehindEmptyDeltas(BaseFault, frozen=True, kw_only=True):
             yield Cut()
             return
         # An empty piece with the id of the event that it stands for would be a lie about what was delivered.
-        yield Pings(edit_said(ID_LINE.sub(b":", event), lambda _: b"", count=0), self.ping)
+        yield Pings(edit_said(asked.idiom.unplaced(event), lambda _: b"", count=0), self.ping)
 
 
 class StallAtEnd(BaseFault, frozen=True, kw_only=True):

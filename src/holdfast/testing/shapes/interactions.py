@@ -7,6 +7,7 @@ a stream's events are called stands in `event_type`, and their ids in `event_id`
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -29,6 +30,10 @@ def _error(code: str, message: str, _last: bytes) -> bytes:
     return event(compact({"error": told, "event_type": "error"}), name="error")
 
 
+def _unplaced(said: bytes) -> bytes:
+    return re.sub(rb',"event_id":"[^"]*"|^id:[^\r\n]*\n', b"", said, flags=re.MULTILINE)
+
+
 def _code(code: str) -> str:
     return code if code in HOPELESS else "unavailable"
 
@@ -45,6 +50,7 @@ class InteractionsShape:
         gave_up=lambda reason, last: _error(reason, f"The model gave up: {reason}.", last),
         end=event("[DONE]", name="done"),
         place=in_data(rb'"event_id":"([^"]+)"'),
+        unplaced=_unplaced,
     )
 
     def read(self, request: ReceivedRequest) -> Question | None:

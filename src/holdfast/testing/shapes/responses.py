@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -34,6 +35,12 @@ def _tokens(said: bytes) -> int:
 
 def _next(last: bytes) -> int:
     return int(_place(last) or -1) + 1
+
+
+def _unplaced(said: bytes) -> bytes:
+    """Every event has a number: that of the one before it says nothing new."""
+    before = max(0, _next(said) - 2)
+    return re.sub(rb'("sequence_number":)\d+', rb"\g<1>%d" % before, re.sub(rb"(?m)^id:.*\n", b"", said))
 
 
 def _code(code: str) -> str:
@@ -66,7 +73,14 @@ class ResponsesShape:
     model: str = "gpt-5.4"
     background: bool = False
     idiom: ClassVar[Idiom] = Idiom(
-        document=_document, error=_error, gave_up=_gave_up, end=b"", ends=b"", tokens=_tokens, place=_place
+        document=_document,
+        error=_error,
+        gave_up=_gave_up,
+        end=b"",
+        ends=b"",
+        tokens=_tokens,
+        place=_place,
+        unplaced=_unplaced,
     )
 
     def read(self, request: ReceivedRequest) -> Question | None:

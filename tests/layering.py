@@ -63,6 +63,8 @@ LIBRARIES: dict[str, set[str]] = {
         "cli/_naive",
     },  # client: `session=`; the naive client
     "aiohttp_sse_client": {"sources"},
+    "httpx": {"sources/httpx", "mounts"},
+    "httpx2": {"sources/httpx", "mounts"},
     "msgspec": {
         *("_types", "moments", "machines", "dialects", "layers/record", "sources", "telemetry", "gateway", "cli"),
         "testing",

@@ -55,6 +55,7 @@ from holdfast.moments import Report
 from holdfast.offline import EventLog, assemble, parse_events
 from holdfast.sources.aiohttp import AiohttpSource
 from holdfast.sources.aiohttp_sse_client import AiohttpSseClientSource
+from holdfast.sources.httpx import Httpx2Source, HttpxSource
 from holdfast.sources.memory import MemorySource
 from holdfast.telemetry import logs as _logs
 from holdfast.telemetry.logs import configure_logs
@@ -84,6 +85,8 @@ __all__ = [
     "Event",
     "EventLog",
     "Head",
+    "Httpx2Source",
+    "HttpxSource",
     "IntegrityError",
     "Layer",
     "MemorySource",

@@ -92,6 +92,19 @@ def test_made_up_answers_fail_as_the_schedule_says_and_every_request_is_a_line(s
     assert "3 requests of 1 streams, 2 of them struck" in running.said
 
 
+def test_every_dialect_is_spoken_without_being_asked_for() -> None:
+    ends = {"/v1/responses": b"response.completed", "/v1/messages": b"message_stop", "/v2/chat": b"message-end"}
+    ends |= {"/v1beta/models/m:streamGenerateContent?alt=sse": b'"finishReason"', "/v1beta/interactions": b"[DONE]"}
+    asked = {**ASKED, "input": "tides", "contents": [{"parts": [{"text": "tides"}]}]}
+    with chaos("--rate", "0") as running:
+        for path, end in ends.items():
+            request = urllib.request.Request(running.url + path, json.dumps(asked).encode())
+            with urllib.request.urlopen(request, timeout=20) as response:
+                assert end in response.read()[-900:]
+        running.stop()
+    assert len(running.lines) == len(ends) + 1
+
+
 def test_it_stands_before_another_upstream(schedule: str) -> None:
     with chaos("--rate", "0") as upstream, chaos("--upstream", upstream.url, "--schedule", schedule) as proxy:
         assert upstream.url in proxy.greeting

@@ -10,7 +10,20 @@ from typing import Any
 import aiohttp
 import pytest
 
-from holdfast.testing import SHAPES, VOCABULARY, ChaosServer, Fault, Faults, PlainShape, Schedule, Shape, write_answer
+from holdfast import MemorySource, Pipe, Request
+from holdfast.testing import (
+    SHAPES,
+    VOCABULARY,
+    AnthropicShape,
+    ChaosProxy,
+    ChaosServer,
+    Fault,
+    Faults,
+    PlainShape,
+    Schedule,
+    Shape,
+    write_answer,
+)
 from holdfast.testing import faults as f
 from holdfast.testing.acts import Asked, Bytes, Cut, Pings, acts
 from holdfast.testing.idiom import CHAT, event_id
@@ -216,6 +229,25 @@ def test_an_idiom_is_known_by_the_request(which: str) -> None:
     request = ReceivedRequest(method="POST", path=path, body=json.dumps(question).encode())
     expected = next(idiom_of(shape) for shape in SHAPES if name(shape) == which)
     assert idiom_for(request) is expected
+
+
+async def test_before_a_real_upstream_faults_speak_its_dialect(session: aiohttp.ClientSession) -> None:
+    path, question = ASKED["AnthropicShape"]
+    cut = Schedule(streams={"*": [f.ErrorEvent(after=9, done=False), f.Refused(status=529)]})
+    async with ChaosServer() as upstream, ChaosProxy(upstream=upstream.url, schedule=cut) as proxy:
+        for expected in (ERRORS["AnthropicShape"], rb'"type":"overloaded_error"'):
+            async with session.post(proxy.url + path, json={**question, "stream": True}) as reply:
+                assert re.search(expected, await reply.read())
+
+
+async def test_in_memory_faults_speak_the_dialect_of_the_request_or_the_one_they_are_told() -> None:
+    path, question = ASKED["AnthropicShape"]
+    events = AnthropicShape().events(ANSWER, "a1", ids=False)
+    cut = Schedule(streams={"*": [f.ErrorEvent(after=9, done=False)]})
+    for url, idiom in ((f"http://test{path}", None), ("http://test/", AnthropicShape.idiom)):
+        pipe = Pipe(MemorySource(events)) | Faults(cut, idiom=idiom)
+        async with pipe.stream(Request(method="POST", url=url, body=question)) as stream:
+            assert re.search(ERRORS["AnthropicShape"], b"".join([data async for data in stream]))
 
 
 def test_what_no_shape_reads_is_spoken_to_as_chat() -> None:

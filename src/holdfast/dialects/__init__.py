@@ -13,7 +13,11 @@ from holdfast.dialects._dialect import (
     state_of,
 )
 from holdfast.dialects._prefix import AssistantPrefix
+from holdfast.dialects._registry import DIALECTS
+from holdfast.dialects._turns import another_turn
+from holdfast.dialects._wire import asked
 from holdfast.dialects.anthropic import ANTHROPIC, DEEPSEEK_ANTHROPIC
+from holdfast.dialects.auto import AUTO, AutoReader, by_address, by_events
 from holdfast.dialects.azure import AZURE
 from holdfast.dialects.chat import ChatWire
 from holdfast.dialects.cohere import COHERE
@@ -38,48 +42,22 @@ from holdfast.dialects.sglang import SGLANG
 from holdfast.dialects.sse import SSE, SseWire
 from holdfast.dialects.vllm import VLLM
 
-DIALECTS: dict[str, Dialect] = {
-    d.name: d
-    for d in (
-        DEEPSEEK,
-        OPENAI,
-        AZURE,
-        OPENROUTER,
-        GROQ,
-        MISTRAL,
-        PERPLEXITY,
-        VLLM,
-        SGLANG,
-        LLAMA_CPP,
-        OLLAMA,
-        OPENAI_COMPATIBLE,
-        OPENAI_RESPONSES,
-        DEEPSEEK_RESPONSES,
-        ANTHROPIC,
-        DEEPSEEK_ANTHROPIC,
-        GEMINI,
-        GEMINI_INTERACTIONS,
-        COHERE,
-        MCP,
-        REPLICATE,
-        SSE,
-    )
-}
-"""Every dialect by the name users say."""
-
 
 def find(dialect: str | Dialect) -> Dialect:
     """Gives a dialect by name; one that is a dialect already stays it. Raises `UsageError` for an unknown name."""
     if not isinstance(dialect, str):
         return dialect
+    if dialect == AUTO.name:
+        return AUTO
     try:
         return DIALECTS[dialect]
     except KeyError:
-        raise UsageError(f"no dialect is called {dialect!r}; there are {', '.join(DIALECTS)}") from None
+        raise UsageError(f"no dialect is called {dialect!r}; there are {', '.join(DIALECTS)}, and auto") from None
 
 
 __all__ = [
     "ANTHROPIC",
+    "AUTO",
     "AZURE",
     "COHERE",
     "DEEPSEEK",
@@ -103,6 +81,7 @@ __all__ = [
     "SSE",
     "VLLM",
     "AssistantPrefix",
+    "AutoReader",
     "BackgroundCursor",
     "ChatWire",
     "CursorRung",
@@ -117,6 +96,10 @@ __all__ = [
     "Timeouts",
     "TurnPrefix",
     "Wire",
+    "another_turn",
+    "asked",
+    "by_address",
+    "by_events",
     "find",
     "state_of",
 ]

@@ -259,7 +259,8 @@ class Dialect:
         reported = self.wire.error_in(error.body)
         if reported is not None:
             error.code, error.type, error.message = reported.code, reported.type, reported.message
-            error.retryable = error.retryable and is_hopeful(reported.code, reported.type)
+            words = [word for word in (reported.code, reported.type) if word != str(error.status)]  # that is no news
+            error.retryable = error.retryable and is_hopeful(*words)
             if error.retry_after is None:
                 error.retry_after = reported.retry_after  # Google says it in the body
         return error

@@ -8,13 +8,19 @@ there is nothing to go by.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
-from holdfast._types import Event
-from holdfast.dialects import DIALECTS, Dialect
+from holdfast._errors import UpstreamError
+from holdfast._types import Delta, Event, Head
+from holdfast.dialects._dialect import DeltaReader, Dialect, Evidence
 from holdfast.dialects._profiles import profile_of
-from holdfast.dialects._wire import plain
+from holdfast.dialects._registry import DIALECTS
+from holdfast.dialects._wire import error_in, plain
+from holdfast.dialects.chat import ChatEvidence
+from holdfast.machines.cursor import Cursor
 
 _SHAPES = {
     "openai-compatible": "/chat/completions",
@@ -55,3 +61,92 @@ def by_events(events: Sequence[Event]) -> Dialect | None:
         return shape
     chunks = [chunk for event in events if isinstance(chunk := plain(event), dict)]
     return next((DIALECTS[name] for chunk in chunks if (name := profile_of(chunk)) is not None), shape)
+
+
+@dataclass(slots=True, frozen=True)
+class AutoWire:
+    """The wire of a dialect that nobody named: the first event with data decides. See `Wire`.
+
+    What is of no known shape is read as plain events, `sse`.
+    """
+
+    unnumbered: tuple[bytes, ...] = ()
+
+    def prepare(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Nobody knows yet what to ask for."""
+        return dict(body)
+
+    def reader(
+        self,
+        body: Mapping[str, Any] | None,
+        cursor: Cursor,
+        evidence: Evidence | None = None,
+        *,
+        head: Head | None = None,
+        end_at_done: bool = True,
+    ) -> AutoReader:
+        """Gives the machine of a first attempt; later ones know their dialect."""
+        return AutoReader(body, cursor, head, end_at_done=end_at_done)
+
+    def revive(self, state: Mapping[str, Any]) -> Evidence:
+        """What was never recognised has no evidence."""
+        raise ValueError("nothing is known of an answer whose dialect was not recognised")
+
+    def error_in(self, body: bytes) -> UpstreamError | None:
+        """Recognises the document that most providers send."""
+        return error_in(body)
+
+    def recognises(self, event: Event) -> bool:
+        """It has no shape of its own."""
+        return False
+
+    def asks_json(self, body: Mapping[str, Any]) -> Mapping[str, Any] | bool:
+        """What is asked for is not known."""
+        return False
+
+
+class AutoReader:
+    """Hears the first event, and reads on as its dialect does. `dialect` is None until then."""
+
+    __slots__ = ("_body", "_cursor", "_end_at_done", "_head", "_reader", "dialect")
+
+    def __init__(self, body: Mapping[str, Any] | None, cursor: Cursor, head: Head | None, *, end_at_done: bool) -> None:
+        self._body = body
+        self._cursor = cursor
+        self._head = head
+        self._end_at_done = end_at_done
+        self._reader: DeltaReader | None = None
+        self.dialect: Dialect | None = None
+
+    @property
+    def evidence(self) -> Evidence:
+        """That of the dialect, once it is known."""
+        return ChatEvidence() if self._reader is None else self._reader.evidence
+
+    def feed(self, batch: Sequence[Event], out: list[Delta]) -> None:
+        """Appends the deltas of a batch. Raises what the dialect's reader raises."""
+        if self._reader is None:
+            self._reader = self._recognised(batch)
+        if self._reader is not None:
+            self._reader.feed(batch, out)
+
+    def end(self, out: list[Delta]) -> None:
+        """The body ended cleanly. Raises what the dialect's reader raises."""
+        (self._reader or self._read_as(DIALECTS["openai-compatible"])).end(out)
+
+    def _recognised(self, batch: Sequence[Event]) -> DeltaReader | None:
+        first = next((event for event in batch if event.payload), None)
+        if first is None:
+            return None
+        guess = by_events((first,))
+        if guess is None:
+            guess = DIALECTS["openai-compatible" if error_in(first.payload) else "sse"]
+        return self._read_as(guess)
+
+    def _read_as(self, dialect: Dialect) -> DeltaReader:
+        self.dialect = dialect
+        return dialect.reader(self._body, self._cursor, head=self._head, end_at_done=self._end_at_done)
+
+
+AUTO = Dialect(name="auto", wire=AutoWire())
+"""Whoever answers: told by the address, or else by the first event."""

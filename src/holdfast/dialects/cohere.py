@@ -227,9 +227,11 @@ def _usage(raw: dict[str, Any]) -> Usage:
     """`tokens` is what the model read and wrote; `billed_units`, which leaves out what Cohere added, stays in `raw`."""
     tokens = raw.get("tokens")
     tokens = tokens if isinstance(tokens, dict) else {}
+    asked, answered = _count(tokens.get("input_tokens")), _count(tokens.get("output_tokens"))
     return Usage(
-        input_tokens=_count(tokens.get("input_tokens")),
-        output_tokens=_count(tokens.get("output_tokens")),
+        input_tokens=asked,
+        output_tokens=answered,
+        total_tokens=None if asked is None or answered is None else asked + answered,
         cached_tokens=_count(raw.get("cached_tokens")),
         raw=raw,
     )

@@ -44,8 +44,8 @@ class ByteOffset:
         if not endpoint or rest:
             return ""
         path = root.removesuffix("/v1") + "/v1/stream"
-        # What `verify()` sends as `call_header`; one call is one answer, however many connections it takes.
-        query = f"conv_id={quote(f'holdfast-{request.call.id}', safe='')}{more}"
+        # What `verify()` sends as `call_header`; one key is one answer, however many connections it takes.
+        query = f"conv_id={quote(request.call.key, safe='')}{more}"
         return urlunsplit(at._replace(path=path, query=f"{at.query}&{query}" if at.query else query))
 
 

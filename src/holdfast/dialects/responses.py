@@ -433,6 +433,8 @@ class ResponsesReader:
             usage = None  # said again, it is no news
         evidence.usage = usage or evidence.usage
         evidence.answer_id = evidence.answer_id or response.id or ""
+        if ending in ("failed", "cancelled"):
+            evidence.answer_id = ""  # it is over: there is nothing to read on, or to stop
         if ending == "failed":
             raise _failure(response.error, "response.failed")
         if ending == "cancelled":

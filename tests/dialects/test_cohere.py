@@ -96,7 +96,8 @@ def test_usage_is_what_the_model_read_and_wrote() -> None:
     }
     usage = read(START, text("x"), end(usage=told)).usage
     assert usage is not None
-    assert (usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.raw) == (9, 2, 4, told)
+    assert (usage.input_tokens, usage.output_tokens, usage.total_tokens, usage.cached_tokens) == (9, 2, 11, 4)
+    assert usage.raw == told
     odd = read(START, end(usage={"tokens": {"input_tokens": 0.5, "output_tokens": True}, "cached_tokens": "4"})).usage
     assert odd is not None
     assert (odd.input_tokens, odd.output_tokens, odd.cached_tokens) == (None, None, None)

@@ -485,6 +485,17 @@ def test_a_half_waits_for_the_other_in_the_next_piece(field: str) -> None:
     assert repaired == 0
 
 
+def test_words_that_are_cut_in_utf16_arrive_whole_wherever_they_are_cut() -> None:
+    text = "a\U0001f600\U0001f468\u200d\U0001f469 \ufffd\U00020bb7\U0001f600"
+    units = [int.from_bytes(text.encode("utf-16-be")[at : at + 2]) for at in range(0, len(text.encode("utf-16-be")), 2)]
+    escaped = [f"\\u{unit:04x}" for unit in units]
+    for cut in range(len(escaped) + 1):
+        for other in range(cut, len(escaped) + 1):
+            parts = (escaped[:cut], escaped[cut:other], escaped[other:])
+            answer, repaired = halved(*(words(f'"content":"{"".join(part)}"') for part in parts), STOP)
+            assert (answer.text, repaired) == (text, 0)
+
+
 def test_halves_wait_in_their_own_field_and_choice() -> None:
     answer, repaired = halved(
         words(r'"content":"\ud83d"'),
@@ -653,6 +664,8 @@ def test_a_refusal_tells_the_providers_words() -> None:
     busy = refused(429, b'{"error":{"message":"slow down","code":"rate_limit_exceeded"}}')
     assert (busy.code, busy.retryable) == ("rate_limit_exceeded", True)
     assert refused(502, b"<html>").retryable
+    held = refused(402, b'{"error":{"code":402,"message":"credits are held by other requests"}}')
+    assert (held.code, held.retryable) == ("402", True)  # the status has been judged, with its Retry-After
 
 
 @pytest.mark.parametrize("clock", ["open", "first_token", "progress", "total"])

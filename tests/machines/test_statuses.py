@@ -23,6 +23,10 @@ def test_will_not_succeed_when_sent_again(status: int) -> None:
     assert not retryable(Head(status=status, headers={"x-should-retry": "maybe"}))
 
 
+def test_credits_that_come_back_are_waited_for() -> None:
+    assert retryable(Head(status=402, headers={"retry-after": "3"}))
+
+
 @pytest.mark.parametrize("status", [200, 204, 299])
 def test_an_answer_is_never_retryable(status: int) -> None:
     assert not retryable(Head(status=status, headers={"x-should-retry": "true"}))

@@ -48,6 +48,8 @@ def retryable(head: Head) -> bool:
     asked = head.headers.get("x-should-retry", "").strip().lower()
     if asked in ("true", "false"):
         return asked == "true"
+    if head.status == 402:  # OpenRouter's word for credits that other requests hold for the moment
+        return "retry-after" in head.headers
     return head.status in RETRYABLE
 
 

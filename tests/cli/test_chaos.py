@@ -100,7 +100,7 @@ def test_every_dialect_is_spoken_without_being_asked_for() -> None:
         for path, end in ends.items():
             request = urllib.request.Request(running.url + path, json.dumps(asked).encode())
             with urllib.request.urlopen(request, timeout=20) as response:
-                assert end in response.read()[-900:]
+                assert end in response.read()
         running.stop()
     assert len(running.lines) == len(ends) + 1
 

@@ -41,6 +41,7 @@ from holdfast._types import (
 )
 from holdfast.client import Client, default_layers
 from holdfast.dialects import Dialect, Timeouts, Wire
+from holdfast.layers.auto_continue import AutoContinue
 from holdfast.layers.breaker import CircuitBreaker
 from holdfast.layers.buffer import Buffer
 from holdfast.layers.deadline import Deadline
@@ -66,6 +67,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AiohttpSource",
     "AiohttpSseClientSource",
+    "AutoContinue",
     "BudgetExhausted",
     "Buffer",
     "Call",

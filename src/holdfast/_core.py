@@ -27,6 +27,7 @@ from holdfast._clock import Alarm, Clock, Random, SystemClock, system_random
 from holdfast._errors import BudgetExhausted, EndOfStream, StreamError, UsageError
 from holdfast._types import Head, Partial, Request, Usage
 from holdfast.machines.cursor import Cursor
+from holdfast.machines.seam import add_usage
 from holdfast.machines.transcript import Transcript
 from holdfast.moments import (
     Listener,
@@ -211,6 +212,22 @@ class TransformStream(Generic[T]):
             alarm.close()
 
 
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Leg:
+    """Where a call stood at the end of one request's answer, when it was asked on in another. See `Call.next_leg()`."""
+
+    answer: Transcript
+    cursor: Cursor
+    evidence: Evidence | None
+    seamed: bool
+    join: Callable[[Usage], Usage] | None
+    where: Callable[[], tuple[str, int]] | None
+    usage: Usage
+    """The answer's usage so far, over all legs up to this one."""
+    own_usage: Usage
+    """That of this leg alone, its prompt included."""
+
+
 class Call:
     """What the attempts of one stream share: its identity, its clock, where it is, and what it may still spend."""
 
@@ -224,6 +241,7 @@ class Call:
         "join",
         "keep",
         "labels",
+        "legs",
         "listeners",
         "max_requests",
         "random",
@@ -232,6 +250,7 @@ class Call:
         "requests",
         "resuming",
         "seamed",
+        "wasted_tokens",
         "where",
     )
 
@@ -266,6 +285,10 @@ class Call:
         """Names the place behind what was delivered for a cursor of the provider's own, and its offset in the body."""
         self.resuming: Partial | None = None
         """What had arrived of this answer before the call began."""
+        self.legs: list[Leg] = []
+        """The requests of which the answer's earlier parts came, where it was asked on after an end."""
+        self.wasted_tokens = 0
+        """An estimate of what legs cost that became no part of the answer."""
         self.report = Report(stream_id=self.id)
         self.listeners: list[Listener] = list(listeners)
 
@@ -282,16 +305,67 @@ class Call:
                 asyncio.get_running_loop().call_exception_handler(about)
 
     @property
+    def key(self) -> str:
+        """Names the answer that is asked for: every attempt at one leg bears the same, and no other."""
+        return f"holdfast-{self.id}" + (f"-{len(self.legs) + 1}" if self.legs else "")
+
+    @property
     def usage(self) -> Usage | None:
         """The answer's own usage, over all requests that it took; None while none was told."""
+        return self.over_legs(self._told)
+
+    @property
+    def _told(self) -> Usage | None:
         told = self.evidence.usage if self.evidence is not None else None
         return self.join(told) if told is not None and self.join is not None else told
 
+    @property
+    def own_usage(self) -> Usage:
+        """The usage of this leg alone, an estimate where none was told."""
+        return self._told or Usage(output_tokens=self.answer.tokens, estimated=True)
+
+    def over_legs(self, told: Usage | None) -> Usage | None:
+        """Gives the usage of the whole answer from that of its last leg."""
+        if not self.legs:
+            return told
+        told = told or self.own_usage
+        return add_usage(self.legs[-1].usage, told, said_again=self.answer.said_again(told.output_tokens))
+
+    @property
+    def paid_again(self) -> int:
+        """Tokens that were billed for asking on, and are none of the answer's: each leg reads all that came before."""
+        if not self.legs:
+            return self.wasted_tokens
+        later = [*((leg.answer, leg.own_usage) for leg in self.legs[1:]), (self.answer, self.own_usage)]
+        return self.wasted_tokens + sum(
+            (usage.input_tokens or 0) + answer.said_again(usage.output_tokens) for answer, usage in later
+        )
+
     def next_leg(self) -> None:
         """The answer goes on in another request: what is resumed and compared from here on is that one's part."""
+        self.legs.append(
+            Leg(
+                answer=self.answer,
+                cursor=self.cursor,
+                evidence=self.evidence,
+                seamed=self.seamed,
+                join=self.join,
+                where=self.where,
+                usage=self.usage or self.own_usage,
+                own_usage=self.own_usage,
+            )
+        )
         self.answer = Transcript(keep=self.keep, before=self.answer)
         self.cursor = Cursor()
-        self.evidence = None
+        self.evidence, self.join, self.where, self.seamed = None, None, None, False
+
+    def drop_leg(self) -> None:
+        """Nothing of this leg is the answer's: the call stands again where the one before had ended."""
+        leg, told = self.legs.pop(), self._told
+        asked = (leg.usage.input_tokens or 0) + (leg.usage.output_tokens or 0)
+        self.wasted_tokens += (told.total_tokens if told is not None else None) or asked + self.answer.tokens
+        self.answer, self.cursor, self.evidence = leg.answer, leg.cursor, leg.evidence
+        self.join, self.where, self.seamed = leg.join, leg.where, leg.seamed
 
     def take_up(self, partial: Partial, dialect: Dialect) -> None:
         """Stands where another call broke off. Raises `UsageError` for a partial that nothing can be made of."""

@@ -251,10 +251,11 @@ class Reader(Generic[T]):
             return  # it ended before, from another task
         call, cursor = self._call, self._call.cursor
         self._end = failure or EndOfStream()
-        if cursor.repaired:
-            call.note(Repaired(what="utf-8", count=cursor.repaired))
-        if cursor.dropped:
-            call.note(Dropped(count=cursor.dropped))
+        cursors = [*(leg.cursor for leg in call.legs), cursor]
+        if repaired := sum(one.repaired for one in cursors):
+            call.note(Repaired(what="utf-8", count=repaired))
+        if dropped := sum(one.dropped for one in cursors):
+            call.note(Dropped(count=dropped))
         if self._items:
             call.note(Delivered(items=self._items, longest_gap=self._longest_gap))
             self._items = 0
@@ -287,9 +288,11 @@ class Reader(Generic[T]):
         """Tokens of all attempts: a replay is billed from the start, prompt included; a cursor costs nothing."""
         if usage is None or usage.total_tokens is None:
             return 0, False
-        again = [seam for seam in self._call.report.seams if seam.guarantee != "exact"]
+        call = self._call
+        again = [seam for seam in call.report.seams if seam.guarantee != "exact"]
         extra = sum(seam.repaid_tokens + (usage.input_tokens or 0) for seam in again)
-        return usage.total_tokens + extra, bool(again)
+        guessed = bool(again or call.wasted_tokens) or (bool(call.legs) and usage.estimated)
+        return usage.total_tokens + extra + call.paid_again, guessed
 
     def _verdict(self) -> Verdict:
         seams = self._call.report.seams

@@ -32,6 +32,13 @@ class Started(Moment, kw_only=True):
     labels: dict[str, str] = {}
 
 
+class Recognised(Moment, kw_only=True):
+    """Nobody had named the dialect, and now it is known: by the "address" or by the "events"."""
+
+    dialect: str = ""
+    by: str = ""
+
+
 class Opening(Moment, kw_only=True):
     """A request is about to be sent."""
 
@@ -77,6 +84,13 @@ class Resumed(Moment, kw_only=True):
     gap: float = 0.0
     swallowed: int = 0
     repaid_tokens: int = 0
+
+
+class Continued(Moment, kw_only=True):
+    """The answer ended for `reason`, a limit of its tokens, and is asked on: its `leg`-th request begins, from 2."""
+
+    leg: int = 2
+    reason: str = ""
 
 
 class Diverged(Moment, kw_only=True):
@@ -156,6 +170,8 @@ class Report:
 
     stream_id: str = ""
     dialect: str = ""
+    dialect_known_by: str = ""
+    """How the dialect was guessed, "address" or "events"; empty where it was given."""
     url: str = ""
     verdict: Verdict | None = None
     error: StreamError | None = None
@@ -163,6 +179,8 @@ class Report:
     attempts: int = 0
     retries: int = 0
     seams: list[Resumed] = field(default_factory=list)
+    legs: int = 1
+    """How often the answer was asked for to its end: more than once where `AutoContinue` asked on at a limit."""
     faults: list[StreamError] = field(default_factory=list)
     diverged: int = 0
     dropped: int = 0
@@ -189,6 +207,8 @@ class Report:
             case Started():
                 self.url, self.dialect, self.labels = moment.url, moment.dialect, moment.labels
                 self._started_at = moment.at
+            case Recognised():
+                self.dialect, self.dialect_known_by = moment.dialect, moment.by
             case Opening():
                 self.attempts = moment.attempt
             case Opened():
@@ -203,6 +223,8 @@ class Report:
                 self.faults.append(moment.error)
             case Resumed():
                 self.seams.append(moment)
+            case Continued():
+                self.legs = moment.leg
             case Diverged():
                 self.diverged += 1
             case Dropped():
@@ -241,6 +263,8 @@ class Report:
             f"{self.attempts} attempt{'s' if self.attempts != 1 else ''}",
             f"{self.items} deltas",
         ]
+        if self.legs > 1:
+            parts.insert(1, f"{self.legs} legs")
         if self.first_delta_seconds is not None:
             parts.append(f"first after {self.first_delta_seconds:.3f} s")
         if self.total_seconds is not None:

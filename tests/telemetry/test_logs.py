@@ -101,6 +101,7 @@ def full_moments() -> list[moments.Moment]:
         moments.Opened(status=200, seconds=0.25, request_id="r1"),
         moments.FirstDelta(seconds=0.5),
         moments.Resumed(rung="last_event_id", gap=0.1, swallowed=3, repaid_tokens=9),
+        moments.Continued(leg=2, reason="length"),
         moments.Diverged(position=12),
         moments.Stalled(clock="progress", seconds=60),
         moments.BreakerChanged(name="deepseek", old="closed", new="open"),

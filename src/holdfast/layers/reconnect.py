@@ -349,7 +349,7 @@ class _ReconnectStream(Generic[T]):
         if cut < MIN_PREFIX:
             return None
         return call.dialect.prefix.extend(
-            self._request, Said(text=text[:cut], reasoning=reasoning, tokens=call.answer.tokens)
+            self._request, Said(text=text[:cut], reasoning=reasoning, tokens=call.answer.spent(len(text) - cut))
         )
 
     @property

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 from holdfast._core import Source, Stream, TransformStream
 from holdfast._errors import StatusError
 from holdfast._types import Delta, Event, Request
-from holdfast.dialects import DeltaReader, Dialect, find
+from holdfast.dialects import AUTO, AutoReader, DeltaReader, Dialect, by_address, find
 from holdfast.machines.digest import BodyCheck
+from holdfast.moments import Recognised
 
 
 @dataclass(slots=True, frozen=True, repr=False)
@@ -51,11 +52,10 @@ class _VerifySource:
     layer: Verify
 
     async def open(self, request: Request) -> Stream[Delta]:
-        call, dialect = request.call, self.layer.dialect
-        call.dialect = dialect
+        call, dialect = request.call, self._dialect(request)
         if dialect.call_header:
-            # One key for the whole call: it tells the server that every attempt means the same answer.
-            request = request.with_headers({dialect.call_header: f"holdfast-{call.id}"})
+            # The same key at each attempt: it tells the server that all of them mean the same answer.
+            request = request.with_headers({dialect.call_header: call.key})
         before = call.evidence if call.cursor.asked == "continue" else None
         try:
             stream = await self.inner.open(request)
@@ -66,6 +66,17 @@ class _VerifySource:
         reader = dialect.reader(_asked(request), call.cursor, before, head=stream.head, end_at_done=check is None)
         call.evidence = reader.evidence
         return TransformStream(stream, _Checked(reader, check, request), call.clock)
+
+    def _dialect(self, request: Request) -> Dialect:
+        """The layer's own; where that is `auto`, the address may tell, or an attempt before has told."""
+        call, dialect = request.call, self.layer.dialect
+        if dialect is not AUTO:
+            call.dialect = dialect
+        elif call.dialect is None or call.dialect is AUTO:
+            call.dialect = by_address(request.url) or AUTO
+            if call.dialect is not AUTO:
+                call.note(Recognised(dialect=call.dialect.name, by="address"))
+        return call.dialect
 
 
 def _asked(request: Request) -> Mapping[str, Any] | None:
@@ -88,7 +99,18 @@ class _Checked:
         self._reader = reader
         self._check = check
         self._request = request
-        self.feed = reader.feed  # the hot path is the reader's own
+        # The hot path is the reader's own.
+        self.feed = self._recognise if isinstance(reader, AutoReader) else reader.feed
+
+    def _recognise(self, batch: Sequence[Event], out: list[Delta]) -> None:
+        try:
+            self._reader.feed(batch, out)
+        finally:
+            call, dialect = self._request.call, getattr(self._reader, "dialect", None)
+            if dialect is not None:
+                self.feed = self._reader.feed
+                call.dialect, call.evidence = dialect, self._reader.evidence
+                call.note(Recognised(dialect=dialect.name, by="events"))
 
     def end(self, out: list[Delta]) -> None:
         self._reader.end(out)

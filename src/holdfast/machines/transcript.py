@@ -108,14 +108,16 @@ class Transcript:
     """The answer so far. `tokens` counts pieces that were not empty: a provider sends about one per token.
 
     An answer that was asked for in several requests has a transcript for each: `before` is the one that this
-    continues, and of its own text the first `skipped` characters only say again what the one before ended with.
+    continues, and of its own text the first `skipped` characters only say again what the one before ended with;
+    None: nothing of it has been vouched for so far.
     """
 
-    __slots__ = ("_choices", "_keep", "_pending", "_tokens", "_usage", "before", "characters", "skipped")
+    __slots__ = ("_choices", "_earlier", "_keep", "_pending", "_tokens", "_usage", "before", "characters", "skipped")
 
     def __init__(self, *, keep: bool = True, before: Transcript | None = None) -> None:
         self.before = before
-        self.skipped = 0
+        self.skipped: int | None = 0
+        self._earlier = 0  # tokens of other requests, where another process put several into one
         self._keep = keep
         self._choices: dict[int, _ChoiceTape] = {}
         self._pending: list[Delta] = []
@@ -192,6 +194,19 @@ class Transcript:
             choices = _joined(self.before.completion().choices, choices, self.skipped)
         return Completion(choices=choices or (Choice(),), usage=usage, verdict=verdict)
 
+    def spent(self, resaid: int) -> int:
+        """Estimates the tokens that this request's limit has lost, but for `resaid` characters that come once more."""
+        again = -(-self.tokens * resaid // self.characters) if self.characters else 0
+        return max(0, self.tokens - self._earlier - again)
+
+    def said_again(self, tokens: int | None) -> int:
+        """Estimates how many of its `tokens` only say again what the one before ended with."""
+        self._fold()
+        tokens = self.tokens if tokens is None else tokens
+        if self.skipped is None:
+            return tokens
+        return -(-tokens * self.skipped // self.characters) if self.skipped else 0
+
     def said(self) -> tuple[str, str] | None:
         """Gives text and reasoning where a model could go on from them: one choice, no call, no refusal, no end."""
         self._fold()
@@ -204,6 +219,17 @@ class Transcript:
             "".join(s.text() for s in tape.segments if s.channel == channel) for channel in ("text", "reasoning")
         )
         return text, reasoning
+
+    def said_to_the_end(self) -> tuple[str, str] | None:
+        """Gives the whole answer's text and reasoning where it ended, with one choice and in the middle of its text."""
+        self._fold()
+        tape = self._choices.get(0)
+        if tape is None or len(self._choices) > 1 or not self._keep or not tape.segments:
+            return None
+        if {s.channel for s in tape.segments} - {"text", "reasoning"} or tape.segments[-1].channel != "text":
+            return None
+        answer = self.completion()
+        return answer.text, answer.reasoning
 
     def state(self) -> dict[str, Any]:
         """Gives, as JSON values, what `completion()` does not say: the order of the channels, ids, digests."""
@@ -227,13 +253,14 @@ class Transcript:
             }
             for choice in self.completion().choices
         }
-        return {"tokens": self._tokens + self.before.tokens if self.before else self._tokens, "choices": choices}
+        earlier = self.before.tokens if self.before is not None else 0
+        return {"tokens": self._tokens + earlier, "earlier": earlier, "choices": choices}
 
     @classmethod
     def revived(cls, state: Mapping[str, Any], answer: Completion, *, keep: bool) -> Transcript:
         """Makes the transcript that `state()` and `completion()` took down. Raises `ValueError` where they disagree."""
         made = cls(keep=keep)
-        made._tokens = state["tokens"]
+        made._tokens, made._earlier = state["tokens"], state.get("earlier", 0)
         made._usage = answer.usage
         for choice in answer.choices:
             known = state["choices"].get(str(choice.index))
@@ -286,10 +313,10 @@ def _texts(choice: Choice) -> dict[str, str]:
     return {"text": choice.text, "reasoning": choice.reasoning, "refusal": choice.refusal, **calls}
 
 
-def _joined(before: tuple[Choice, ...], after: tuple[Choice, ...], skipped: int) -> tuple[Choice, ...]:
-    """One answer of two: each choice goes on where it stood."""
-    known = {choice.index: choice for choice in before}
-    for choice in after:
+def _joined(before: tuple[Choice, ...], after: tuple[Choice, ...], skipped: int | None) -> tuple[Choice, ...]:
+    """One answer of two: each choice goes on where it stood, and its end is the end of the second."""
+    known = {choice.index: replace(choice, finish_reason=None) for choice in before}
+    for choice in after if skipped is not None else ():
         first = known.get(choice.index, Choice(index=choice.index))
         known[choice.index] = replace(
             choice,

@@ -29,12 +29,14 @@ from holdfast.moments import BreakerChanged, Ended, Listener, Moment, Started
 
 EVENTS: Mapping[type[Moment], tuple[str, str]] = {
     moments.Started: ("stream.started", "info"),
+    moments.Recognised: ("dialect.recognised", "info"),
     moments.Opening: ("attempt.opening", "debug"),
     moments.Opened: ("attempt.opened", "info"),
     moments.FirstDelta: ("stream.first_delta", "info"),
     moments.Retrying: ("attempt.retrying", "warning"),
     moments.Resuming: ("stream.resuming", "warning"),
     moments.Resumed: ("stream.resumed", "info"),
+    moments.Continued: ("stream.continued", "info"),
     moments.Diverged: ("stream.diverged", "warning"),
     moments.Stalled: ("stream.stalled", "warning"),
     moments.BreakerChanged: ("breaker.changed", "warning"),
@@ -265,6 +267,7 @@ def _end(moment: Ended, request: Request, *, text: bool) -> Iterator[tuple[str, 
     yield "attempts", report.attempts
     yield "retries", report.retries
     yield "seams", len(report.seams)
+    yield "legs", report.legs if report.legs > 1 else None
     yield "faults", len(report.faults)
     yield "items", report.items
     yield "dropped", report.dropped or None

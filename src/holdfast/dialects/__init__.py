@@ -14,8 +14,6 @@ from holdfast.dialects._dialect import (
 )
 from holdfast.dialects._prefix import AssistantPrefix
 from holdfast.dialects._registry import DIALECTS
-from holdfast.dialects._turns import another_turn
-from holdfast.dialects._wire import asked
 from holdfast.dialects.anthropic import ANTHROPIC, DEEPSEEK_ANTHROPIC
 from holdfast.dialects.auto import AUTO, AutoReader, by_address, by_events
 from holdfast.dialects.azure import AZURE
@@ -96,8 +94,6 @@ __all__ = [
     "Timeouts",
     "TurnPrefix",
     "Wire",
-    "another_turn",
-    "asked",
     "by_address",
     "by_events",
     "find",

@@ -558,6 +558,12 @@ def test_a_half_goes_on_waiting_in_an_exact_continuation() -> None:
     assert cursor.repaired == 0
 
 
+@pytest.mark.parametrize("halves", [{"0 text": 65}, {"0 text": 10**30}, {"text": 0xD83D}, {"0 text": "x"}])
+def test_a_memory_of_halves_that_was_never_kept_is_refused(halves: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"no half|invalid literal|int"):
+        OPENAI.wire.revive({"halves": halves})
+
+
 def test_another_answer_does_not_inherit_a_half() -> None:
     cursor, deltas = Cursor(), list[Delta]()
     first = OPENAI.reader(None, cursor)

@@ -15,7 +15,10 @@ from holdfast.machines.surrogates import SurrogateJoiner
 
 
 class Halves:
-    """A `SurrogateJoiner` whose memory is `waiting`, a part of the evidence: "choice channel" -> the half's number."""
+    """A `SurrogateJoiner` whose memory is `waiting`, a part of the evidence: "choice channel" -> the half's number.
+
+    Raises `ValueError` for a memory that it never kept.
+    """
 
     __slots__ = ("_cursor", "_joiner", "_waiting")
 
@@ -25,6 +28,8 @@ class Halves:
         self._joiner = SurrogateJoiner()
         for name, half in waiting.items():
             choice, _, channel = name.partition(" ")
+            if not 0xD800 <= half <= 0xDBFF:
+                raise ValueError(f"{half} is no half of a character that could wait")
             self._joiner.join((int(choice), channel), chr(half))
 
     def join(self, choice: int, channel: str, text: str) -> str:

@@ -447,7 +447,9 @@ class ChatWire:
 
     def revive(self, state: Mapping[str, Any]) -> Evidence:
         """Makes the evidence that was taken down."""
-        return msgspec.convert(state, ChatEvidence, str_keys=True)
+        evidence = msgspec.convert(state, ChatEvidence, str_keys=True)
+        Halves(evidence.halves, Cursor())  # judges them
+        return evidence
 
     def error_in(self, body: bytes) -> UpstreamError | None:
         """Recognises a bare error document."""

@@ -20,7 +20,7 @@ from holdfast._errors import UsageError
 from holdfast._pipe import Pipe
 from holdfast._reader import Reader
 from holdfast._types import Completion, Delta, Partial, Request
-from holdfast.dialects import Dialect, Timeouts, find
+from holdfast.dialects import AUTO, Dialect, Timeouts, by_address, find
 from holdfast.layers.breaker import CircuitBreaker
 from holdfast.layers.deadline import Deadline
 from holdfast.layers.parse import parse_sse
@@ -67,7 +67,8 @@ def default_layers(
 class Client:
     """Streams completions of one provider.
 
-    `dialect` names the provider: "deepseek", "openai", or "openai-compatible" with a `base_url`. `api_key` is taken
+    `dialect` names the provider, such as "deepseek" or "anthropic"; "openai-compatible" wants a `base_url`, and "auto"
+    tells by it who answers. `api_key` is taken
     from the provider's usual environment variable when not given. `session` shares an aiohttp session of the caller's,
     which stays open; else the client has a pooled one of its own until `aclose()`. `source` takes the bytes from
     elsewhere, a `MemorySource` for one. `timeouts` are over the dialect's own, `headers` go on every request, `layers`
@@ -94,7 +95,7 @@ class Client:
         random: Random | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
-        self._dialect = find(dialect)
+        self._dialect, base_url = _known(find(dialect), base_url)
         if timeouts is not None and layers is not None:
             raise UsageError("timeouts= sets the clocks of the default layers; with layers= give Deadline its own")
         if seams is not False and layers is not None:
@@ -241,6 +242,18 @@ def _check(timeouts: Timeouts | None, headers: Mapping[str, str] | None) -> None
     for name, value in (headers or {}).items():
         if not all(isinstance(part, str) for part in (name, value)):
             raise UsageError(f"headers= are strings, and {name!r} is {type(value).__name__}")
+
+
+def _known(dialect: Dialect, base_url: str | None) -> tuple[Dialect, str | None]:
+    """Of `auto`, the dialect that is spoken at an address, which may be that of the endpoint itself."""
+    if dialect is not AUTO:
+        return dialect, base_url
+    found = by_address(base_url or "")
+    if found is None:
+        raise UsageError(f"Client('auto') cannot tell who answers at {clean_url(base_url or '')!r}: name the dialect")
+    path = found.path.partition("?")[0]
+    base, _, query = (base_url or "").partition("?")
+    return found, "?".join(part for part in (base.rstrip("/").removesuffix(path), query) if part)
 
 
 def _base_url(dialect: Dialect, given: str | None) -> str:

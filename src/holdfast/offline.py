@@ -41,8 +41,8 @@ def parse_events(chunks: Bytes | Iterable[bytes]) -> EventLog:
     )
 
 
-def assemble(chunks: Bytes | Iterable[bytes], dialect: str | Dialect = "deepseek") -> Completion:
-    """Puts a recorded answer together, cut anywhere.
+def assemble(chunks: Bytes | Iterable[bytes], dialect: str | Dialect = "auto") -> Completion:
+    """Puts a recorded answer together, cut anywhere. Whose it is is told by its first event where nobody says it.
 
     Raises what a stream of these bytes would: `UpstreamError`, `Truncated`, `DecodeError`, `NotAStream`. Their
     `.partial` has what was whole.
@@ -69,6 +69,7 @@ def assemble(chunks: Bytes | Iterable[bytes], dialect: str | Dialect = "deepseek
         answer.add(deltas)
     except StreamError as error:
         answer.add(deltas)
+        dialect = getattr(reader, "dialect", None) or dialect
         error.partial = Partial(
             dialect=dialect.name,
             last_event_id=cursor.last_event_id,
@@ -77,6 +78,7 @@ def assemble(chunks: Bytes | Iterable[bytes], dialect: str | Dialect = "deepseek
         )
         error.report = Report(dialect=dialect.name, error=error, faults=[error], usage=reader.evidence.usage)
         raise
+    dialect = getattr(reader, "dialect", None) or dialect
     return answer.completion(usage=reader.evidence.usage, verdict=Verdict(), cut_reasons=dialect.unfinished_reasons)
 
 

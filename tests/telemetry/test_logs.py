@@ -97,6 +97,7 @@ def full_moments() -> list[moments.Moment]:
     usage = Usage(input_tokens=1, output_tokens=2, total_tokens=3, cached_tokens=1, reasoning_tokens=1)
     told: list[moments.Moment] = [
         moments.Started(url="https://x.example/v1", dialect="deepseek", labels={"user": "42"}),
+        moments.Recognised(dialect="openai", by="events"),
         moments.Opening(),
         moments.Opened(status=200, seconds=0.25, request_id="r1"),
         moments.FirstDelta(seconds=0.5),

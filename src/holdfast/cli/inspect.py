@@ -20,7 +20,7 @@ from holdfast.telemetry.recording import Inspector, Recording, judged
 
 _CHUNK = 64 * 1024
 _NAME = 12
-_DIALECT = "openai-compatible"
+_DIALECT = "auto"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -38,9 +38,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--dialect",
         metavar="NAME",
-        choices=[*DIALECTS, "none"],
-        help=f"whose stream it is (the one recorded, or {_DIALECT}): {', '.join(DIALECTS)}; none looks at the events "
-        "alone",
+        choices=[*DIALECTS, "auto", "none"],
+        help=f"whose stream it is (the one recorded; else its first event tells): {', '.join(DIALECTS)}; none looks at "
+        "the events alone",
     )
     parser.add_argument("--events", action="store_true", help="list every event")
     parser.add_argument("--json", action="store_true", help="one JSON object, after one per event with --events")

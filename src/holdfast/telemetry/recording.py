@@ -160,6 +160,8 @@ class Inspector:
             self._judge()
         found.last_event_id, found.retry_ms = self._parser.last_event_id, cursor.retry
         if self._reader is not None:
+            recognised = getattr(self._reader, "dialect", None)
+            found.dialect = recognised.name if recognised is not None else found.dialect
             found.verdict = Verdict() if found.error is None else None
             found.answer = self._answer.completion(usage=self._reader.evidence.usage, verdict=found.verdict)
         found.problems.sort(key=lambda one: one.offset)

@@ -194,6 +194,16 @@ async def test_a_live_response_is_followed_to_its_end(session: aiohttp.ClientSes
     assert b"event: response.completed" in rest
 
 
+async def test_a_server_does_not_keep_all_there_ever_was(
+    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.testing.keeping.MAX_KEPT", 2)
+    async with ChaosServer() as server:
+        bodies = [(await post(session, server, "responses", {"background": True}))[1] for _ in range(3)]
+        statuses = [(await get(session, server, f"/v1/responses/{response_id(body)}"))[0] for body in bodies]
+    assert statuses == [404, 200, 200]
+
+
 # -- Gemini interactions -----------------------------------------------------------------------
 
 

@@ -133,8 +133,7 @@ class ChaosServer:
         events, place = self._events(question, shape, served.attempt, last)
         if question.keep and not last:
             kept = Kept(served=served, events=events, idiom=idiom, every=self.every, at=self.clock.now())
-            kept.count()
-            self._keeper.kept[question.keep_as or self._name(key, served.attempt)] = kept
+            self._keeper.keep(question.keep_as or self._name(key, served.attempt), kept)
             return self.books.steps(served, kept.read(), place=place, idiom=idiom, paid=True)
         return self.books.steps(served, self._paced(events), place=place, idiom=idiom, paid=question.keep)
 

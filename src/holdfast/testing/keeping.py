@@ -20,6 +20,9 @@ from holdfast.testing.schedule import Schedule
 from holdfast.testing.server import Reply
 from holdfast.testing.visits import Visit
 
+MAX_KEPT = 1000
+"""How many answers are kept: a server that runs for days must not grow."""
+
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
@@ -99,6 +102,14 @@ class Keeper:
     window: float
     ring: int
     kept: dict[str, Kept] = field(default_factory=dict)
+
+    def keep(self, id: str, kept: Kept) -> None:
+        """Keeps an answer, and forgets the oldest where there are too many."""
+        kept.count()
+        self.kept.pop(id, None)
+        self.kept[id] = kept
+        if len(self.kept) > MAX_KEPT:
+            del self.kept[next(iter(self.kept))]
 
     def reply(self, visit: Visit, schedule: Schedule) -> Reply:
         """Gives the reply to a request that asks for a kept answer, or stops it."""

@@ -255,6 +255,14 @@ def test_a_call_that_is_said_again_under_another_name_is_an_error() -> None:
     assert isinstance(failed(added(0, **call("")), ended(call("", "call_2"))), IntegrityError)
 
 
+def test_a_response_of_endlessly_many_parts_is_an_error() -> None:
+    parts = [delta("output_text", "x", index, content_index=n) for index in range(17) for n in range(1_000)]
+    reader, deltas = WIRE.reader(None, Cursor()), list[Delta]()
+    with pytest.raises(DecodeError, match="more parts"):
+        reader.feed(events_of(stream(*parts)), deltas)
+    assert len(deltas) == 16_384
+
+
 def test_a_lost_delta_is_found_without_numbers() -> None:
     data = stream(delta("output_text", "a"), delta("output_text", "c"), ended(message("abc")), number=False)
     with pytest.raises(IntegrityError):
@@ -473,6 +481,14 @@ def test_a_cancelled_response_is_none() -> None:
     error = failed(created(), delta("output_text", "x"), ended(kind="cancelled"))
     assert isinstance(error, UpstreamError)
     assert (error.code, error.retryable) == ("cancelled", False)
+
+
+@pytest.mark.parametrize("kind", ["failed", "cancelled"])
+def test_what_is_over_is_not_read_on(kind: str) -> None:
+    reader = WIRE.reader(None, Cursor())
+    with pytest.raises(UpstreamError):
+        reader.feed(events_of(stream(created(), ended(kind=kind))), [])
+    assert reader.evidence.answer_id == ""
 
 
 def test_what_a_failed_response_cost_is_known() -> None:

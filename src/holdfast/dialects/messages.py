@@ -7,7 +7,8 @@ a `DecodeError`.
 
 What proves an answer whole is the `stop_reason` once each block has ended: nothing of an answer can follow it, and its
 usage came with it. `message_stop` is the end mark, as `[DONE]` is of the chat shape: without a `stop_reason` it proves
-nothing, and where only it was cut off nothing is missing, so nothing is asked for, and paid, again.
+nothing, and where only it was cut off nothing is missing, so nothing is asked for, and paid, again. `pause_turn` ends
+a whole answer, too: the server's tools took long, and the program may send the turn back to have it gone on with.
 
 Text, thinking and the input of `tool_use` are the answer. What the server runs itself (`server_tool_use`,
 `mcp_tool_use` and their results), citations, signatures and redacted thinking pass as empty deltas and stay reachable
@@ -73,7 +74,6 @@ class _Event(msgspec.Struct, gc=False):
 
 
 _DECODER = msgspec.json.Decoder(_Event)
-_MAX_BLOCKS = 4_096  # far more than any answer has, and few enough to remember
 _BLOCKS = ("content_block_start", "content_block_delta", "content_block_stop")
 _OURS = frozenset(["message_start", *_BLOCKS, "message_delta", "message_stop"])
 _SERVERS = ("web_search", "web_fetch", "code_execution", "tool_search", "mcp_toolset")
@@ -243,8 +243,6 @@ class MessagesReader:
             raise _disorder(event, f"content block {said.index} began where block {evidence.blocks} should")
         if evidence.finish_reason is not None:
             raise _disorder(event, "a content block began after the stop_reason")
-        if evidence.blocks == _MAX_BLOCKS:
-            raise _disorder(event, "the message has more blocks than any answer has")
         text, reasoning, calls = "", "", tuple[ToolCallDelta, ...]()
         new = Block(type=block.type)
         if block.type == "text":

@@ -127,7 +127,8 @@ _REASONS = {"max_output_tokens": "length"}
 """`incomplete_details.reason` in the word that the chat shape has for it; `content_filter` is the same in both."""
 _HOPELESS = ("image", "policy", "residency")
 """Parts of this shape's error codes (`ResponseErrorCode`) that another try does not mend."""
-_MAX_INDEX = 4_096  # items, and parts of one: far more than any answer has, and few enough to remember
+_MAX_INDEX = 4_096  # items, and parts of one: far more than any answer has
+_MAX_PARTS = 16_384  # of all items: each is remembered
 
 
 @dataclass(slots=True)
@@ -148,19 +149,23 @@ class Item:
 
 @dataclass(slots=True)
 class ResponsesEvidence:
-    """What one response has proven: see `Evidence`. `sequence` is the number of the last event that was read."""
+    """What one response has proven: see `Evidence`.
+
+    `sequence` is the number of the last event that was read, `parts` counts what the items have said something in.
+    """
 
     usage: Usage | None = None
     answer_id: str = ""
     finish_reason: str | None = None
     sequence: int = -1
+    parts: int = 0
     items: dict[int, Item] = field(default_factory=dict)
     halves: dict[str, int] = field(default_factory=dict)
     """Halves of characters that wait for the other, by item and part: see `Halves`."""
 
     def restart(self) -> None:
         """Forgets all: what follows is another answer from its beginning."""
-        self.usage, self.answer_id, self.finish_reason, self.sequence = None, "", None, -1
+        self.usage, self.answer_id, self.finish_reason, self.sequence, self.parts = None, "", None, -1, 0
         self.items.clear()
         self.halves.clear()
 
@@ -340,6 +345,9 @@ class ResponsesReader:
         self, event: Event, said: _Event, news: _News, finish_reason: str | None = None, usage: Usage | None = None
     ) -> Delta:
         """All of the event was found right: from here on it is known."""
+        self.evidence.parts += sum(part not in item.said for item, part, _ in news.texts)
+        if self.evidence.parts > _MAX_PARTS:
+            raise DecodeError("the response has more parts than any answer has", offset=event.offset)
         if said.sequence_number is not None:
             self.evidence.sequence = said.sequence_number
         return news.delta(event, finish_reason, usage)

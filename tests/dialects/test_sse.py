@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
 import pytest
 
 from holdfast._errors import DecodeError, EndOfStream, NotAStream, StreamError, Truncated, UpstreamError
-from holdfast._types import Completion, Delta, Event
+from holdfast._types import BatchMode, Completion, Delta, Event, Head
 from holdfast.dialects import MCP, REPLICATE, SSE, Dialect, SseWire, state_of
 from holdfast.machines.cursor import Cursor
 from holdfast.machines.sse import SseParser
@@ -194,6 +195,20 @@ def test_a_continuation_waits_for_the_same_response() -> None:
     following.feed([Event(b'{"id":8,"result":{}}')], [])
     with pytest.raises(EndOfStream):
         following.feed([Event(b'{"id":7,"result":{}}')], [])
+
+
+@pytest.mark.parametrize(
+    ("dialect", "mode", "whole"), [(SSE, "continue", True), (SSE, "start", False), (ENDS, "continue", False)]
+)
+def test_behind_its_last_event_a_stream_goes_on_with_nothing(dialect: Dialect, mode: BatchMode, whole: bool) -> None:  # noqa: FBT001 - a column of the table
+    cursor = Cursor()
+    first = dialect.reader(None, cursor)
+    first.feed([Event(b"x")], [])
+    cursor.begin(mode)
+    following = dialect.reader(None, cursor, first.evidence, head=Head())
+    with contextlib.nullcontext() if whole else pytest.raises(NotAStream):
+        following.end([])
+    assert following.evidence.complete is whole
 
 
 def test_its_messages_are_recognised() -> None:

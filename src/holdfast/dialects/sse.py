@@ -122,7 +122,9 @@ class SseReader:
     def end(self, out: list[Delta]) -> None:
         """The body ended cleanly. Raises `Truncated`, `NotAStream` or `UpstreamError` when the stream is unproven."""
         cursor, evidence = self._cursor, self.evidence
-        framed = cursor.received and not cursor.unfinished and (self._events or not cursor.stray)
+        # Behind the last event nothing is left to continue with: a server that was asked for it answers with nothing.
+        came = cursor.received or (cursor.mode == "continue" and self._head.status == 200)
+        framed = came and not cursor.unfinished and (self._events or not cursor.stray)
         if framed and not evidence.awaits:
             evidence.complete = True
         wrong = wrong_with(

@@ -21,8 +21,8 @@ from holdfast._errors import (
 from holdfast._types import Completion, Delta, Event, Request
 from holdfast.dialects import Evidence, state_of
 from holdfast.dialects.deepseek_responses import DEEPSEEK_RESPONSES
-from holdfast.dialects.openai_responses import OPENAI_RESPONSES
-from holdfast.dialects.responses import BackgroundCursor, ResponsesWire
+from holdfast.dialects.openai_responses import OPENAI_RESPONSES, BackgroundCursor
+from holdfast.dialects.responses import ResponsesWire
 from holdfast.machines.cursor import Cursor
 from holdfast.machines.sse import SseParser
 from holdfast.offline import assemble

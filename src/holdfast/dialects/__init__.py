@@ -14,7 +14,7 @@ from holdfast.dialects._dialect import (
 )
 from holdfast.dialects._prefix import AssistantPrefix
 from holdfast.dialects._registry import DIALECTS
-from holdfast.dialects.anthropic import ANTHROPIC, DEEPSEEK_ANTHROPIC
+from holdfast.dialects.anthropic import ANTHROPIC, DEEPSEEK_ANTHROPIC, TurnPrefix
 from holdfast.dialects.auto import AUTO, AutoReader, by_address, by_events
 from holdfast.dialects.azure import AZURE
 from holdfast.dialects.chat import ChatWire
@@ -26,16 +26,16 @@ from holdfast.dialects.gemini_interactions import GEMINI_INTERACTIONS
 from holdfast.dialects.groq import GROQ
 from holdfast.dialects.llama_cpp import LLAMA_CPP
 from holdfast.dialects.mcp import MCP
-from holdfast.dialects.messages import MessagesWire, TurnPrefix
+from holdfast.dialects.messages import MessagesWire
 from holdfast.dialects.mistral import MISTRAL
 from holdfast.dialects.ollama import OLLAMA
 from holdfast.dialects.openai import OPENAI
 from holdfast.dialects.openai_compatible import OPENAI_COMPATIBLE
-from holdfast.dialects.openai_responses import OPENAI_RESPONSES
+from holdfast.dialects.openai_responses import OPENAI_RESPONSES, BackgroundCursor
 from holdfast.dialects.openrouter import OPENROUTER
 from holdfast.dialects.perplexity import PERPLEXITY
 from holdfast.dialects.replicate import REPLICATE
-from holdfast.dialects.responses import BackgroundCursor, ResponsesWire
+from holdfast.dialects.responses import ResponsesWire
 from holdfast.dialects.sglang import SGLANG
 from holdfast.dialects.sse import SSE, SseWire
 from holdfast.dialects.vllm import VLLM

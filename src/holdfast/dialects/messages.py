@@ -23,17 +23,17 @@ status, says whether another try may help (`overloaded_error`, `api_error`, `rat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from holdfast._errors import DecodeError, EndOfStream, Truncated, UpstreamError
-from holdfast._types import Delta, Event, Head, Request, ToolCallDelta, Usage
-from holdfast.dialects._dialect import Evidence, Said
+from holdfast._types import Delta, Event, Head, ToolCallDelta, Usage
+from holdfast.dialects._dialect import Evidence
 from holdfast.dialects._end import is_done, wrong_with
 from holdfast.dialects._halves import Halves, no_halves_in
-from holdfast.dialects._wire import asked, decode, error_in, number, plain, upstream_error
+from holdfast.dialects._wire import decode, error_in, number, plain, upstream_error
 from holdfast.machines.cursor import Cursor
 
 
@@ -76,8 +76,6 @@ class _Event(msgspec.Struct, gc=False):
 _DECODER = msgspec.json.Decoder(_Event)
 _BLOCKS = ("content_block_start", "content_block_delta", "content_block_stop")
 _OURS = frozenset(["message_start", *_BLOCKS, "message_delta", "message_stop"])
-_SERVERS = ("web_search", "web_fetch", "code_execution", "tool_search", "mcp_toolset")
-"""How the types of tools begin that the server runs itself."""
 
 
 @dataclass(slots=True)
@@ -334,56 +332,6 @@ def _usage(raw: dict[str, Any]) -> Usage:
         reasoning_tokens=number(raw.get("output_tokens_details"), "thinking_tokens"),
         raw=raw,
     )
-
-
-@dataclass(slots=True, frozen=True, kw_only=True)
-class TurnPrefix:
-    """Continues a message from what it said, as the assistant's turn that the model ends: see `PrefixRung`.
-
-    Newer models refuse it with a 400 (https://platform.claude.com/docs/en/build-with-claude/prompt-engineering/prefill-claudes-response).
-    The last turn must not end in white space. Thinking, a call and the beginning of enforced JSON cannot be continued,
-    nor an answer that may rest on what the server's own tools found: their results do not go back with the text.
-    """
-
-    def extend(self, request: Request, said: Said) -> Request | None:
-        """Gives the request for what follows, None where this answer cannot be continued."""
-        body = asked(request)
-        if body is None or said.reasoning or not said.text or said.text != said.text.rstrip() or _is_closed(body):
-            return None
-        turns = body.get("messages")
-        if not isinstance(turns, list | tuple) or not turns or not all(isinstance(turn, Mapping) for turn in turns):
-            return None
-        longer = {**body, "messages": _continued(turns, said.text)}
-        limit = body.get("max_tokens")
-        if isinstance(limit, int) and not isinstance(limit, bool):
-            longer["max_tokens"] = max(1, limit - said.tokens)
-        return replace(request, body=longer)
-
-
-def _is_closed(body: Mapping[str, Any]) -> bool:
-    thinking, choice = body.get("thinking"), body.get("tool_choice")
-    thinks = isinstance(thinking, Mapping) and thinking.get("type") != "disabled"
-    forced = isinstance(choice, Mapping) and choice.get("type") in ("any", "tool")
-    tools = body.get("tools")
-    types = [tool.get("type") for tool in tools if isinstance(tool, Mapping)] if isinstance(tools, list | tuple) else []
-    searches = any(isinstance(kind, str) and kind.startswith(_SERVERS) for kind in types)
-    return thinks or forced or searches or bool(body.get("mcp_servers")) or bool(_schema(body))
-
-
-def _continued(turns: Sequence[Mapping[str, Any]], text: str) -> list[Mapping[str, Any]]:
-    """The conversation with what was said at its end; where it ended with the assistant's words, behind them."""
-    *before, last = turns
-    if last.get("role") != "assistant":
-        return [*turns, {"role": "assistant", "content": text}]
-    content = last.get("content")
-    if isinstance(content, str):
-        return [*before, {**last, "content": content + text}]
-    blocks = list(content) if isinstance(content, list | tuple) else []
-    if blocks and isinstance(blocks[-1], Mapping) and isinstance(blocks[-1].get("text"), str):
-        blocks[-1] = {**blocks[-1], "text": blocks[-1]["text"] + text}
-    else:
-        blocks.append({"type": "text", "text": text})
-    return [*before, {**last, "content": blocks}]
 
 
 def _schema(body: Mapping[str, Any]) -> Mapping[str, Any] | bool:

@@ -10,10 +10,6 @@ What proves an answer whole is `response.completed`, or `response.incomplete` wi
 `response.cancelled` and `error` are failures; the last comes flat or nested, and `response.failed` may follow it. The
 specification knows no `[DONE]`; some servers send one.
 
-A response made with `"background": true` goes on without its reader. It can be read on, for a few minutes, with
-`GET /responses/{id}?stream=true&starting_after=<sequence_number>`, and stopped with `POST /responses/{id}/cancel`
-(https://platform.openai.com/docs/guides/background).
-
 Server tools (web search, code, MCP), annotations and events of unknown types pass as empty deltas and stay reachable
 in `delta.raw`; a known key of another type is a `DecodeError`.
 """
@@ -21,19 +17,18 @@ in `delta.raw`; a known key of another type is a `DecodeError`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit, urlunsplit
 from zlib import crc32
 
 import msgspec
 
 from holdfast._errors import DecodeError, EndOfStream, IntegrityError, StreamBroken, UpstreamError
-from holdfast._types import Delta, Event, Head, Request, ToolCallDelta, Usage
+from holdfast._types import Delta, Event, Head, ToolCallDelta, Usage
 from holdfast.dialects._dialect import Evidence
 from holdfast.dialects._end import is_done, wrong_with
 from holdfast.dialects._halves import Halves, no_halves_in
-from holdfast.dialects._wire import asked, decode, error_in, number, plain, upstream_error
+from holdfast.dialects._wire import decode, error_in, number, plain, upstream_error
 from holdfast.machines.cursor import Cursor
 
 T = TypeVar("T")
@@ -562,50 +557,6 @@ def _usage(raw: dict[str, Any]) -> Usage:
         reasoning_tokens=number(answered, "reasoning_tokens"),
         raw=raw,
     )
-
-
-class _Place(msgspec.Struct, gc=False):
-    sequence_number: int | None = None
-
-
-_PLACE = msgspec.json.Decoder(_Place)
-
-
-@dataclass(slots=True, frozen=True, kw_only=True)
-class BackgroundCursor:
-    """Reads a response on that is made in the background: see `CursorRung`. A place is a `sequence_number`.
-
-    The server keeps the events for some minutes; after that it refuses, and another rung must do.
-    """
-
-    def place(self, event: Event, offset: int) -> str:
-        """The event's own number."""
-        try:
-            known = _PLACE.decode(event.payload).sequence_number
-        except (ValueError, RecursionError):
-            return ""
-        return "" if known is None or known < 0 else str(known)
-
-    def resume(self, request: Request, answer_id: str, place: str) -> Request | None:
-        """GET the response from behind a number."""
-        if not place.isdecimal():
-            return None
-        return self._about(request, answer_id, "GET", query=f"stream=true&starting_after={place}")
-
-    def cancel(self, request: Request, answer_id: str) -> Request | None:
-        """POST that it be stopped: abandoned, it would be made, and paid, to its end."""
-        return self._about(request, answer_id, "POST", path="/cancel")
-
-    def _about(
-        self, request: Request, answer_id: str, method: str, *, path: str = "", query: str = ""
-    ) -> Request | None:
-        body = asked(request)
-        if body is None or body.get("background") is not True or not answer_id:
-            return None
-        at = urlsplit(request.url)
-        where = f"{at.path.rstrip('/')}/{quote(answer_id, safe='')}{path}"
-        both = "&".join(part for part in (at.query, query) if part)  # Azure's own query names the version
-        return replace(request, method=method, body=None, url=urlunsplit(at._replace(path=where, query=both)))
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

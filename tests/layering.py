@@ -74,6 +74,8 @@ LIBRARIES: dict[str, set[str]] = {
     "rich": {"cli"},
     "brotli": {"machines/inflate"},
     "backports": {"machines/inflate"},
+    "jsonschema": {"machines/json_text"},
+    "referencing": {"machines/json_text"},  # comes with it: what keeps it from fetching
     "compression": {"machines/inflate"},  # zstd, in the standard library from 3.14 on
     "hypothesis": {"testing"},
     "pytest": {"testing"},

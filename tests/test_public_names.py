@@ -20,7 +20,7 @@ EXPECTED = {
     "dialects": {"Dialect", "Wire"},
     "transforms": {"parse_sse", "decode_utf8", "verify"},
     "layers": {"Retry", "Reconnect", "CircuitBreaker", "Deadline", "Buffer", "ReadAhead", "Record"}
-    | {"AutoContinue", "Seams"},
+    | {"AutoContinue", "ExpectJson", "Seams"},
     "sources": {"AiohttpSource", "AiohttpSseClientSource", "HttpxSource", "Httpx2Source", "MemorySource"},
     "values": {"Event", "Delta", "ToolCallDelta", "Usage", "Completion", "Choice", "ToolCall", "Partial", "Verdict"}
     | {"Head", "Report"},
@@ -31,7 +31,10 @@ EXPECTED = {
 }
 NAMES = sorted(set().union(*EXPECTED.values()))
 # What the library needs only for a feature that was asked for: importing it must not cost those who never ask.
-LATE = ("rich", "brotli", "backports.zstd", "hypothesis", "structlog", "uvloop", "openai", "httpx", "httpx2", "pytest")
+LATE = (
+    *("rich", "brotli", "backports.zstd", "hypothesis", "jsonschema", "structlog", "uvloop", "openai", "httpx"),
+    *("httpx2", "pytest"),
+)
 TIMES = 5
 
 

@@ -45,6 +45,7 @@ from holdfast.layers.auto_continue import AutoContinue
 from holdfast.layers.breaker import CircuitBreaker
 from holdfast.layers.buffer import Buffer
 from holdfast.layers.deadline import Deadline
+from holdfast.layers.expect_json import ExpectJson
 from holdfast.layers.parse import decode_utf8, parse_sse
 from holdfast.layers.read_ahead import ReadAhead
 from holdfast.layers.reconnect import Reconnect
@@ -86,6 +87,7 @@ __all__ = [
     "EndOfStream",
     "Event",
     "EventLog",
+    "ExpectJson",
     "Head",
     "Httpx2Source",
     "HttpxSource",

@@ -127,10 +127,10 @@ class DecodeError(StreamError):
 
 
 class IntegrityError(StreamError):
-    """The body is not the one the server announced: `expected` and `actual` length or digest."""
+    """What came is not what was announced, or asked for: `expected` and `actual` length, digest or kind of text."""
 
-    def __init__(self, message: str, *, expected: str, actual: str) -> None:
-        super().__init__(f"{message}: expected {expected}, got {actual}")
+    def __init__(self, message: str, *, expected: str, actual: str, retryable: bool | None = None) -> None:
+        super().__init__(f"{message}: expected {expected}, got {actual}", retryable=retryable)
         self.expected = expected
         self.actual = actual
 

@@ -21,8 +21,10 @@ from holdfast._pipe import Pipe
 from holdfast._reader import Reader
 from holdfast._types import Completion, Delta, Partial, Request
 from holdfast.dialects import AUTO, Dialect, Timeouts, by_address, find
+from holdfast.layers.auto_continue import AutoContinue
 from holdfast.layers.breaker import CircuitBreaker
 from holdfast.layers.deadline import Deadline
+from holdfast.layers.expect_json import ExpectJson
 from holdfast.layers.parse import parse_sse
 from holdfast.layers.reconnect import Reconnect
 from holdfast.layers.retry import Retry
@@ -42,40 +44,46 @@ def default_layers(
     seams: Seams | bool = False,
     breaker: pybreaker.CircuitBreaker | None = None,
     refused: set[str] | None = None,
+    auto_continue: AutoContinue | None = None,
+    schema: Mapping[str, Any] | bool = False,
+    relay: bool = False,
 ) -> list[Callable[[Source[Any]], Source[Any]]]:
     """Gives the layers that a `Client` puts over its source, from the wire to the reader: to print, or to change.
 
     The breaker stands right of Retry and Reconnect and so judges whole calls: a call that survived its faults is a
     success. Left of Retry it would count every attempt, and one bad call could shut the door on itself.
-    `seams` is the ladder's policy: see `Seams`. `refused` is Reconnect's.
+    `seams` is the ladder's policy: see `Seams`. `refused` is Reconnect's, `schema` ExpectJson's. `auto_continue` asks on
+    at token limits; nothing does by default. `relay` hands over every event, for whoever passes the bytes on.
     """
     dialect = find(dialect)
     clocks = (timeouts or Timeouts()).over(dialect.timeouts)
     layers: list[Callable[[Source[Any]], Source[Any]]] = [
-        parse_sse(),
-        verify(dialect),
+        parse_sse(comments=relay),
+        verify(dialect, relay=relay),
         Deadline(open=clocks.open, first_token=clocks.first_token, progress=clocks.progress),
         Retry(),
         Reconnect(seams=Seams.of(seams), refused=refused if refused is not None else set()),
-        Deadline(total=clocks.total),
     ]
+    if auto_continue is not None:
+        layers.append(auto_continue)
     if breaker is not None:
-        layers.insert(-1, CircuitBreaker(breaker))
-    return layers
+        layers.append(CircuitBreaker(breaker))
+    # What the model writes is no fault of the upstream's: the breaker does not hear of it.
+    return [*layers, ExpectJson(schema=schema), Deadline(total=clocks.total)]
 
 
 class Client:
     """Streams completions of one provider.
 
     `dialect` names the provider, such as "deepseek" or "anthropic"; "openai-compatible" wants a `base_url`, and "auto"
-    tells by it who answers. `api_key` is taken
-    from the provider's usual environment variable when not given. `session` shares an aiohttp session of the caller's,
-    which stays open; else the client has a pooled one of its own until `aclose()`. `source` takes the bytes from
-    elsewhere, a `MemorySource` for one. `timeouts` are over the dialect's own, `headers` go on every request, `layers`
-    replace `default_layers()`, and `max_requests` bounds what one call may send upstream (8). A broken stream is
-    resumed where its answer stays what it was; `seams=True` also lets a model continue its own words, and `Seams(...)`
-    says it in detail. Raises `UsageError` for
-    an unknown dialect or a missing key.
+    tells by it who answers. `api_key` is taken from the provider's usual environment variable when not given. `session`
+    shares an aiohttp session of the caller's, which stays open; else the client has a pooled one of its own until
+    `aclose()`. `source` takes the bytes from elsewhere, a `MemorySource` for one. `timeouts` are over the dialect's own,
+    `headers` go on every request, `layers` replace `default_layers()`, and `max_requests` bounds what one call may send
+    upstream (8). A broken stream is resumed where its answer stays what it was; `seams=True` also lets a model continue
+    its own words, and `Seams(...)` says it in detail. An answer that was asked for in JSON must parse, and with
+    `schema=True` fit the schema in its request, with a mapping that one. `auto_continue=AutoContinue()` asks on where an
+    answer was cut at its token limit. Raises `UsageError` for an unknown dialect or a missing key.
     """
 
     def __init__(
@@ -89,6 +97,8 @@ class Client:
         timeouts: Timeouts | None = None,
         headers: Mapping[str, str] | None = None,
         seams: Seams | bool = False,
+        auto_continue: AutoContinue | None = None,
+        schema: Mapping[str, Any] | bool = False,
         layers: Layers | None = None,
         max_requests: int = 8,
         clock: Clock | None = None,
@@ -100,6 +110,8 @@ class Client:
             raise UsageError("timeouts= sets the clocks of the default layers; with layers= give Deadline its own")
         if seams is not False and layers is not None:
             raise UsageError("seams= is for the default layers; with layers= give Reconnect its own")
+        if (auto_continue is not None or schema is not False) and layers is not None:
+            raise UsageError("auto_continue= and schema= are for the default layers; layers= holds layers of their own")
         _check(timeouts, headers)
         self._base_url = _base_url(self._dialect, base_url)
         self._headers = {
@@ -109,6 +121,8 @@ class Client:
         self._timeouts = timeouts or Timeouts()
         self._layers = layers
         self._seams = seams
+        self._auto_continue = auto_continue
+        self._schema = schema
         self._refused: set[str] = set()
         if source is not None and session is not None:
             raise UsageError("session= is for the client's own source; a source= of yours brings its own")
@@ -131,7 +145,13 @@ class Client:
         layers = self._layers
         if layers is None:
             layers = default_layers(
-                self._dialect, timeouts=timeouts, seams=self._seams, breaker=self._breaker, refused=self._refused
+                self._dialect,
+                timeouts=timeouts,
+                seams=self._seams,
+                breaker=self._breaker,
+                refused=self._refused,
+                auto_continue=self._auto_continue,
+                schema=self._schema,
             )
         pipe: Pipe[Any] = Pipe(self._source, **self._settings)
         for layer in layers:

@@ -52,8 +52,8 @@ def default_layers(
 
     The breaker stands right of Retry and Reconnect and so judges whole calls: a call that survived its faults is a
     success. Left of Retry it would count every attempt, and one bad call could shut the door on itself.
-    `seams` is the ladder's policy: see `Seams`. `refused` is Reconnect's, `schema` ExpectJson's. `auto_continue` asks on
-    at token limits; nothing does by default. `relay` hands over every event, for whoever passes the bytes on.
+    `seams` is the ladder's policy: see `Seams`. `refused` is Reconnect's, `schema` ExpectJson's. `auto_continue` asks
+    on at token limits; nothing does by default. `relay` hands over every event, for whoever passes the bytes on.
     """
     dialect = find(dialect)
     clocks = (timeouts or Timeouts()).over(dialect.timeouts)
@@ -78,12 +78,12 @@ class Client:
     `dialect` names the provider, such as "deepseek" or "anthropic"; "openai-compatible" wants a `base_url`, and "auto"
     tells by it who answers. `api_key` is taken from the provider's usual environment variable when not given. `session`
     shares an aiohttp session of the caller's, which stays open; else the client has a pooled one of its own until
-    `aclose()`. `source` takes the bytes from elsewhere, a `MemorySource` for one. `timeouts` are over the dialect's own,
-    `headers` go on every request, `layers` replace `default_layers()`, and `max_requests` bounds what one call may send
-    upstream (8). A broken stream is resumed where its answer stays what it was; `seams=True` also lets a model continue
-    its own words, and `Seams(...)` says it in detail. An answer that was asked for in JSON must parse, and with
-    `schema=True` fit the schema in its request, with a mapping that one. `auto_continue=AutoContinue()` asks on where an
-    answer was cut at its token limit. Raises `UsageError` for an unknown dialect or a missing key.
+    `aclose()`. `source` takes the bytes from elsewhere, a `MemorySource` for one. `timeouts` are over the dialect's
+    own, `headers` go on every request, `layers` replace `default_layers()`, and `max_requests` bounds what one call may
+    send upstream (8). A broken stream is resumed where its answer stays what it was; `seams=True` also lets a model
+    continue its own words, and `Seams(...)` says it in detail. An answer that was asked for in JSON must parse, and with
+    `schema=True` fit the schema in its request, with a mapping that one. `auto_continue=AutoContinue()` asks on where
+    an answer was cut at its token limit. Raises `UsageError` for an unknown dialect or a missing key.
     """
 
     def __init__(

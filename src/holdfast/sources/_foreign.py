@@ -13,13 +13,17 @@ from collections.abc import Iterator
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Gives an exception and what it was raised from, the first cause last; of several that failed together, one."""
+    """Gives an exception and what it was raised from, the first cause last; of several that failed together, one.
+
+    What was raised again `from None` (as httpcore does) has lost its cause, and still has the context, the same thing.
+    """
     following: BaseException | None = error
     while following is not None:
         if isinstance(following, BaseExceptionGroup):
             following = following.exceptions[0]
         yield following
-        following = following.__cause__
+        hidden = following.__context__ if following.__suppress_context__ else None
+        following = following.__cause__ or hidden
 
 
 class ForeignError(Exception):

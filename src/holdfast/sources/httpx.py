@@ -139,7 +139,9 @@ class _AnyHttpxSource(Generic[C, T]):
         else:
             send = partial(client.send, sent, stream=True, follow_redirects=False)
         border = _Border(request, str(sent.url), sent.extensions.get("timeout") or {})
-        stream = _HttpxStream(send, border, self)
+        connecting = _Connecting(sent.extensions.get("trace"))
+        sent.extensions = {**sent.extensions, "trace": connecting}
+        stream = _HttpxStream(send, border, connecting, self)
         self._streams.add(stream)
         try:
             await stream.opened()
@@ -241,6 +243,7 @@ class _HttpxStream:
         "__weakref__",
         "_border",
         "_closed",
+        "_connecting",
         "_end",
         "_finishing",
         "_over",
@@ -256,11 +259,14 @@ class _HttpxStream:
         "response",
     )
 
-    def __init__(self, send: Callable[[], Awaitable[Any]], border: _Border, source: object) -> None:
+    def __init__(
+        self, send: Callable[[], Awaitable[Any]], border: _Border, connecting: _Connecting, source: object
+    ) -> None:
         self.head = Head()
         self.response: Any = None
         """The library's own response, once its head is in; its body is not for anybody else to read."""
         self._border = border
+        self._connecting = connecting
         self._source = source  # a source that nobody holds any more closes its client
         self._ready: list[bytes] = []
         self._size = 0
@@ -391,10 +397,44 @@ class _HttpxStream:
             self._closed = True
             if self._end is None and not self._reading:
                 self._end = UsageError("this stream was closed")
-            if not self._finishing:
+            if not self._finishing and not self._connecting.waits_to_cancel():
                 self._task.cancel()
         await outlast(self._task)
         self._ready.clear()
+
+
+class _Connecting:
+    """Listens to what httpcore does, in a request's extension `trace`, and keeps it from leaving a connection behind.
+
+    Cancelled between a connection's making and its first use (a lock or two, no wait for the network), httpcore 1 keeps
+    it in the pool for ever; cancelled in the TLS handshake, both versions drop it without closing it.
+    """
+
+    __slots__ = ("_before_use", "_line", "_theirs", "_wanted")
+
+    def __init__(self, theirs: Callable[[str, Any], Awaitable[None]] | None) -> None:
+        self._theirs = theirs
+        self._line: Any = None
+        self._before_use = False
+        self._wanted = False
+
+    def waits_to_cancel(self) -> bool:
+        """Says that it will cancel the request itself, at its next step."""
+        self._wanted = self._before_use
+        return self._wanted
+
+    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        if self._theirs is not None:
+            await self._theirs(event, info)
+        step = event.partition(".")[2]
+        if step in ("connect_tcp.complete", "connect_unix_socket.complete"):
+            self._line = info["return_value"]
+        self._before_use = step in ("connect_tcp.complete", "connect_unix_socket.complete", "start_tls.complete")
+        if step == "start_tls.failed" and self._line is not None:
+            await self._line.aclose()
+        if self._wanted and not self._before_use:
+            self._wanted = False
+            raise asyncio.CancelledError
 
 
 async def _unwind(body: AsyncIterator[bytes]) -> None:

@@ -81,9 +81,9 @@ class Client:
     `aclose()`. `source` takes the bytes from elsewhere, a `MemorySource` for one. `timeouts` are over the dialect's
     own, `headers` go on every request, `layers` replace `default_layers()`, and `max_requests` bounds what one call may
     send upstream (8). A broken stream is resumed where its answer stays what it was; `seams=True` also lets a model
-    continue its own words, and `Seams(...)` says it in detail. An answer that was asked for in JSON must parse, and with
-    `schema=True` fit the schema in its request, with a mapping that one. `auto_continue=AutoContinue()` asks on where
-    an answer was cut at its token limit. Raises `UsageError` for an unknown dialect or a missing key.
+    continue its own words, and `Seams(...)` says it in detail. An answer that was asked for in JSON must parse, with
+    `schema=True` also fit the schema in its request, with a mapping that one. `auto_continue=AutoContinue()` asks on
+    where an answer was cut at its token limit. Raises `UsageError` for an unknown dialect or a missing key.
     """
 
     def __init__(

@@ -398,6 +398,14 @@ def test_a_half_waits_over_a_seam() -> None:
     assert "".join(d.text for d in (*first, *rest)) == "a\U0001f600"
 
 
+def test_a_half_of_one_answer_does_not_wait_for_another() -> None:
+    cursor = Cursor()
+    _, evidence, _ = read(stream(started(), begun(0), text("a\ud83d")), cursor)
+    cursor.begin("continue")
+    deltas, _, _ = read(stream(started(), begun(0), text("\ude00b")), cursor, evidence)
+    assert "".join(d.text for d in deltas) == "\ufffdb"
+
+
 @pytest.mark.parametrize("block", [tool(id="\ud83d"), tool(name="\ud83d"), tool(input={"x": "\ud83d"})])
 def test_half_a_character_that_nothing_completes_is_an_error(block: Any) -> None:
     assert isinstance(failed(started(), block), DecodeError)

@@ -280,6 +280,15 @@ def test_items_of_the_last_event_are_paired_though_their_ids_differ() -> None:
     assert (answer.reasoning, answer.text) == ("Hm", "onetwo")
 
 
+def test_a_summary_in_two_places_is_one() -> None:
+    part = {"type": "summary_text", "text": "Hm"}
+    assert answer_of(ended({"type": "reasoning", "content": [part], "summary": [part]})).reasoning == "Hm"
+
+
+def test_endlessly_many_items_are_an_error() -> None:
+    assert isinstance(failed(created(), ended(*[{"type": "x"}] * 5_000)), DecodeError)
+
+
 def test_an_answer_may_come_whole_in_the_last_event() -> None:
     rs = {"type": "reasoning", "id": "rs", "content": [{"type": "reasoning_text", "text": "Hm"}]}
     answer = answer_of(created(), ended(rs, message("Hi"), message("No", "m2", "refusal"), call("{}")))
@@ -545,6 +554,15 @@ def test_a_half_waits_over_a_seam() -> None:
     ]
     more, _, _ = read(stream(*rest), cursor, WIRE.revive(state_of(evidence)))
     assert "".join(d.text for d in (*deltas, *more)) == "a\U0001f600"
+
+
+def test_a_half_of_one_answer_does_not_wait_for_another() -> None:
+    cursor = Cursor()
+    _, evidence, _ = read(stream(created(), delta("output_text", "a\ud83d")), cursor)
+    cursor.begin("continue")
+    other = [created(id="resp_2"), delta("output_text", "\ude00b"), ended()]
+    deltas, _, _ = read(stream(*other), cursor, evidence)
+    assert "".join(d.text for d in deltas) == "\ufffdb"
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from holdfast._types import Delta, Event, Head, ToolCallDelta, Usage
 from holdfast.dialects._dialect import Evidence
 from holdfast.dialects._end import is_done, wrong_with
 from holdfast.dialects._halves import Halves, no_halves_in
+from holdfast.dialects._tell import PlainTeller
 from holdfast.dialects._wire import decode, error_in, number, plain, upstream_error
 from holdfast.machines.cursor import Cursor
 
@@ -205,6 +206,7 @@ class MessagesReader:
             self._cursor.restart()
         if self._cursor.mode == "replay":
             self.evidence.restart()
+            self._halves = self._halves and Halves(self.evidence.halves, self._cursor)
 
     # -- the message -------------------------------------------------------------------------------
 
@@ -386,3 +388,7 @@ class MessagesWire:
     def asks_json(self, body: Mapping[str, Any]) -> Mapping[str, Any] | bool:
         """`output_config.format`, or `output_format`."""
         return _schema(body)
+
+    def teller(self) -> PlainTeller:
+        """Events as they came."""
+        return PlainTeller()

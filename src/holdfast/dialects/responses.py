@@ -18,20 +18,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 from zlib import crc32
 
 import msgspec
 
-from holdfast._errors import DecodeError, EndOfStream, IntegrityError, StreamBroken, UpstreamError
+from holdfast._errors import DecodeError, EndOfStream, StreamBroken, UpstreamError
 from holdfast._types import Delta, Event, Head, ToolCallDelta, Usage
 from holdfast.dialects._dialect import Evidence
 from holdfast.dialects._end import is_done, wrong_with
 from holdfast.dialects._halves import Halves, no_halves_in
+from holdfast.dialects._items import MAX_INDEX, Item, ItemHead, Items, News, convert, string
+from holdfast.dialects._tell import PlainTeller
 from holdfast.dialects._wire import decode, error_in, number, plain, upstream_error
 from holdfast.machines.cursor import Cursor
-
-T = TypeVar("T")
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -52,31 +52,6 @@ class _Event(msgspec.Struct, gc=False):
     error: Any = None
 
 
-class _Part(msgspec.Struct, gc=False):
-    type: str = ""
-    text: Any = None
-    refusal: Any = None
-
-
-class _Item(msgspec.Struct, gc=False):
-    type: str = ""
-    id: str | None = None
-
-
-class _Message(msgspec.Struct, gc=False):
-    """A message, or reasoning: its own words, a summary of them, or neither (they are encrypted)."""
-
-    content: list[_Part] | None = None
-    summary: list[_Part] | None = None
-
-
-class _Call(msgspec.Struct, gc=False):
-    call_id: str | None = None
-    name: str | None = None
-    arguments: str | None = None
-    input: str | None = None
-
-
 class _Details(msgspec.Struct, gc=False):
     reason: str | None = None
 
@@ -90,15 +65,6 @@ class _Response(msgspec.Struct, gc=False):
 
 
 _DECODER = msgspec.json.Decoder(_Event)
-_CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
-"""Items that the program must act on, and what holds their arguments."""
-_PARTS = {
-    "output_text": ("text", "text"),
-    "refusal": ("refusal", "refusal"),
-    "reasoning_text": ("reasoning", "text"),
-    "summary_text": ("summary", "text"),
-}
-"""Parts of items: the channel they speak in, and what holds their words."""
 _DELTAS = {
     "response.output_text.delta": ("text", "message"),
     "response.refusal.delta": ("refusal", "message"),
@@ -122,24 +88,7 @@ _REASONS = {"max_output_tokens": "length"}
 """`incomplete_details.reason` in the word that the chat shape has for it; `content_filter` is the same in both."""
 _HOPELESS = ("image", "policy", "residency")
 """Parts of this shape's error codes (`ResponseErrorCode`) that another try does not mend."""
-_MAX_INDEX = 4_096  # items, and parts of one: far more than any answer has
 _MAX_PARTS = 16_384  # of all items: each is remembered
-
-
-@dataclass(slots=True)
-class Item:
-    """An item as far as it was said. `said` holds [characters, checksum] of each part, by channel and number.
-
-    A call has a number: it is the `call`-th of the answer. `call_id` and `name` are those that were handed on.
-    """
-
-    type: str = ""
-    id: str = ""
-    told: bool = False
-    call: int = -1
-    call_id: str = ""
-    name: str = ""
-    said: dict[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -175,33 +124,6 @@ class ResponsesEvidence:
         return "" if self.complete else "response.completed"
 
 
-class _News:
-    """What one event says that was not said before. It counts as said only once all of the event was found right."""
-
-    __slots__ = ("calls", "texts")
-
-    def __init__(self) -> None:
-        self.texts: list[tuple[Item, str, str]] = []
-        self.calls: list[tuple[Item, str, str]] = []
-
-    def delta(self, event: Event, finish_reason: str | None = None, usage: Usage | None = None) -> Delta:
-        """Takes it down as said, and gives it as a delta."""
-        said = {"text": "", "refusal": "", "reasoning": "", "summary": ""}
-        calls = [ToolCallDelta(item.call, call_id, name) for item, call_id, name in self.calls]
-        for item, call_id, name in self.calls:
-            item.call_id, item.name = item.call_id or call_id, item.name or name
-        for item, part, text in self.texts:
-            channel = part.partition(":")[0]
-            if channel == "arguments":
-                calls.append(ToolCallDelta(item.call, arguments=text))
-            else:
-                said[channel] += text
-            length, check = item.said.get(part, (0, 0))
-            item.said[part] = [length + len(text), _check(text, check)]
-        reasoning = said["reasoning"] + said["summary"]
-        return Delta(event, said["text"], reasoning, said["refusal"], tuple(calls), finish_reason, usage)
-
-
 class ResponsesReader:
     """Turns events of the Responses shape into deltas, and keeps the evidence. See `DeltaReader`.
 
@@ -214,8 +136,8 @@ class ResponsesReader:
         "_cursor",
         "_end_at_done",
         "_foreign",
-        "_halves",
         "_head",
+        "_items",
         "_numbered",
         "_pieces",
         "evidence",
@@ -231,7 +153,9 @@ class ResponsesReader:
         self._end_at_done = end_at_done
         self._continues = cursor.mode == "continue"  # what comes may still have been delivered
         self._begun = False
-        self._halves = Halves(evidence.halves, cursor) if evidence.halves else None  # once a character was cut in half
+        self._items = Items(evidence.items, cursor)
+        if evidence.halves:
+            self._items.halves = Halves(evidence.halves, cursor)
         self._foreign = 0  # events that have nothing of this shape
         self._pieces = 0  # events of this attempt that have
 
@@ -246,7 +170,7 @@ class ResponsesReader:
                 if not payload or is_done(payload, evidence, ends=self._end_at_done):
                     continue  # "data:" alone is somebody's ping
                 said = decode(_DECODER, event, self._cursor, halves=True)
-                self._halves = self._halves or Halves(evidence.halves, self._cursor)
+                self._items.halves = self._items.halves or Halves(evidence.halves, self._cursor)
             if said.sequence_number == evidence.sequence + 1 and self._grows(event, said, out):
                 continue
             if _is_error(event, said):
@@ -265,7 +189,7 @@ class ResponsesReader:
         channel = spoken[0]
         place = 0 if channel == "arguments" else said.summary_index if channel == "summary" else said.content_index
         known = item.said.get(f"{channel}:{place}")
-        if known is None or not self._begun or self._halves is not None or evidence.finish_reason is not None:
+        if known is None or not self._begun or self._items.halves is not None or evidence.finish_reason is not None:
             return False
         known[0] += len(text)
         known[1] = crc32(text.encode(), known[1])
@@ -297,6 +221,7 @@ class ResponsesReader:
             if self._cursor.mode == "replay":
                 self._continues = False
                 evidence.restart()
+                self._items.halves = self._items.halves and Halves(evidence.halves, self._cursor)
         if place is None:
             return False
         due = evidence.sequence + 1
@@ -311,33 +236,33 @@ class ResponsesReader:
 
     def _take(self, event: Event, said: _Event, out: list[Delta]) -> None:
         """Any event that is new."""
-        kind, news = said.type, _News()
+        kind, news, items = said.type, News(), self._items
         self._pieces += kind.startswith("response.")
         self._foreign += not kind.startswith("response.")
         if kind in _DELTAS:
             channel, speaker = _DELTAS[kind]
-            text, part = _string(said.delta, "delta", event), _part(event, channel, said)
-            item = self._item(event, said.output_index, speaker)
-            if self._halves is not None:
-                text = self._halves.join(said.output_index, part, text)
+            text, part = string(said.delta, "delta", event), _part(event, channel, said)
+            item = items.at(event, said.output_index, speaker)
+            if items.halves is not None:
+                text = items.halves.join(said.output_index, part, text)
             news.texts.append((item, part, text))
         elif kind in _WHOLES:
             channel, speaker, key = _WHOLES[kind]
-            text, part = _string(getattr(said, key), key, event), _part(event, channel, said)
-            self._whole(news, said.output_index, self._item(event, said.output_index, speaker), part, text)
+            text, part = string(getattr(said, key), key, event), _part(event, channel, said)
+            items.whole(news, said.output_index, items.at(event, said.output_index, speaker), part, text)
         elif kind in ("response.output_item.added", "response.output_item.done"):
-            told = _convert(said.item, _Item, event)
-            if self._halves is not None:
+            told = convert(said.item, ItemHead, event)
+            if items.halves is not None:
                 no_halves_in(event, told.type, told.id)
-            self._item(event, said.output_index, told.type, told)
-            self._said_of(news, event, said.output_index, said.item, whole=kind.endswith("done"))
+            items.at(event, said.output_index, told.type, told)
+            items.tell(news, event, said.output_index, said.item, whole=kind.endswith("done"))
         elif kind in _ENDINGS or (said.response is not None and kind.startswith("response.")):
             self._take_response(event, said, news, out)
             return
         out.append(self._deliver(event, said, news))
 
     def _deliver(
-        self, event: Event, said: _Event, news: _News, finish_reason: str | None = None, usage: Usage | None = None
+        self, event: Event, said: _Event, news: News, finish_reason: str | None = None, usage: Usage | None = None
     ) -> Delta:
         """All of the event was found right: from here on it is known."""
         self.evidence.parts += sum(part not in item.said for item, part, _ in news.texts)
@@ -347,89 +272,17 @@ class ResponsesReader:
             self.evidence.sequence = said.sequence_number
         return news.delta(event, finish_reason, usage)
 
-    # -- items -------------------------------------------------------------------------------------
-
-    def _item(self, event: Event, index: int, kind: str, told: _Item | None = None) -> Item:
-        """The item at a place. Calls are counted in the order in which they come.
-
-        An item that only its deltas told of is what they are wont to belong to, until it is `told` itself.
-        """
-        items = self.evidence.items
-        if not 0 <= index < _MAX_INDEX:
-            raise DecodeError(f"an item is numbered {index}: no answer has that many", offset=event.offset)
-        item = items.get(index)
-        if item is None:
-            item = items[index] = Item(type=kind)
-        elif item.type != kind and (told is not None or kind in _CALLS) and item.told:
-            raise DecodeError(f"item {index} of the response is two things at once", offset=event.offset)
-        if told is not None:
-            item.type, item.id, item.told = kind, item.id or told.id or "", True
-        if item.type in _CALLS and item.call < 0:
-            item.call = 1 + max(other.call for other in items.values())
-        return item
-
-    def _said_of(self, news: _News, event: Event, index: int, raw: Any, *, whole: bool) -> None:
-        """What an item says of itself: whose call it is, and once it is done all that its deltas said."""
-        item = self.evidence.items[index]
-        if item.type in _CALLS:
-            call = _convert(raw, _Call, event)
-            id_, name = call.call_id or "", call.name or ""
-            if self._halves is not None:
-                no_halves_in(event, id_, name)
-            if (item.call_id and id_ not in ("", item.call_id)) or (item.name and name not in ("", item.name)):
-                raise IntegrityError("a tool call was said again", expected="its name and id", actual="others")
-            if (id_ and not item.call_id) or (name and not item.name):
-                news.calls.append((item, "" if item.call_id else id_, "" if item.name else name))
-            arguments = getattr(call, _CALLS[item.type])
-            if whole and arguments is not None:
-                self._whole(news, index, item, "arguments:0", arguments)
-        elif whole and item.type in ("message", "reasoning"):
-            message = _convert(raw, _Message, event)
-            for parts in (message.content, message.summary):
-                for place, part in enumerate(parts or ()):
-                    channel, key = _PARTS.get(part.type, ("", ""))
-                    if channel:
-                        text = _string(getattr(part, key), key, event)
-                        self._whole(news, index, item, f"{channel}:{place}", text)
-
-    def _whole(self, news: _News, index: int, item: Item, part: str, text: str) -> None:
-        """A part was said whole: its deltas must have been the beginning of it, and what they lacked is news."""
-        text = self._mended(text)
-        self._flush(news, index, but=part)  # what the half of this one became is in the whole
-        length, check = item.said.get(part, (0, 0))
-        if len(text) < length or _check(text[:length]) != check:
-            raise IntegrityError(
-                "a part of the response was said again, and differs from its deltas",
-                expected=f"{len(text)} characters ({_check(text):08x})",
-                actual=f"{length} characters ({check:08x})",
-            )
-        if len(text) > length:
-            news.texts.append((item, part, text[length:]))
-
-    def _mended(self, text: str) -> str:
-        """A text that nothing follows: a half character in it stays alone."""
-        if self._halves is None:
-            return text
-        alone = Halves({}, self._cursor)
-        return alone.join(0, "", text) + alone.flush(0).get("", "")
-
-    def _flush(self, news: _News, index: int, *, but: str = "") -> None:
-        """Halves in an item that wait for nothing any more."""
-        for part, text in self._halves.flush(index).items() if self._halves is not None else ():
-            if part != but:
-                news.texts.append((self.evidence.items[index], part, text))
-
     # -- the response itself -----------------------------------------------------------------------
 
-    def _take_response(self, event: Event, said: _Event, news: _News, out: list[Delta]) -> None:
+    def _take_response(self, event: Event, said: _Event, news: News, out: list[Delta]) -> None:
         """An event about the response as a whole: how it goes, and in the end all of it once more."""
         evidence, ending = self.evidence, said.type.removeprefix("response.")
-        response = _convert({} if said.response is None else said.response, _Response, event)
-        if self._halves is not None:
+        response = convert({} if said.response is None else said.response, _Response, event)
+        if self._items.halves is not None:
             no_halves_in(event, response.id, response.usage, response.incomplete_details)
         finish = None
         if ending in ("completed", "incomplete"):
-            self._compare(news, event, response.output or [])
+            self._items.compare(news, event, response.output or [])
             finish = self._reason(ending, response.incomplete_details)
         usage = _usage(response.usage) if response.usage else None
         if usage == evidence.usage:
@@ -454,39 +307,6 @@ class ResponsesReader:
             return _REASONS.get(reason, reason)
         return "tool_calls" if any(item.call >= 0 for item in self.evidence.items.values()) else "stop"
 
-    def _compare(self, news: _News, event: Event, output: list[Any]) -> None:
-        """The last event says all items again. Each is one that was streamed, or is news.
-
-        Which one is told by its id; some servers draw other ids here (OpenRouter, for reasoning), so the rest are
-        paired in order, kind by kind. An empty list says nothing.
-        """
-        told = [_convert(raw, _Item, event) for raw in output]
-        if self._halves is not None:
-            no_halves_in(event, told)
-        left = dict(sorted(self.evidence.items.items()))
-        places: dict[int, int] = {}
-        for by_id in (True, False):
-            for at, new in enumerate(told):
-                same = (n for n, i in left.items() if i.type == new.type and (not by_id or i.id == new.id != ""))
-                found = None if at in places else next(same, None)
-                if found is not None:
-                    places[at] = found
-                    del left[found]
-        lost = [i for i in left.values() if i.type != "reasoning" and any(length for length, _ in i.said.values())]
-        if told and lost:
-            many = len(told)
-            raise IntegrityError(
-                "the whole response lacks what was streamed of it",
-                expected=f"{many} items",
-                actual=f"{many + len(lost)}",
-            )
-        for at, new in enumerate(told):
-            index = places.get(at, 1 + max(self.evidence.items, default=-1))
-            self._item(event, index, new.type, new)
-            self._said_of(news, event, index, output[at], whole=True)
-        for index in self.evidence.items:
-            self._flush(news, index)
-
     def end(self, out: list[Delta]) -> None:
         """The body ended cleanly. Raises `Truncated`, `NotAStream` or `UpstreamError` when the answer is unproven."""
         wrong = wrong_with(
@@ -502,34 +322,12 @@ class ResponsesReader:
             raise wrong
 
 
-def _check(text: str, before: int = 0) -> int:
-    """A running checksum: a plain number, so that it goes to another process with the evidence."""
-    return crc32(text.encode("utf-8", "surrogatepass"), before)
-
-
 def _part(event: Event, channel: str, said: _Event) -> str:
     """Names a part of an item: its channel, and its number there."""
     place = 0 if channel == "arguments" else said.summary_index if channel == "summary" else said.content_index
-    if not 0 <= place < _MAX_INDEX:
+    if not 0 <= place < MAX_INDEX:
         raise DecodeError(f"a part is numbered {place}: no item has that many", offset=event.offset)
     return f"{channel}:{place}"
-
-
-def _string(value: Any, key: str, event: Event) -> str:
-    if not isinstance(value, str):
-        raise DecodeError(f"the event is not of its dialect: `{key}` is not text", offset=event.offset)
-    return value
-
-
-def _convert(value: Any, kind: type[T], event: Event) -> T:
-    wrong = ""
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        wrong = str(error)
-    except UnicodeError:
-        wrong = "half a character stands in a key"
-    raise DecodeError(f"the event is not of its dialect: {wrong}", offset=event.offset)
 
 
 def _is_error(event: Event, said: _Event) -> bool:
@@ -611,3 +409,7 @@ class ResponsesWire:
         if wanted.get("type") == "json_schema":
             return schema if isinstance(schema, Mapping) else True
         return wanted.get("type") == "json_object"
+
+    def teller(self) -> PlainTeller:
+        """Events as they came."""
+        return PlainTeller()

@@ -359,11 +359,15 @@ class Call:
         self.cursor = Cursor()
         self.evidence, self.join, self.where, self.seamed = None, None, None, False
 
-    def drop_leg(self) -> None:
-        """Nothing of this leg is the answer's: the call stands again where the one before had ended."""
+    def drop_leg(self, *, paid: bool) -> None:
+        """Nothing of this leg is the answer's: the call stands again where the one before had ended.
+
+        `paid`: a model had begun to answer.
+        """
         leg, told = self.legs.pop(), self._told
         asked = (leg.usage.input_tokens or 0) + (leg.usage.output_tokens or 0)
-        self.wasted_tokens += (told.total_tokens if told is not None else None) or asked + self.answer.tokens
+        if paid:
+            self.wasted_tokens += (told.total_tokens if told is not None else None) or asked + self.answer.tokens
         self.answer, self.cursor, self.evidence = leg.answer, leg.cursor, leg.evidence
         self.join, self.where, self.seamed = leg.join, leg.where, leg.seamed
 

@@ -87,7 +87,7 @@ class Resumed(Moment, kw_only=True):
 
 
 class Continued(Moment, kw_only=True):
-    """The answer ended for `reason`, a limit of its tokens, and is asked on: its `leg`-th request begins, from 2."""
+    """The answer had ended for `reason`, a limit of its tokens, and was asked on: its `leg`-th part begins, from 2."""
 
     leg: int = 2
     reason: str = ""

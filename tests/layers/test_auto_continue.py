@@ -415,6 +415,9 @@ async def test_a_server_that_refuses_to_continue_leaves_the_answer_as_it_was(clo
     got, error = await read(reader)
     assert (error, ends(got), text(got)) == (None, ["length"], "".join(TOKENS[:12]))
     assert reader.completion.text == text(got)
+    assert reader.report.legs == 1
+    assert reader.report.usage is not None
+    assert reader.report.billed_tokens == reader.report.usage.total_tokens  # who refuses sends no bill
 
 
 async def test_a_server_that_refuses_a_prefix_is_asked_by_a_turn(clock: FakeClock) -> None:
@@ -561,7 +564,7 @@ async def test_the_total_clock_runs_over_all_legs(clock: FakeClock) -> None:
     got, error = await read(reader)
     assert isinstance(error, DeadlineExceeded)
     assert error.partial.text == text(got)
-    assert reader.report.legs == 3
+    assert reader.report.legs == 2
 
 
 async def test_a_closed_stream_stays_closed(clock: FakeClock) -> None:

@@ -107,7 +107,7 @@ class _AutoContinueStream(Generic[T]):
         self._left = layer.times
         self._ready: Sequence[T] = ()  # to be handed over before the end
         self._end: Exception | None = None
-        self._reason = ""  # the limit that this leg ended at
+        self._reason = ""  # the limit that this leg ended at, until the next is opened
         self._held: list[Delta] = []  # its end and its usage, until it is known whether the answer goes on
         self._before: list[Delta] = []  # those of the leg before, while the next has not taken up its words
         self._extension: Extension | None = None
@@ -221,8 +221,6 @@ class _AutoContinueStream(Generic[T]):
         self._step_off()
         call.next_leg()
         call.answer.skipped = None  # until it has taken up the words that were delivered
-        call.note(Continued(leg=len(call.legs) + 1, reason=self._reason))
-        self._reason = ""
 
     def _step_off(self) -> None:
         if self._inner is not None:
@@ -296,11 +294,13 @@ class _AutoContinueStream(Generic[T]):
                 await stream.aclose()
                 return
             self._inner = stream
+            self._call.note(Continued(leg=len(self._call.legs) + 1, reason=self._reason))
+            self._reason = ""
         finally:
             self._mending = False
 
     def _end_as_it_had(self) -> None:
-        self._call.drop_leg()
+        self._call.drop_leg(paid=not self._reason)
         self._extension = None
         self._ready = cast("Sequence[T]", self._before)
         self._before, self._held = [], []

@@ -126,6 +126,7 @@ def run_atheris(load: Callable[[], Target], seconds: float, seed: int) -> None:
             "max_total_time": int(seconds),
             "max_len": target.longest,
             "timeout": target.slowest,
+            "report_slow_units": target.slowest,  # else 10: a slow input that may be slow would be stored as a finding
             "seed": seed,
             "print_final_stats": 1,
             "artifact_prefix": f"{CRASHES}/{target.name}-",

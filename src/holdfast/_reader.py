@@ -14,7 +14,7 @@ from typing import Any, Generic, Self, TypeVar
 from holdfast._core import Source, Stream
 from holdfast._errors import EndOfStream, StreamError, UsageError
 from holdfast._types import Completion, Delta, Head, Partial, Request, Usage, Verdict
-from holdfast.dialects import state_of
+from holdfast.dialects import Dialect, state_of
 from holdfast.machines.cursor import Cursor
 from holdfast.machines.redact import clean_url
 from holdfast.moments import (
@@ -309,6 +309,11 @@ class Reader(Generic[T]):
         if self._stream is None:
             raise UsageError("enter the stream first: async with ... as stream")
         return self._stream.head
+
+    @property
+    def dialect(self) -> Dialect | None:
+        """Whose stream it is; None while nobody knows."""
+        return self._call.dialect
 
     @property
     def report(self) -> Report:

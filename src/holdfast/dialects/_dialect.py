@@ -95,6 +95,20 @@ class DeltaReader(Protocol):
         """The body ended cleanly. Raises `Truncated` when nothing proves that the answer is whole, `NotAStream`."""
 
 
+class Teller(Protocol):
+    """Tells one answer to somebody who reads its events himself, over all the attempts that it takes.
+
+    Healthy events are told as they came, to the byte. After `reseat()` what comes is the rest of another answer: its
+    events are told in the terms of the first, under one id, one role, one running index and sequence number.
+    """
+
+    def feed(self, batch: Sequence[Delta], out: list[bytes]) -> None:
+        """Appends the bytes of a batch. An event of several deltas, which follow one another, is told once."""
+
+    def reseat(self) -> None:
+        """From here on it is the rest of another answer: deltas hold what is new of it, and their events all."""
+
+
 class Wire(Protocol):
     """The shape of a stream, and of the requests for one."""
 
@@ -130,6 +144,9 @@ class Wire(Protocol):
 
     def asks_json(self, body: Mapping[str, Any]) -> Mapping[str, Any] | bool:
         """Says whether a request asks for an answer in JSON: its schema, True for any JSON, False for neither."""
+
+    def teller(self) -> Teller:
+        """Gives the machine that passes one answer on as one stream of this shape."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from holdfast._types import Delta, Event, Head
 from holdfast.dialects._dialect import DeltaReader, Dialect, Evidence
 from holdfast.dialects._profiles import profile_of
 from holdfast.dialects._registry import DIALECTS
+from holdfast.dialects._tell import PlainTeller
 from holdfast.dialects._wire import error_in, plain
 from holdfast.dialects.chat import ChatEvidence
 from holdfast.machines.cursor import Cursor
@@ -103,6 +104,10 @@ class AutoWire:
     def asks_json(self, body: Mapping[str, Any]) -> Mapping[str, Any] | bool:
         """What is asked for is not known."""
         return False
+
+    def teller(self) -> PlainTeller:
+        """Events as they came."""
+        return PlainTeller()
 
 
 class AutoReader:

@@ -20,6 +20,7 @@ from holdfast._types import Delta, Event, Head, ToolCallDelta, Usage
 from holdfast.dialects._dialect import Evidence
 from holdfast.dialects._end import wrong_with
 from holdfast.dialects._halves import Halves, no_halves_in
+from holdfast.dialects._tell_chat import ChatTeller
 from holdfast.dialects._wire import decode, error_in, number, plain, upstream_error
 from holdfast.machines.cursor import Cursor
 
@@ -470,3 +471,7 @@ class ChatWire:
             inner = schema.get("schema")
             return inner if isinstance(inner, Mapping) else True
         return wanted.get("type") == "json_object"
+
+    def teller(self) -> ChatTeller:
+        """One id and one opening, whoever answered."""
+        return ChatTeller()

@@ -24,6 +24,7 @@ from holdfast._types import Delta, Event, Head, ToolCallDelta, Usage
 from holdfast.dialects._dialect import Dialect, Evidence, Timeouts
 from holdfast.dialects._end import is_done, wrong_with
 from holdfast.dialects._halves import Halves, no_halves_in
+from holdfast.dialects._tell import PlainTeller
 from holdfast.dialects._wire import decode, plain, upstream_error
 from holdfast.machines.cursor import Cursor
 
@@ -289,6 +290,10 @@ class CohereWire:
             return False
         schema = wanted.get("json_schema")
         return schema if isinstance(schema, Mapping) else True
+
+    def teller(self) -> PlainTeller:
+        """Events as they came."""
+        return PlainTeller()
 
 
 COHERE = Dialect(

@@ -30,6 +30,7 @@ from holdfast._types import Delta, Event, Head, ToolCallDelta, Usage
 from holdfast.dialects._dialect import Dialect, Evidence, Timeouts
 from holdfast.dialects._end import is_done, wrong_with
 from holdfast.dialects._halves import Halves, no_halves_in
+from holdfast.dialects._tell import PlainTeller
 from holdfast.dialects._wire import decode, number, plain, upstream_error
 from holdfast.machines.cursor import Cursor
 
@@ -371,6 +372,10 @@ class GeminiWire:
             return False
         schema = _config(body, "responseJsonSchema", "response_json_schema")
         return schema if isinstance(schema, Mapping) else True
+
+    def teller(self) -> PlainTeller:
+        """Events as they came."""
+        return PlainTeller()
 
 
 def _config(body: Mapping[str, Any], *names: str) -> Any:

@@ -28,6 +28,7 @@ from holdfast._types import Delta, Event, Head, Request, ToolCallDelta, Usage
 from holdfast.dialects._dialect import CUT_REASONS, Dialect, Evidence, Timeouts
 from holdfast.dialects._end import is_done, wrong_with
 from holdfast.dialects._halves import Halves, no_halves_in
+from holdfast.dialects._tell import PlainTeller
 from holdfast.dialects._wire import asked, decode, plain, upstream_error
 from holdfast.dialects.gemini import added_up, google_error, google_error_in
 from holdfast.machines.cursor import Cursor
@@ -345,6 +346,10 @@ class InteractionWire:
         if body.get("response_mime_type") != "application/json":
             return False
         return wanted if isinstance(wanted, Mapping) else True
+
+    def teller(self) -> PlainTeller:
+        """Events as they came."""
+        return PlainTeller()
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from holdfast._errors import EndOfStream, UpstreamError
 from holdfast._types import Delta, Event, Head, Usage
 from holdfast.dialects._dialect import Dialect, Evidence
 from holdfast.dialects._end import wrong_with
+from holdfast.dialects._tell import PlainTeller
 from holdfast.dialects._wire import decode, error_in, plain, upstream_error
 from holdfast.machines.cursor import Cursor
 
@@ -205,6 +206,10 @@ class SseWire:
     def asks_json(self, body: Mapping[str, Any]) -> Mapping[str, Any] | bool:
         """Nothing is known of the request."""
         return False
+
+    def teller(self) -> PlainTeller:
+        """Events as they came."""
+        return PlainTeller()
 
 
 def _number(body: Mapping[str, Any] | None) -> str | int | float | None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from holdfast._core import Source, Stream, TransformStream
-from holdfast._errors import StatusError
+from holdfast._core import Source, Stream, Transform, TransformStream
+from holdfast._errors import EndOfStream, StatusError
 from holdfast._types import Delta, Event, Request
 from holdfast.dialects import AUTO, AutoReader, DeltaReader, Dialect, by_address, find
 from holdfast.machines.digest import BodyCheck
@@ -21,6 +21,7 @@ class Verify:
     dialect: Dialect
     length: bool = True
     digest: bool = True
+    relay: bool = False
     takes: ClassVar[type] = Event
     gives: ClassVar[type] = Delta
 
@@ -36,14 +37,17 @@ class Verify:
         return [f"{name} left of verify() cannot tell a cut answer from a whole one" for name in early]
 
 
-def verify(dialect: str | Dialect, *, length: bool = True, digest: bool = True) -> Verify:
+def verify(
+    dialect: str | Dialect, *, length: bool = True, digest: bool = True, relay: bool = False
+) -> Verify:
     """Gives the layer that checks a dialect's events.
 
     `length` and `digest` compare the body with the `Content-Length` and the digest header (`Content-Digest`,
-    `Repr-Digest`, `Digest`, `Content-MD5`) of servers that send one; they need `parse_sse()` left of them. Raises
+    `Repr-Digest`, `Digest`, `Content-MD5`) of servers that send one; they need `parse_sse()` left of them. `relay` is
+    for whoever passes the bytes on: each event is handed over, comments and end marks as deltas that are empty. Raises
     `UpstreamError`, `DecodeError`, `Truncated`, `NotAStream` and `IntegrityError` when read.
     """
-    return Verify(find(dialect), length, digest)
+    return Verify(find(dialect), length, digest, relay)
 
 
 @dataclass(slots=True)
@@ -65,7 +69,8 @@ class _VerifySource:
         call.cursor.hasher = check.hasher if check is not None else None
         reader = dialect.reader(_asked(request), call.cursor, before, head=stream.head, end_at_done=check is None)
         call.evidence = reader.evidence
-        return TransformStream(stream, _Checked(reader, check, request), call.clock)
+        machine: Transform[Event, Delta] = _Checked(reader, check, request)
+        return TransformStream(stream, _Relayed(machine) if self.layer.relay else machine, call.clock)
 
     def _dialect(self, request: Request) -> Dialect:
         """The layer's own; where that is `auto`, the address may tell, or an attempt before has told."""
@@ -116,6 +121,33 @@ class _Checked:
         self._reader.end(out)
         if self._check is not None:
             self._check.end(self._request.call.cursor.received)
+
+
+class _Relayed:
+    """Hands over every event: one of which nothing was made stands as it is, in a delta that says nothing."""
+
+    __slots__ = ("_machine",)
+
+    def __init__(self, machine: Transform[Event, Delta]) -> None:
+        self._machine = machine
+
+    def feed(self, batch: Sequence[Event], out: list[Delta]) -> None:
+        for event in batch:
+            before = len(out)
+            try:
+                if event.type:  # a block without one dispatches nothing: it is for nobody but the relay
+                    self._machine.feed((event,), out)
+            except EndOfStream:
+                self._stand_in(event, before, out)
+                raise
+            self._stand_in(event, before, out)
+
+    def _stand_in(self, event: Event, before: int, out: list[Delta]) -> None:
+        if len(out) == before:
+            out.append(Delta(event))
+
+    def end(self, out: list[Delta]) -> None:
+        self._machine.end(out)
 
 
 __all__ = ["Verify", "verify"]

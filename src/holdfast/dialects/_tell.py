@@ -1,0 +1,48 @@
+"""What tellers share: healthy events go on to the byte, and a new one is made of JSON. See `Teller`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from holdfast._types import Delta, Event, Usage
+
+
+class PlainTeller:
+    """Passes each event on once, as it came: for shapes whose answers never go on as another's."""
+
+    __slots__ = ("_last",)
+
+    def __init__(self) -> None:
+        self._last: Event | None = None
+
+    def feed(self, batch: Sequence[Delta], out: list[bytes]) -> None:
+        """Appends the bytes of a batch."""
+        last = self._last
+        for delta in batch:
+            if delta.raw is not last:
+                last = delta.raw
+                out.append(last.wire)
+        self._last = last
+
+    def reseat(self) -> None:
+        """There is nothing to put into other terms."""
+
+
+def event_of(value: Any, *, name: str = "", eol: bytes = b"\n") -> bytes:
+    """Makes the bytes of an event that holds JSON, with an `event:` line where it has a name."""
+    lines = [b"event: " + name.encode()] if name else []
+    return eol.join([*lines, b"data: " + msgspec.json.encode(value), b"", b""])
+
+
+def counted(usage: Usage, keys: Mapping[str, str]) -> dict[str, Any]:
+    """Gives a usage as its provider writes it: what it sent, with our sums where several requests were added up.
+
+    `keys` are the provider's names for fields of `Usage`.
+    """
+    if not usage.estimated:
+        return usage.raw
+    sums = {name: getattr(usage, field) for field, name in keys.items()}
+    return {**usage.raw, **{name: value for name, value in sums.items() if value is not None}}

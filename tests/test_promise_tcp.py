@@ -14,16 +14,20 @@ import hashlib
 import json
 import re
 import socket
+import ssl
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from email.utils import format_datetime
-from typing import Any
+from typing import Any, Literal, get_args
 
+import httpx
+import httpx2
 import pytest
 
+from holdfast._core import Source
 from holdfast._errors import (
     ConnectError,
     DeadlineExceeded,
@@ -41,6 +45,7 @@ from holdfast._types import Delta
 from holdfast.client import Client
 from holdfast.dialects import Timeouts
 from holdfast.moments import Moment, Retrying
+from holdfast.sources.httpx import Httpx2Source, HttpxSource
 from holdfast.testing import FakeClock
 from holdfast.testing import faults as f
 from holdfast.testing.chaos import ChaosServer, Mode
@@ -314,10 +319,37 @@ ROWS = [
 ]
 
 
+Over = Literal["aiohttp", "httpx", "httpx2"]
+OVER = get_args(Over)
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Knows no authority: to read those would take a client longer than a test."""
+
+
 @asynccontextmanager
-async def client_of(server: ScriptedServer, timeouts: Timeouts | None = None, **settings: Any) -> AsyncIterator[Client]:
+async def source_of(over: Over) -> AsyncIterator[Source[bytes] | None]:
+    """The source to read through; none for the one that a client makes for itself."""
+    match over:
+        case "aiohttp":
+            yield None
+        case "httpx":
+            async with httpx.AsyncClient(verify=NO_TLS) as lent, HttpxSource(lent) as source:
+                yield source
+        case "httpx2":
+            async with httpx2.AsyncClient(verify=NO_TLS) as lent2, Httpx2Source(lent2) as source2:
+                yield source2
+
+
+@asynccontextmanager
+async def client_of(
+    server: ScriptedServer, timeouts: Timeouts | None = None, *, over: Over = "aiohttp", **settings: Any
+) -> AsyncIterator[Client]:
     """A real client of a server, after which nothing is connected to it any more."""
-    async with Client("deepseek", base_url=server.url, timeouts=timeouts, random=Nought(), **settings) as client:
+    async with (
+        source_of(over) as source,
+        Client(
+            "deepseek", base_url=server.url, timeouts=timeouts, random=Nought(), source=source, **settings
+        ) as client,
+    ):
         yield client
         for _ in range(100):
             if server.open_connections <= 1:  # one may be pooled: calls follow each other here
@@ -357,9 +389,13 @@ def assert_typed(row: Row, got: str, error: StreamError | None) -> None:
     assert TEXT.startswith(got)
 
 
+@pytest.mark.parametrize("over", OVER)
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-async def test_a_fault_that_passes_costs_nothing_that_was_said(row: Row) -> None:
-    async with ScriptedServer([row.reply(), stream(*EVENTS)]) as server, client_of(server, row.timeouts) as client:
+async def test_a_fault_that_passes_costs_nothing_that_was_said(row: Row, over: Over) -> None:
+    async with (
+        ScriptedServer([row.reply(), stream(*EVENTS)]) as server,
+        client_of(server, row.timeouts, over=over) as client,
+    ):
         reader, got, error = await read(client)
         if row.error is not None and row.once == 1:
             assert_typed(row, got, error)
@@ -369,9 +405,10 @@ async def test_a_fault_that_passes_costs_nothing_that_was_said(row: Row) -> None
         assert len(server.requests) == reader.report.attempts == row.once
 
 
+@pytest.mark.parametrize("over", OVER)
 @pytest.mark.parametrize("row", [row for row in ROWS if row.always > 1], ids=lambda row: row.name)
-async def test_a_fault_that_stays_is_named(row: Row) -> None:
-    async with ScriptedServer([row.reply()]) as server, client_of(server, row.timeouts) as client:
+async def test_a_fault_that_stays_is_named(row: Row, over: Over) -> None:
+    async with ScriptedServer([row.reply()]) as server, client_of(server, row.timeouts, over=over) as client:
         _, got, error = await read(client)
         assert_typed(row, got, error)
         assert len(server.requests) == row.always
@@ -437,8 +474,9 @@ async def test_nobody_comes_back_before_the_time_that_was_told(told: int | str, 
     assert clock.slept == [pytest.approx(45 if told == "date" else told, abs=0.5)]
 
 
-async def test_a_line_without_an_end_is_refused_in_bounded_memory() -> None:
-    async with ScriptedServer(lambda _: endless_line()) as server, client_of(server) as client:
+@pytest.mark.parametrize("over", OVER)
+async def test_a_line_without_an_end_is_refused_in_bounded_memory(over: Over) -> None:
+    async with ScriptedServer(lambda _: endless_line()) as server, client_of(server, over=over) as client:
         await read(client)  # everything that is made once has been made
         tracemalloc.start()
         try:
@@ -617,17 +655,18 @@ OURS = re.compile(r"/holdfast/(layers|sources|client|_\w+)[./]")
 """A task of the library's, in its representation; the server and asyncio have some of their own."""
 
 
+@pytest.mark.parametrize("over", OVER)
 @pytest.mark.parametrize("mode", ["ids", "no-ids"])
-async def test_given_up_at_any_moment_nothing_stays_open(mode: Mode) -> None:
+async def test_given_up_at_any_moment_nothing_stays_open(mode: Mode, over: Over) -> None:
     schedule = Schedule(streams={"tides?": (f.Refused(status=503), f.ResetMidStream(after=6))})
-    turns, over = 0, False
-    while not over:
+    turns, finished = 0, False
+    while not finished:
         async with ChaosServer(schedule=schedule, mode=mode, sentences=1) as upstream:
-            async with client_of(upstream.server) as client:
+            async with client_of(upstream.server, over=over) as client:
                 reading = asyncio.create_task(read(client))
                 for _ in range(turns):
                     await asyncio.sleep(0)
-                over = reading.done()
+                finished = reading.done()
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
             assert not [task for task in asyncio.all_tasks() if OURS.search(repr(task))]

@@ -1,4 +1,4 @@
-"""AutoContinue over real TCP: every provider that continues a prefix, every way its models do, with and without cuts."""
+"""AutoContinue over real TCP: providers that continue a prefix, every way their models do, with and without cuts."""
 
 from __future__ import annotations
 

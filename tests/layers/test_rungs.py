@@ -389,3 +389,46 @@ def test_a_pipe_that_cannot_resume_says_so(clock: FakeClock) -> None:
 def test_a_partial_is_plain_json_and_holds_its_request() -> None:
     partial = Partial(dialect="openai", url="http://h", request=BODY)
     assert json.loads(partial.to_json())["request"] == BODY
+
+
+# -- what an attempt proved ----------------------------------------------------------------------
+
+
+def numbered(*payloads: dict[str, Any]) -> list[bytes]:
+    """A background response's events, each with its number."""
+    told = [json.dumps({**p, "sequence_number": n}, separators=(",", ":")) for n, p in enumerate(payloads)]
+    return [f"event: {p['type']}\ndata: {data}\n\n".encode() for p, data in zip(payloads, told, strict=True)]
+
+
+async def test_a_continuation_that_brought_nothing_new_has_still_been_read(clock: FakeClock) -> None:
+    over = {"id": "resp_1", "status": "completed", "output": [], "usage": {"input_tokens": 1, "output_tokens": 1}}
+    where = {"item_id": "m", "output_index": 0, "content_index": 0}
+    events = numbered(
+        {"type": "response.created", "response": {"id": "resp_1", "status": "queued"}},
+        {"type": "response.queued", "response": {"id": "resp_1", "status": "queued"}},
+        {"type": "response.in_progress", "response": {"id": "resp_1", "status": "in_progress"}},
+        {"type": "response.output_text.delta", **where, "delta": "hold"},
+        {"type": "response.completed", "response": over},
+    )
+    server = Upstream(lambda _request, turn: cut(events[turn - 1 :], 1) if turn < 4 else events[turn - 1 :])
+    asked = Request(url="http://h/v1/responses", body={"model": "m", "input": "Go on.", "background": True})
+    reader = pipe_of(server, clock, "openai-responses").stream(asked)
+    got, error = await read(reader)
+    assert error is None, error
+    assert said(got) == "hold"
+    assert [request.url.rpartition("=")[2] for request in server.asked[1:]] == ["0", "1", "2"]
+
+
+async def test_what_another_answer_proved_is_no_part_of_a_partial(clock: FakeClock) -> None:
+    other = [b"".join(wire(story(["Along", " but", " no", " further", "."])))]  # its end comes with what differs
+    server = Upstream(lambda _request, turn: cut(wire(story()), 5) if turn == 1 else other)
+    reader = pipe_of(server, clock, "openai").stream(VLLM)
+    got, error = await read(reader)
+    assert isinstance(error, StreamBroken)
+    assert error.partial.answer.finish_reason is None
+    assert error.partial.answer.usage is None
+    partial = Partial.from_json(error.partial.to_json())
+    second = pipe_of(Upstream(lambda _request, _turn: wire(story())), clock, "openai").stream(VLLM, resume=partial)
+    rest, error = await read(second)
+    assert error is None
+    assert said(got) + said(rest) == second.completion.text == TEXT

@@ -209,13 +209,22 @@ class _ReconnectStream(Generic[T]):
                 continue
             if self._call.cursor.numbered:
                 self._call.cursor.commit(taken)  # what a replay only repeats is delivered, too
+            if self._vouched:
+                self._last, self._last_origin = taken[-1], self._origin
             if batch:
                 self._started = True
-                self._last, self._last_origin = taken[-1], self._origin
                 if self._join is not None:
                     batch = self._joined(batch, self._join)
                 self._call.answer.add(batch)
                 return batch
+
+    @property
+    def _vouched(self) -> bool:
+        """True while what this attempt told is of the answer that was delivered: only then do place and proof count."""
+        if self._step is None:
+            return True
+        judge = self._extension or self._replay
+        return judge.caught_up if judge is not None else self._call.cursor.mode == "continue"
 
     # -- the end of an attempt -----------------------------------------------------------------
 
@@ -236,15 +245,16 @@ class _ReconnectStream(Generic[T]):
     async def _broken(self, failure: StreamError) -> None:
         """Decides what a failure means: another step, a proven end, or the failure itself."""
         call, inner = self._call, self._inner
-        if self._step is None:
+        if self._vouched:  # which it may be before the seam is noted: a continuation may bring empty deltas alone
             self._evidence = deepcopy(call.evidence)
-        elif self._step.rung == "prefix" and isinstance(failure, StatusError):
+        if self._step is not None and self._step.rung == "prefix" and isinstance(failure, StatusError):
             self._remember_refusal(failure)
         step = self._ladder.next(failure, self._situation()) if self._started else None
         if step is not None and step.finish:
             self._end = EndOfStream()
             return
         if step is None:
+            self._disown()
             self._end = self._give_up(failure)
             return
         now = call.clock.now()
@@ -281,6 +291,11 @@ class _ReconnectStream(Generic[T]):
             server_retry=None if cursor.retry is None else cursor.retry / 1000,
             u=call.random.random(),
         )
+
+    def _disown(self) -> None:
+        """Forgets what an attempt seemed to prove that was not vouched for: a partial must not call itself whole."""
+        if not self._vouched:
+            self._call.evidence = deepcopy(self._evidence)
 
     def _give_up(self, failure: StreamError) -> StreamError:
         """The last real failure is what the reader wants to know; that we refused to go on is a note on it."""
@@ -485,6 +500,8 @@ class _ReconnectStream(Generic[T]):
         self._end = self._end or UsageError("this stream is closed")
         inner, self._inner = self._inner, None
         opening, self._opening = self._opening, None
+        running = self._call.evidence  # that of the answer which is being made, vouched for or not
+        self._disown()
         self._step = None
         try:
             if opening is not None:
@@ -496,15 +513,15 @@ class _ReconnectStream(Generic[T]):
                     await inner.aclose()
             finally:
                 if abandoned and self._layer.seams.cancel_abandoned:
-                    await self._cancel_upstream()
+                    await self._cancel_upstream(running)
 
-    async def _cancel_upstream(self) -> None:
+    async def _cancel_upstream(self, running: Evidence | None) -> None:
         """Stops an answer that the provider would finish without a reader: asked once, and not waited for long."""
         call = self._call
         dialect, evidence = call.dialect, call.evidence
-        if dialect is None or dialect.cursor is None or evidence is None or not call.may_request:
+        if dialect is None or dialect.cursor is None or running is None or not call.may_request:
             return
-        request = dialect.cursor.cancel(self._current, evidence.answer_id)
+        request = dialect.cursor.cancel(self._current, running.answer_id)
         if request is None:
             return
         alarm = Alarm(call.clock)

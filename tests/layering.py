@@ -29,11 +29,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_pipe": FORMATS | {"_clock", "moments", "_core", "_reader"},
     "telemetry": CORE,  # it listens to moments: of what runs it knows nothing
     "layers": CORE,
-    **dict.fromkeys(OUTSIDE, CORE | {"layers"}),
-    **dict.fromkeys(FACADE, CORE | {"layers", "telemetry", "client", "offline"} | OUTSIDE),
-    "cli": CORE | {"layers", "telemetry"} | OUTSIDE | FACADE,
+    "_defaults": CORE | {"layers"},
+    **dict.fromkeys(OUTSIDE, CORE | {"layers", "_defaults"}),
+    **dict.fromkeys(FACADE, CORE | {"layers", "_defaults", "telemetry", "client", "offline"} | OUTSIDE),
+    "cli": CORE | {"layers", "_defaults", "telemetry"} | OUTSIDE | FACADE,
     "__main__": {"cli"},
-    "testing": CORE | {"layers", "telemetry"} | OUTSIDE | FACADE,
+    "testing": CORE | {"layers", "_defaults", "telemetry"} | OUTSIDE | FACADE,
 }
 """Room -> the rooms it may import besides itself. A room that is missing here may import nothing."""
 
@@ -69,7 +70,7 @@ LIBRARIES: dict[str, set[str]] = {
         *("_types", "moments", "machines", "dialects", "layers/record", "sources", "telemetry", "gateway", "cli"),
         "testing",
     },
-    "pybreaker": {"layers/breaker", "client"},  # client: the breaker it makes by default
+    "pybreaker": {"layers/breaker", "_defaults", "client"},  # client: the breaker it makes by default
     "structlog": {"telemetry"},
     "rich": {"cli"},
     "brotli": {"machines/inflate"},

@@ -6,6 +6,7 @@
 from holdfast import moments
 from holdfast._clock import Clock, Random, SystemClock
 from holdfast._core import Call, Layer, Source, Stream, Transform, transform
+from holdfast._defaults import default_layers
 from holdfast._errors import (
     BudgetExhausted,
     CircuitOpen,
@@ -39,7 +40,7 @@ from holdfast._types import (
     Usage,
     Verdict,
 )
-from holdfast.client import Client, default_layers
+from holdfast.client import Client
 from holdfast.dialects import Dialect, Timeouts, Wire
 from holdfast.layers.auto_continue import AutoContinue
 from holdfast.layers.breaker import CircuitBreaker

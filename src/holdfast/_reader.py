@@ -167,15 +167,18 @@ class Reader(Generic[T]):
 
     async def batches(self) -> AsyncIterator[Sequence[T]]:
         """Iterates over what arrives in the batches it arrives in: cheaper per item, and no later."""
-        while True:
-            left = list(self._ready)
-            if left:
-                yield left
-            try:
-                batch = await self._receive()
-            except StopAsyncIteration:
-                return
+        while batch := await self.read():
             yield batch
+
+    async def read(self) -> Sequence[T]:
+        """Returns the next batch as it arrives, and an empty one at the proven end. Cancelled, it loses nothing."""
+        left = list(self._ready)
+        if left:
+            return left
+        try:
+            return await self._receive()
+        except StopAsyncIteration:
+            return ()
 
     async def _receive(self) -> Sequence[T]:
         if self._end is not None:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from holdfast._defaults import default_layers
 from holdfast._errors import StreamBroken, StreamError
 from holdfast._pipe import Pipe
 from holdfast._types import Head, Request
 from holdfast.cli import main
 from holdfast.cli._paper import columns
-from holdfast.client import default_layers
 from holdfast.layers.record import Record
 from holdfast.sources.memory import MemorySource
 from holdfast.testing import FakeClock

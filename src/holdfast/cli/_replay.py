@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from holdfast._clock import Timer
+from holdfast._defaults import default_layers
 from holdfast._errors import StreamError
 from holdfast._pipe import Pipe
 from holdfast._types import Completion, Request, Verdict
-from holdfast.client import default_layers
 from holdfast.dialects import Dialect
 from holdfast.machines.recording import Story
 from holdfast.moments import Moment, Opening, Resuming, Retrying

@@ -10,6 +10,7 @@ import os
 import sys
 from typing import Any
 
+from holdfast._defaults import default_layers
 from holdfast._errors import (
     BudgetExhausted,
     CircuitOpen,
@@ -24,7 +25,7 @@ from holdfast._errors import (
 )
 from holdfast._types import Delta
 from holdfast.cli._paper import Paper, cut, wrap
-from holdfast.client import Client, default_layers
+from holdfast.client import Client
 from holdfast.dialects import DIALECTS, Timeouts, find
 from holdfast.layers.record import Record
 from holdfast.machines.redact import scrub

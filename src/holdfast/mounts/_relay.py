@@ -1,0 +1,102 @@
+"""What all mounts share: a pipe over the client's own transport, and its answer as the bytes that the client reads.
+
+It knows no HTTP library. A mount gives it a source, whose first attempt may be a response that is there already, and
+passes on the bytes. Events go on as they came, each as soon as it is there; a seam that is not exact puts what follows
+into the terms of the first answer (see `Teller`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from holdfast._clock import Clock, Random
+from holdfast._core import Source
+from holdfast._defaults import default_layers
+from holdfast._pipe import Pipe
+from holdfast._reader import Reader
+from holdfast._types import Delta, Head, Request
+from holdfast.dialects import Dialect, Teller, Timeouts
+from holdfast.machines.ladder import Seams
+from holdfast.moments import Continued, Listener, Moment, Resumed
+
+_ANOTHER = ("replay", "prefix")
+"""Rungs after which what comes is of another answer: the others go on with the very same."""
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Mount:
+    """How streams are mended inside a client: the keywords that every mount takes.
+
+    `dialect` is told by the address or the first event unless it is named. `timeouts` are over the dialect's own.
+    `seams=True` lets a model continue its own words where nothing exact is left, and `Seams(...)` says it in detail.
+    `layers` replace the default ones; they must hand over every event: `default_layers(..., relay=True)` does.
+    `max_requests` bounds what one call may send upstream.
+    """
+
+    dialect: str | Dialect = "auto"
+    timeouts: Timeouts | None = None
+    seams: Seams | bool = False
+    layers: Sequence[Callable[[Source[Any]], Source[Any]]] | None = None
+    max_requests: int = 8
+    listeners: tuple[Listener, ...] = ()
+    clock: Clock | None = None
+    random: Random | None = None
+    refused: set[str] = field(default_factory=set, repr=False, compare=False)
+
+    def relay(self, source: Source[bytes], request: Request) -> Relay:
+        """Gives one call over a source; `open()` sends its request."""
+        layers = self.layers
+        if layers is None:
+            layers = default_layers(
+                self.dialect, timeouts=self.timeouts, seams=self.seams, refused=self.refused, relay=True
+            )
+        pipe: Pipe[Any] = Pipe(source, clock=self.clock, random=self.random, max_requests=self.max_requests)
+        for layer in layers:
+            pipe = pipe | layer
+        return Relay(pipe, request, self.listeners)
+
+
+class Relay:
+    """One answer as the bytes that a client reads. `reader` tells its story: report, partial, head."""
+
+    __slots__ = ("_reseated", "_teller", "reader")
+
+    def __init__(self, pipe: Pipe[Delta], request: Request, listeners: Iterable[Listener] = ()) -> None:
+        self._teller: Teller | None = None
+        self._reseated = False
+        self.reader: Reader[Delta] = pipe.stream(request, listeners=(*listeners, self._hear))
+
+    async def open(self) -> Head:
+        """Sends the request and returns its head. Raises a `StreamError`, and what the source raises of its own."""
+        await self.reader.__aenter__()
+        return self.reader.head
+
+    async def receive(self) -> bytes:
+        """Returns the bytes of what is ready, empty at the proven end. Raises a `StreamError`."""
+        while batch := await self.reader.read():
+            out: list[bytes] = []
+            self._tell(batch, out)
+            if out:
+                return b"".join(out)
+        return b""
+
+    def _tell(self, batch: Sequence[Delta], out: list[bytes]) -> None:
+        if self._teller is None:  # a dialect that was not named is known by the first event
+            dialect = self.reader.dialect
+            if dialect is None:
+                raise AssertionError("a relay's layers have verify() among them")
+            self._teller = dialect.wire.teller()
+        if self._reseated:
+            self._teller.reseat()
+            self._reseated = False
+        self._teller.feed(batch, out)
+
+    def _hear(self, moment: Moment) -> None:
+        if isinstance(moment, Continued) or (isinstance(moment, Resumed) and moment.rung in _ANOTHER):
+            self._reseated = True
+
+    async def aclose(self) -> None:
+        """Gives the answer up, or what is left of its connection back. Idempotent."""
+        await self.reader.aclose()

@@ -59,6 +59,7 @@ C = TypeVar("C")
 T = TypeVar("T")
 
 _MAX_AHEAD = 64 * 1024  # bytes read that nobody has asked for yet; aiohttp reads twice that ahead
+_MAX_PIECES = 256  # read ahead; httpx takes some 10 microseconds for each, and lets nobody else run between them
 _MAX_UNWOUND = 20_000  # pieces; what a read of 64 KiB can hold of the smallest chunks
 
 
@@ -312,13 +313,16 @@ class _HttpxStream:
                 self._ready.append(piece)
                 self._size += len(piece)
                 self._wake()
-            if self._size > _MAX_AHEAD or not piece:
+            if self._full() or not piece:
                 await self._rest(body)
+
+    def _full(self) -> bool:
+        return self._size > _MAX_AHEAD or len(self._ready) >= _MAX_PIECES
 
     async def _rest(self, body: AsyncIterator[bytes]) -> None:
         """Waits until the reader has come; after an empty piece, only lets others run."""
         try:
-            if self._size > _MAX_AHEAD:
+            if self._full():
                 self._room = asyncio.get_running_loop().create_future()
                 await self._room
             else:

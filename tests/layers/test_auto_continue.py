@@ -6,15 +6,16 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from holdfast._core import Source
 from holdfast._errors import ConnectError, DeadlineExceeded, StatusError, StreamBroken, StreamError
 from holdfast._pipe import Pipe
 from holdfast._reader import Reader
 from holdfast._types import Delta, Event, Head, Partial, Request
-from holdfast.dialects import ANTHROPIC, DEEPSEEK, OPENAI, Dialect, Said
+from holdfast.dialects import ANTHROPIC, DEEPSEEK, LLAMA_CPP, OPENAI, Dialect, Said
 from holdfast.dialects._turns import another_turn
 from holdfast.layers.auto_continue import AutoContinue
 from holdfast.layers.buffer import Buffer
@@ -25,7 +26,7 @@ from holdfast.layers.retry import Retry
 from holdfast.layers.verify import verify
 from holdfast.machines.ladder import Seams
 from holdfast.moments import Continued
-from holdfast.testing import FakeClock, check_layer
+from holdfast.testing import FakeClock, check_layer, check_source
 from holdfast.testing.answers import in_pieces
 from tests.puppet import Puppet, PuppetStream, Script, Wait
 
@@ -469,6 +470,38 @@ async def test_a_cut_in_any_leg_at_any_event_is_mended_exactly(leg: int, clock: 
         assert not model.live
 
 
+@pytest.mark.parametrize("second", [1, 2], ids=["of the same leg", "of the next"])
+async def test_two_cuts_are_mended_exactly(second: int, clock: FakeClock) -> None:
+    for first_cut in range(1, 15, 2):
+        for second_cut in range(1, 15, 2):
+            model = Model(cuts={0: first_cut, second: second_cut})
+            reader = pipe_over(model, clock).stream(ask(12))
+            got, error = await read(reader)
+            assert error is None
+            assert (text(got), ends(got), reader.completion.text) == (TEXT, ["stop"], TEXT)
+            assert got[-1].usage == reader.report.usage
+
+
+async def test_a_key_names_one_leg(clock: FakeClock) -> None:
+    """Else a server that keeps answers by key would give the first once more."""
+
+    def by_turn(request: Request) -> tuple[Sequence[str], str]:
+        body: Any = request.body
+        return rest_of(TEXT)(body["messages"][-2]["content"]), "stop"
+
+    model = Model(says={1: by_turn})
+    got, error = await read(pipe_over(model, clock, AutoContinue(prompt="On."), dialect=LLAMA_CPP).stream(ask(12)))
+    assert (error, text(got)) == (None, TEXT)
+    first, second = (request.headers["X-Conversation-Id"] for request in model.requests)
+    assert second == f"{first}-2"
+
+
+async def test_a_digest_cannot_be_continued(clock: FakeClock) -> None:
+    model = Model()
+    got, error = await read(pipe_over(model, clock).stream(ask(12), keep=False))
+    assert (error, model.opens, ends(got)) == (None, 1, ["length"])
+
+
 @pytest.mark.parametrize("cut", [3, 5, 9, 12])
 async def test_a_leg_that_stays_broken_leaves_a_partial_that_another_process_goes_on_from(
     cut: int, clock: FakeClock
@@ -498,7 +531,23 @@ async def test_it_obeys_the_contract_where_nothing_is_to_be_continued() -> None:
 
 
 async def test_it_obeys_the_contract_over_legs(clock: FakeClock) -> None:
-    """As `check_source()` does it by the system's clock, here over every place at which a reader may be cancelled."""
+    models: list[Model] = []
+
+    def source() -> Source[Delta]:
+        models.append(Model(wait=0.1, size=4))
+        layers: list[Any] = [parse_sse(), verify(DEEPSEEK), Retry(), Reconnect(), AutoContinue(times=50)]
+        made: Any = models[-1]
+        for layer in layers:
+            made = layer(made)
+        return cast("Source[Delta]", made)
+
+    await check_source(
+        source, request=ask(30), fails=False, clock=clock, opened=lambda: sum(len(model.live) for model in models)
+    )
+    assert models[0].opens > 1
+
+
+async def test_a_reader_that_polls_loses_nothing_between_two_legs(clock: FakeClock) -> None:
     true, _ = await read(pipe_over(Model(wait=1.0), clock).stream(ask(30)))
     for ticks in range(60):
         model = Model(wait=1.0)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast._types import Delta, Event, ToolCallDelta, Usage
-from holdfast.machines.seam import LOOK_BACK, MIN_PREFIX, RESTART, Extension, cut_back, join_usage, joint
+from holdfast.machines.seam import LOOK_BACK, MIN_PREFIX, RESTART, Extension, add_usage, cut_back, join_usage, joint
 from holdfast.machines.transcript import DivergenceError
 
 RAW = Event()
@@ -412,3 +413,28 @@ def test_the_parts_of_usage_stay_inside_the_whole(
     if joined.output_tokens is not None:
         assert joined.output_tokens >= delivered
         assert 0 <= (joined.reasoning_tokens or 0) <= joined.output_tokens
+
+
+# -- an answer that was asked on -----------------------------------------------------------------
+
+
+def told(asked: int | None, answered: int | None, **more: Any) -> Usage:
+    total = None if asked is None or answered is None else asked + answered
+    return Usage(input_tokens=asked, output_tokens=answered, total_tokens=total, **more)
+
+
+def test_usage_over_two_legs_is_the_first_prompt_and_both_outputs() -> None:
+    first = told(7, 40, cached_tokens=5, reasoning_tokens=3, raw={"n": 1})
+    then = told(45, 20, cached_tokens=44, reasoning_tokens=2, raw={"n": 2})
+    assert add_usage(first, then) == told(7, 60, cached_tokens=5, reasoning_tokens=5, raw={"n": 2})
+
+
+def test_words_that_were_said_again_are_not_the_answers_and_an_estimate() -> None:
+    assert add_usage(told(7, 40), told(45, 20), said_again=3) == told(7, 57, estimated=True)
+    assert add_usage(told(7, 40), told(45, 2), said_again=9) == told(7, 40, estimated=True)
+
+
+def test_what_nobody_told_is_not_added_up() -> None:
+    assert add_usage(told(None, 40), told(45, 20)) == told(None, 60)
+    assert add_usage(told(7, None), told(45, 20)) == told(7, None)
+    assert add_usage(told(7, 40), told(None, 20, estimated=True)).estimated

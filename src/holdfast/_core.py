@@ -221,7 +221,7 @@ class Leg:
     evidence: Evidence | None
     seamed: bool
     join: Callable[[Usage], Usage] | None
-    where: Callable[[], tuple[str, int]] | None
+    where: Callable[[], dict[str, Any]] | None
     usage: Usage
     """The answer's usage so far, over all legs up to this one."""
     own_usage: Usage
@@ -281,8 +281,8 @@ class Call:
         """True once a model continued a prefix: the answer is no longer that of the first request."""
         self.join: Callable[[Usage], Usage] | None = None
         """Makes the answer's usage of what the last request's evidence tells, where it took several requests."""
-        self.where: Callable[[], tuple[str, int]] | None = None
-        """Names the place behind what was delivered for a cursor of the provider's own, and its offset in the body."""
+        self.where: Callable[[], dict[str, Any]] | None = None
+        """Gives, as JSON values, what a cursor of the provider's own goes on from behind what was delivered."""
         self.resuming: Partial | None = None
         """What had arrived of this answer before the call began."""
         self.legs: list[Leg] = []

@@ -356,13 +356,12 @@ class Reader(Generic[T]):
         """What another process needs to go on; see `Call.take_up()`."""
         call = self._call
         several = call.answer.before is not None  # no one request has this answer: only its text can be gone on from
-        place, offset = call.where() if call.where is not None and not call.seamed and not several else ("", 0)
+        where = call.where() if call.where is not None and not call.seamed and not several else {}
         return {
             "call": call.id,
             "keep": call.keep,
             "seamed": call.seamed or several,
-            "place": place,
-            "offset": offset,
+            **where,
             "cursor": (Cursor() if several or call.seamed else call.cursor).state(),
             "answer": call.answer.state(),
             "evidence": state_of(call.evidence) if call.evidence is not None else None,

@@ -5,14 +5,22 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from holdfast._errors import DecodeError, NotAStream, StreamError, Truncated, UpstreamError
+from holdfast._pipe import Pipe
 from holdfast._types import Completion, Delta, Event, Request
 from holdfast.dialects import GEMINI_INTERACTIONS, state_of
+from holdfast.layers.parse import parse_sse
+from holdfast.layers.reconnect import Reconnect
+from holdfast.layers.verify import verify
 from holdfast.machines.cursor import Cursor
+from holdfast.moments import Report
 from holdfast.offline import assemble
+from holdfast.testing import FakeClock
+from tests.layers.test_rungs import Reply, Upstream, cut
 
 DONE = "event: done\ndata: [DONE]\n\n"
 
@@ -113,6 +121,15 @@ def test_a_call_may_come_whole() -> None:
         start(-1, "thought"),
         event("step.delta", index="0"),
         event("step.start", step=7),
+        {**event("step.stop", index=0), "event_id": 7},
+        delta(0, "text", text=7),
+        delta(0, "thought_summary", content={"type": "text", "text": 7}),
+        delta(0, "thought_summary", content="Hm"),
+        start(0, "thought", summary=[{"type": "text", "text": 7}]),
+        start(0, "model_output", content=[{"type": "text", "text": 7}]),
+        start(0, "model_output", content="It is"),
+        start(1, "function_call", id="a", name="f", arguments=7),
+        completed(usage=7),
         [1],
         None,
     ],
@@ -224,6 +241,87 @@ def test_a_beginning_is_no_continuation(then: tuple[Any, ...]) -> None:
     cursor, evidence = continued(*then)
     assert cursor.mode == "replay"
     assert evidence.steps == {0: "thought"}
+
+
+def numbered(*events: Any) -> list[bytes]:
+    return [
+        f"event: {e['event_type']}\ndata: {json.dumps({**e, 'event_id': f'e{n}'})}\n\n".encode()
+        for n, e in enumerate(events, 1)
+    ]
+
+
+WORDS = [delta(0, "text", text=word) for word in ("a", "a", "b", "b", " end")]
+STORED = numbered(CREATED, start(0, "model_output"), *WORDS, event("step.stop", index=0), completed())
+
+
+def behind(request: Request) -> int:
+    """How many events come before the place behind which a request wants to go on."""
+    return int(parse_qs(urlsplit(request.url).query)["last_event_id"][0].removeprefix("e"))
+
+
+async def resumed(server: Upstream, clock: FakeClock, *, relay: bool = False) -> tuple[list[Delta], Report]:
+    pipe = Pipe(server, clock=clock) | parse_sse(comments=relay) | verify("gemini-interactions", relay=relay)
+    reader = (pipe | Reconnect()).stream(Request(url="https://host/v1beta/interactions", body={"input": "x"}))
+    async with reader:
+        return [delta async for delta in reader], reader.report
+
+
+@pytest.mark.parametrize("again", range(9))
+@pytest.mark.parametrize("after", [3, 4, 6, 8])
+async def test_what_comes_again_after_a_resume_is_handed_over_once(after: int, again: int, clock: FakeClock) -> None:
+    def replies(request: Request, turn: int) -> Reply:
+        return cut(STORED, after) if turn == 1 else STORED[max(0, behind(request) - again) :]
+
+    deltas, report = await resumed(Upstream(replies), clock)
+    assert "".join(delta.text for delta in deltas) == "aabb end"
+    assert (str(report.verdict), report.dropped) == ("RESUMED (1 seam, exact)", min(after, again))
+    relayed, _ = await resumed(Upstream(replies), clock, relay=True)
+    assert [delta.raw.wire for delta in relayed] == STORED
+
+
+async def test_what_came_over_two_attempts_is_known_at_the_third(clock: FakeClock) -> None:
+    def replies(request: Request, turn: int) -> Reply:
+        begin = 0 if turn == 1 else behind(request) - 2
+        return cut(STORED[begin:], 4) if turn < 3 else STORED[begin:]
+
+    deltas, report = await resumed(Upstream(replies), clock)
+    assert "".join(delta.text for delta in deltas) == "aabb end"
+    assert (str(report.verdict), report.dropped) == ("RESUMED (2 seams, exact)", 4)
+
+
+@pytest.mark.parametrize("again", range(1, 6))
+async def test_an_id_of_ours_over_other_contents_is_of_another_answer(again: int, clock: FakeClock) -> None:
+    other = numbered(CREATED, start(0, "model_output"), *(delta(0, "text", text="no") for _ in WORDS), completed())
+
+    def replies(request: Request, turn: int) -> Reply:
+        return cut(STORED, 6) if turn == 1 else other[behind(request) - again :]
+
+    with pytest.raises(StreamError) as raised:
+        await resumed(Upstream(replies), clock)
+    assert raised.value.partial.text == "aabb"
+
+
+async def test_another_process_knows_what_was_delivered(clock: FakeClock) -> None:
+    cursor = Cursor()
+    reader = GEMINI_INTERACTIONS.reader(None, cursor)
+    events = [Event(told.split(b"data: ")[1].strip()) for told in STORED]
+    reader.feed(events[:5], [])
+    evidence = GEMINI_INTERACTIONS.wire.revive(json.loads(json.dumps(state_of(reader.evidence))))
+    cursor = Cursor()
+    cursor.begin("continue")
+    deltas: list[Delta] = []
+    GEMINI_INTERACTIONS.reader(None, cursor, evidence).feed(events[2:], deltas)
+    assert ("".join(delta.text for delta in deltas), cursor.dropped) == ("b end", 3)
+
+
+def test_few_ids_are_remembered() -> None:
+    reader = GEMINI_INTERACTIONS.reader(None, Cursor())
+    status = event("interaction.status_update", status="in_progress")
+    events = [Event(json.dumps({**status, "event_id": f"e{n}"}).encode()) for n in range(10_000)]
+    reader.feed(events, [])
+    ids = list(state_of(reader.evidence)["ids"])
+    assert 1_000 < len(ids) <= 4_096
+    assert ids[-1] == "e9999"
 
 
 RUNG = GEMINI_INTERACTIONS.cursor

@@ -116,6 +116,26 @@ async def test_two_cuts_count_bytes_over_all_attempts(clock: FakeClock) -> None:
             assert said(got) == TEXT
 
 
+@pytest.mark.parametrize("added", [b": ping\n\n", b"x" * 30, b"data: {}\n\n"])
+async def test_bytes_that_the_server_does_not_know_cost_no_word(added: bytes, clock: FakeClock) -> None:
+    events = wire(story())
+    for after in range(2, 11):
+
+        def handler(request: Request, turn: int, after: int = after) -> Reply:
+            if turn == 1:
+                return cut([events[0] + added, *events[1:]], after)
+            return offsets(events, [])(request, turn)
+
+        reader = pipe_of(Upstream(handler), clock, "llama.cpp").stream(
+            Request(url="http://h/v1/chat/completions", body=BODY)
+        )
+        got, error = await read(reader)
+        assert error is None
+        assert said(got) == TEXT
+        if after > 3:  # until then what was added stands before the event that is asked for again
+            assert [seam.rung for seam in reader.report.seams] == ["replay"]
+
+
 async def test_a_cursor_that_is_refused_leads_to_a_replay(clock: FakeClock) -> None:
     def handler(request: Request, turn: int) -> Reply:
         if request.method == "GET":

@@ -164,8 +164,15 @@ class Said:
 class CursorRung(Protocol):
     """An exact way on that is the provider's own: another request goes on behind what was delivered."""
 
+    @property
+    def overlaps(self) -> bool:
+        """True where a place is that of the event delivered last, which must come again first: a place may be wrong."""
+
     def place(self, event: Event, offset: int) -> str:
-        """Names the place behind a delivered event that ended `offset` bytes into the whole body; empty for none."""
+        """Names the place behind a delivered event, which is `offset` bytes into the whole body; empty for none.
+
+        Of a cursor that overlaps it is the event's own place, where it begins.
+        """
 
     def resume(self, request: Request, answer_id: str, place: str) -> Request | None:
         """Gives the request that goes on from a place, None where this answer cannot be resumed."""
@@ -179,6 +186,13 @@ class PrefixRung(Protocol):
 
     def extend(self, request: Request, said: Said) -> Request | None:
         """Gives the request for what follows, None where this request cannot be continued so."""
+
+
+class PauseRung(Protocol):
+    """A way on from an answer that ended in the middle of the model's turn: the turn goes back as it came."""
+
+    def resume(self, request: Request, events: Sequence[Event]) -> Request | None:
+        """Gives the request that goes on with a turn of these events, None where it cannot be sent back."""
 
 
 CUT_REASONS = (
@@ -229,6 +243,7 @@ class Dialect:
     """Finish reasons of an answer that ended where no more was allowed: it is whole, and says less than it would."""
     filter_reasons: tuple[str, ...] = FILTER_REASONS
     """Finish reasons of an answer that was stopped for what it says."""
+    pause: PauseRung | None = None
     pause_reasons: tuple[str, ...] = ("pause_turn",)
     """Finish reasons of a turn that the model has not ended: the provider wants it back, and goes on with it."""
 

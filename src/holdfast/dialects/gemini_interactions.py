@@ -18,12 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
+from zlib import crc32
 
 import msgspec
 
-from holdfast._errors import DecodeError, UpstreamError
+from holdfast._errors import DecodeError, StreamBroken, UpstreamError
 from holdfast._types import Delta, Event, Head, Request, ToolCallDelta, Usage
 from holdfast.dialects._dialect import CUT_REASONS, Dialect, Evidence, Timeouts
 from holdfast.dialects._end import is_done, wrong_with
@@ -65,6 +67,7 @@ class _Interaction(msgspec.Struct, gc=False):
 
 class _Event(msgspec.Struct, gc=False):
     event_type: str | None = None
+    event_id: str | None = None
     index: int = 0
     step: _Step | None = None
     delta: _Said | None = None
@@ -82,6 +85,8 @@ _PLACE = msgspec.json.Decoder(_Place)
 _FAILED = {"failed", "cancelled"}
 _RUNNING = {"", "queued", "in_progress", "created"}
 _MAX_STEP = 100_000
+_MAX_IDS = 4_096
+"""Ids remembered per answer: a server that goes on repeats the recent past. A step that begins anew shows the rest."""
 
 
 @dataclass(slots=True)
@@ -102,6 +107,8 @@ class InteractionEvidence:
     """Steps whose call's arguments came whole, as the step began."""
     halves: dict[str, int] = field(default_factory=dict)
     """What waits for the other half of a character: see `Halves`."""
+    ids: dict[str, int] = field(default_factory=dict)
+    """The newest `event_id`s, each with a checksum of its event."""
 
     def restart(self) -> None:
         """Forgets all: what follows is another answer from its beginning."""
@@ -110,6 +117,7 @@ class InteractionEvidence:
         self.calls.clear()
         self.whole.clear()
         self.halves.clear()
+        self.ids.clear()
 
     @property
     def complete(self) -> bool:
@@ -125,7 +133,17 @@ class InteractionEvidence:
 class InteractionReader:
     """Turns events into deltas, and keeps the evidence. See `DeltaReader`."""
 
-    __slots__ = ("_cursor", "_end_at_done", "_foreign", "_halves", "_head", "_pieces", "_unchecked", "evidence")
+    __slots__ = (
+        "_cursor",
+        "_end_at_done",
+        "_foreign",
+        "_halves",
+        "_head",
+        "_new",
+        "_pieces",
+        "_unchecked",
+        "evidence",
+    )
 
     def __init__(self, evidence: InteractionEvidence, cursor: Cursor, head: Head, *, end_at_done: bool = True) -> None:
         self.evidence = evidence
@@ -133,6 +151,7 @@ class InteractionReader:
         self._head = head
         self._end_at_done = end_at_done
         self._unchecked = cursor.mode == "continue"
+        self._new = False  # a continuation has brought an event that bears an id we did not know
         self._halves = Halves(evidence.halves, cursor) if evidence.halves else None  # once a character was cut in half
         self._foreign = 0
         self._pieces = 0
@@ -148,10 +167,40 @@ class InteractionReader:
             except (ValueError, RecursionError):
                 said = decode(_DECODER, event, self._cursor, halves=True)
                 self._expect_halves(event, said)
+            if said.event_id and self._repeats(said.event_id, payload):
+                self._cursor.dropped += 1
+                continue
             delta = self._take(event, said)
             if self._halves is not None:
                 self._halves.mend(delta, last=self.evidence.complete)
             out.append(delta)
+
+    def _repeats(self, name: str, payload: bytes) -> bool:
+        """Says whether a continuation's event was delivered before the cut, and remembers each.
+
+        One that bears an id of ours over other contents is of another answer: that one is compared and not appended.
+        """
+        ids, mark = self.evidence.ids, crc32(payload)
+        known = ids.get(name) if self._cursor.mode == "continue" else None
+        if known == mark:
+            return True
+        if known is not None:
+            if self._new:
+                raise StreamBroken("the server continued our stream, and then sent an id of ours over other contents")
+            self._begin_again()
+        self._new = True
+        ids[name] = mark
+        if len(ids) > _MAX_IDS:
+            for oldest in list(islice(ids, 1 + _MAX_IDS // 8)):
+                del ids[oldest]
+        return False
+
+    def _begin_again(self) -> None:
+        """What comes is another answer from its beginning."""
+        self._unchecked = False
+        self._cursor.restart()
+        self.evidence.restart()
+        self._halves = self._halves and Halves(self.evidence.halves, self._cursor)
 
     def _is_done(self, payload: bytes) -> bool:
         """`[DONE]` comes after a failure as well."""
@@ -162,7 +211,7 @@ class InteractionReader:
     def _expect_halves(self, event: Event, said: _Event) -> None:
         """Joins texts from here on; nothing else may come in halves."""
         step = said.step or _Step()
-        no_halves_in(event, said.interaction, said.status, step.type, step.id, step.name)
+        no_halves_in(event, said.event_id, said.interaction, said.status, step.type, step.id, step.name)
         self._halves = self._halves or Halves(self.evidence.halves, self._cursor)
 
     def _take(self, event: Event, said: _Event) -> Delta:
@@ -194,12 +243,9 @@ class InteractionReader:
         evidence, cursor = self.evidence, self._cursor
         told = said.interaction.id if said.interaction is not None else None
         renamed = told and evidence.answer_id and told != evidence.answer_id
-        if renamed or (name == "step.start" and said.index in evidence.steps):
-            cursor.restart()
-        self._unchecked = cursor.mode == "continue" and not name.startswith("step.")
-        if cursor.mode == "replay":
-            evidence.restart()
-            self._halves = self._halves and Halves(evidence.halves, cursor)
+        if cursor.mode == "replay" or renamed or (name == "step.start" and said.index in evidence.steps):
+            self._begin_again()
+        self._unchecked = self._unchecked and not name.startswith("step.")
 
     def _start(self, event: Event, index: int, step: _Step) -> Delta:
         evidence = self.evidence
@@ -210,11 +256,13 @@ class InteractionReader:
         if step.type == "thought":
             return Delta(event, reasoning="".join(part.text or "" for part in step.summary or ()))
         if step.type == "model_output":
-            return Delta(event, _texts(step.content))
+            return Delta(event, _texts(event, step.content))
         if step.type != "function_call" or again:
             return Delta(event)
         number = evidence.calls.setdefault(index, len(evidence.calls))
         arguments = bytes(step.arguments)
+        if arguments not in (b"", b"null") and not arguments.startswith(b"{"):
+            raise DecodeError("the event is not of its dialect: a call's arguments are no object", offset=event.offset)
         arguments = msgspec.json.format(arguments, indent=-1) if arguments.startswith(b"{") else b""
         if arguments == b"{}":
             arguments = b""  # the pieces follow, or there are none
@@ -228,7 +276,7 @@ class InteractionReader:
         if said.type == "text":
             return Delta(event, "", said.text or "") if thought else Delta(event, said.text or "")
         if said.type == "thought_summary":
-            return Delta(event, "", _texts([said.content]))
+            return Delta(event, "", _texts(event, None if said.content is None else [said.content]))
         if said.type == "arguments_delta":
             if said.arguments is not None and not isinstance(said.arguments, str):
                 raise DecodeError("the event is not of its dialect: arguments_delta is no text", offset=event.offset)
@@ -276,14 +324,16 @@ def _ended(status: str) -> UpstreamError:
     return failure
 
 
-def _texts(content: Any) -> str:
+def _texts(event: Event, content: Any) -> str:
     """The text among parts; other kinds (images, audio) stay in `.raw`."""
-    parts = content if isinstance(content, list) else ()
-    return "".join(
-        part["text"]
-        for part in parts
-        if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
-    )
+    said, wrong = list[str](), content is not None and not isinstance(content, list)
+    for part in content if isinstance(content, list) else ():
+        text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+        wrong = wrong or not isinstance(part, dict) or not isinstance(text, str | None)
+        said.append(text if isinstance(text, str) else "")
+    if wrong:
+        raise DecodeError("the event is not of its dialect: what should be text is none", offset=event.offset)
+    return "".join(said)
 
 
 def _usage(raw: dict[str, Any]) -> Usage:
@@ -355,6 +405,8 @@ class InteractionWire:
 @dataclass(slots=True, frozen=True, kw_only=True)
 class InteractionRung:
     """Goes on behind the last `event_id`: see `CursorRung`."""
+
+    overlaps: bool = False
 
     def place(self, event: Event, offset: int) -> str:
         """The event's own id, where it bears one."""

@@ -22,7 +22,12 @@ from holdfast.dialects.chat import ChatWire
 
 @dataclass(slots=True, frozen=True)
 class ByteOffset:
-    """Goes on at a byte of the body, which the server keeps under the call's id: see `CursorRung`."""
+    """Goes on at a byte of the body, which the server keeps under the call's id: see `CursorRung`.
+
+    Whatever stands between may have added bytes that the server does not know, so the last event is asked for again.
+    """
+
+    overlaps: bool = True
 
     def place(self, event: Event, offset: int) -> str:
         """The bytes of the whole body so far."""

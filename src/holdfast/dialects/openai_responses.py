@@ -35,6 +35,8 @@ class BackgroundCursor:
     Once the time is over the server refuses, and another rung must do.
     """
 
+    overlaps: bool = False
+
     def place(self, event: Event, offset: int) -> str:
         """The event's own number."""
         try:

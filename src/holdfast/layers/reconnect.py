@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from holdfast._clock import Alarm
 from holdfast._core import Call, Source, Stream
@@ -28,6 +28,7 @@ from holdfast._tasks import Opening
 from holdfast._types import Delta, Event, Head, Partial, Request, Usage
 from holdfast.dialects import Evidence, Said
 from holdfast.machines.backoff import Backoff, Jitter
+from holdfast.machines.cursor import proof_of
 from holdfast.machines.ladder import Ladder, Seams, Situation, Step
 from holdfast.machines.seam import MIN_PREFIX, Extension, join_usage, joint
 from holdfast.machines.transcript import DivergenceError, Replay, with_usage
@@ -119,6 +120,7 @@ class _ReconnectStream(Generic[T]):
         "_ladder",
         "_last",
         "_last_origin",
+        "_last_proof",
         "_layer",
         "_mending",
         "_opening",
@@ -150,6 +152,7 @@ class _ReconnectStream(Generic[T]):
         self._last: object = None  # what that attempt delivered last
         self._last_origin = 0  # bytes of the whole body before that attempt's first
         self._place = ""  # or the place itself, where another process delivered it
+        self._last_proof = ""
         self._origin = 0  # bytes of the whole body before this attempt's first
         # Set while a seam is being made, from the failure to the first new item:
         self._step: Step | None = None
@@ -172,6 +175,7 @@ class _ReconnectStream(Generic[T]):
         state = partial.state
         self._started = True
         self._place, self._last_origin = state.get("place", ""), state.get("offset", 0)
+        self._last_proof = state.get("proof", "")
         await self._broken(StreamBroken("the answer is taken up from what had arrived of it"))
         self._resume_at = self._call.clock.now()  # who comes later has waited already
         while self._inner is None:
@@ -308,6 +312,7 @@ class _ReconnectStream(Generic[T]):
 
     def _request_for(self, step: Step) -> Request:
         call = self._call
+        call.cursor.overlap = ""
         if step.rung == "last-event-id":
             request = self._current
             if call.dialect is not None and call.dialect.event_ids == "get":
@@ -315,6 +320,7 @@ class _ReconnectStream(Generic[T]):
             return request.with_headers({"Last-Event-ID": call.cursor.last_event_id})
         if step.rung == "cursor":
             self._origin = self._offset
+            call.cursor.overlap = self._proof if self._overlaps else ""
             return self._cursor_request() or self._current
         if step.rung == "prefix":
             request = self._prefix_request() or self._request
@@ -323,22 +329,35 @@ class _ReconnectStream(Generic[T]):
             return request
         return self._request
 
+    def where(self) -> dict[str, Any]:
+        """Gives, as JSON values, what a cursor of the provider's own goes on from behind what was delivered."""
+        return {"place": self._where, "offset": self._offset, "proof": self._proof}
+
+    @property
+    def _last_event(self) -> Event | None:
+        event = self._last.raw if isinstance(self._last, Delta) else self._last
+        return event if isinstance(event, Event) else None
+
+    @property
+    def _overlaps(self) -> bool:
+        dialect = self._call.dialect
+        return dialect is not None and dialect.cursor is not None and dialect.cursor.overlaps
+
     @property
     def _offset(self) -> int:
-        """Bytes of the whole body that were delivered."""
-        event = self._last.raw if isinstance(self._last, Delta) else self._last
-        return self._last_origin + (event.end if isinstance(event, Event) else 0)
+        """Bytes of the whole body before the place."""
+        event = self._last_event
+        return self._last_origin + (0 if event is None else event.offset if self._overlaps else event.end)
 
-    def where(self) -> tuple[str, int]:
-        """Names the place behind what was delivered, and its offset in the whole body."""
-        return self._where, self._offset
+    @property
+    def _proof(self) -> str:
+        event = self._last_event
+        return self._last_proof if event is None else proof_of(event)
 
     @property
     def _where(self) -> str:
-        """What a cursor of the provider's own goes on from; empty without one."""
-        event = self._last.raw if isinstance(self._last, Delta) else self._last
-        dialect = self._call.dialect
-        if dialect is None or dialect.cursor is None or not isinstance(event, Event):
+        event, dialect = self._last_event, self._call.dialect
+        if dialect is None or dialect.cursor is None or event is None:
             return self._place
         return dialect.cursor.place(event, self._offset)
 

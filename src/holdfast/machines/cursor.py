@@ -9,10 +9,11 @@ we hold is never believed: its answer becomes a replay to be compared, or the at
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from itertools import islice
 from typing import Any, Protocol
 
-from holdfast._errors import StreamBroken
+from holdfast._errors import NotAStream, StreamBroken
 from holdfast._types import BatchMode, Delta, Event
 
 MAX_IDS = 65_536
@@ -40,6 +41,8 @@ class Cursor:
     event that its end cut off; `numbered` is true once the server sent any id; `vouched` is false while what was
     committed belongs to an answer that has not yet said all that was delivered. `unnumbered` is how events begin that
     are no part of an answer in the stream's dialect: servers that number their answers leave these without an id.
+    `overlap`, where it is not empty, is the `proof_of()` the event with which the next continuation must begin: one
+    that was delivered, asked for again to see that the server stands where we do.
     """
 
     __slots__ = (
@@ -51,6 +54,7 @@ class Cursor:
         "_expected",
         "_group",
         "_last_id",
+        "_overlap",
         "_seen",
         "_shared",
         "_stale",
@@ -59,6 +63,7 @@ class Cursor:
         "hasher",
         "mode",
         "numbered",
+        "overlap",
         "received",
         "repaired",
         "retry",
@@ -79,6 +84,8 @@ class Cursor:
         self.numbered = False
         self.vouched = True
         self.unnumbered: tuple[bytes, ...] = ()
+        self.overlap = ""
+        self._overlap = ""
         self.hasher: Hasher | None = None
         self.stray = bytearray()
         self._last_id = ""
@@ -116,6 +123,7 @@ class Cursor:
         self._dropped_here = set()
         self._admitted = False
         self._expected = self._group[::-1] if mode == "continue" else []
+        self._overlap = self.overlap if mode == "continue" else ""
         if mode in ("replay", "extend"):
             self._forget()
         elif self._stale:  # nothing was committed of the other answer, and the same request is sent once more
@@ -160,6 +168,12 @@ class Cursor:
         An event of a continuation that contradicts what we hold (an id of ours over other bytes) shows that the server
         began another answer: see `restart()`.
         """
+        if self._overlap:
+            self._overlap, overlap = "", self._overlap
+            if proof_of(event) != overlap:
+                raise NotAStream("the server was to go on at a place in its answer, and another event stands there")
+            self.dropped += 1
+            return False
         mark, name = _mark(event), event.id or None  # the empty id names nothing
         if name is not None and len(name) > MAX_ID:
             name = None
@@ -255,6 +269,11 @@ def _forget_oldest(known: dict[str, int]) -> None:
     if len(known) > MAX_IDS:
         for name in list(islice(known, 1 + MAX_IDS // 8)):
             del known[name]
+
+
+def proof_of(event: Event) -> str:
+    """Names an event by its contents, in every process alike."""
+    return blake2b(event.type.encode() + b"\0" + event.payload, digest_size=16).hexdigest()
 
 
 def _mark(event: Event) -> int:

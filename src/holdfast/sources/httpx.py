@@ -10,8 +10,8 @@ stream cleanly ended. So no reader's task ever waits in one. Each response lives
 request to the closing, which reads ahead of the reader by a bounded number of bytes.
 
 What cannot be had from httpx: over HTTP/2, what came in the very read that breaks the connection's framing; any stream
-of a connection whose server says GOAWAY, though it would finish those that have begun; and an early end, for a stream
-that is given up is not reset, so its server sends it to the last byte.
+of a connection whose server says GOAWAY, though it would finish those that have begun; and an early end. A stream that
+is given up is not reset: its server sends on to the last byte, out of the 16 MiB of window that all streams share.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 from collections.abc import Sequence
 from typing import Any
@@ -327,3 +328,12 @@ def test_memory_grows_by_less_than_twice_the_text_and_not_at_all_without_it() ->
     assert grown(keep=True, tokens=20_000) < 2 * characters
     # The digests of its blocks stay, and they are about a hundredth.
     assert grown(keep=False, tokens=40_000) - grown(keep=False, tokens=20_000) < characters / 50
+
+
+def test_its_state_is_json_as_it_stands() -> None:
+    first = Transcript()
+    first.add([delta(("tool", 0), "{}", first=True), delta("text", "kelp")])
+    for transcript in (first, Transcript(before=first)):
+        state = transcript.state()
+        assert json.loads(json.dumps(state)) == state
+        assert Transcript.revived(state, transcript.completion(), keep=True).state()["choices"] == state["choices"]

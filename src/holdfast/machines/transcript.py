@@ -239,7 +239,10 @@ class Transcript:
         return {
             "tokens": self._tokens,
             "choices": {
-                str(index): {"segments": [s.state(told=self._keep) for s in tape.segments], "ids": tape.ids}
+                str(index): {
+                    "segments": [s.state(told=self._keep) for s in tape.segments],
+                    "ids": {str(number): id_ for number, id_ in tape.ids.items()},
+                }
                 for index, tape in self._choices.items()
             },
         }
@@ -249,7 +252,7 @@ class Transcript:
         choices = {
             str(choice.index): {
                 "segments": [[channel, len(text)] for channel, text in _texts(choice).items() if text],
-                "ids": {call.index: call.id for call in choice.tool_calls},
+                "ids": {str(call.index): call.id for call in choice.tool_calls},
             }
             for choice in self.completion().choices
         }

@@ -116,7 +116,7 @@ async def test_two_cuts_count_bytes_over_all_attempts(clock: FakeClock) -> None:
             assert said(got) == TEXT
 
 
-@pytest.mark.parametrize("added", [b": ping\n\n", b"x" * 30, b"data: {}\n\n"])
+@pytest.mark.parametrize("added", [b": ping\n\n", b"x" * 30 + b"\n", b"data: {}\n\n"])
 async def test_bytes_that_the_server_does_not_know_cost_no_word(added: bytes, clock: FakeClock) -> None:
     events = wire(story())
     for after in range(2, 11):

@@ -13,6 +13,7 @@ from holdfast.offline import assemble
 from holdfast.testing import Answer, ChaosServer, write_answer
 from holdfast.testing.answers import in_pieces
 from holdfast.testing.continuing import continued
+from holdfast.testing.shapes import ChatShape
 from holdfast.testing.shapes.anthropic import takes_prefill
 
 USER = {"role": "user", "content": "tides"}
@@ -131,6 +132,13 @@ async def test_vllm_cannot_begin_and_go_on_at_once(session: aiohttp.ClientSessio
         status, body = await ask(session, server, CHAT, ending("The tide") | {"continue_final_message": True} | prompts)
     assert status == 400
     assert b"continue_final_message" in body
+
+
+async def test_sglang_goes_on_where_it_is_told_to(session: aiohttp.ClientSession) -> None:
+    async with ChaosServer(mode="prefix", shape=ChatShape(strict=False)) as server:
+        status, _ = await ask(session, server, CHAT, ending("The tide") | {"continue_final_message": True})
+    assert status == 200
+    assert server.served[0].rung == "prefix"
 
 
 # -- room --------------------------------------------------------------------------------------

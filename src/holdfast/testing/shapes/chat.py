@@ -25,11 +25,13 @@ class ChatShape:
     """The chat completions of OpenAI, by default as DeepSeek streams them.
 
     `reasoning` is the member that holds what was thought: `reasoning_content`, or `reasoning` (vLLM, Ollama, Groq).
+    `strict`: a request that continues its last message must say that no new one is prompted for (vLLM; SGLang is not).
     """
 
     model: str = "deepseek-flash"
     style: Literal["deepseek", "openai"] = "deepseek"
     reasoning: str = "reasoning_content"
+    strict: bool = True
     idiom: ClassVar[Idiom] = CHAT
 
     def read(self, request: ReceivedRequest) -> Question | None:
@@ -39,9 +41,9 @@ class ChatShape:
         if (asked := turns(body.get("messages"))) is None:
             return None
         prompt, beginning = asked
-        # vLLM and SGLang prompt for a new message unless they are told not to, and cannot do both.
         continues = body.get("continue_final_message") is True
-        both = continues and body.get("add_generation_prompt", True) is not False
+        # vLLM prompts for a new message unless it is told not to, and cannot do both.
+        both = self.strict and continues and body.get("add_generation_prompt", True) is not False
         named = continues or bool(body["messages"][-1].get("prefix"))
         conversation = request.headers.get("x-conversation-id", "")
         return Question(

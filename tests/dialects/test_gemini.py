@@ -166,11 +166,17 @@ def test_a_finish_reason_is_an_end_in_the_providers_word(finish: str) -> None:
     assert (answer.text, answer.finish_reason, str(answer.verdict)) == ("x", finish, "COMPLETE")
 
 
-@pytest.mark.parametrize("finish", ["MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL"])
-def test_a_call_that_was_thrown_away_is_an_error_to_try_again(finish: str) -> None:
+@pytest.mark.parametrize("finish", ["MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "MALFORMED_RESPONSE"])
+def test_what_was_thrown_away_is_an_error_to_try_again(finish: str) -> None:
     error, answer = failed(body(text("x"), text("y", finish=finish)))
     assert isinstance(error, UpstreamError)
     assert (error.code, error.retryable, answer.text, answer.finish_reason) == (finish, True, "xy", None)
+
+
+@pytest.mark.parametrize("finish", ["MAX_TOKENS", "SAFETY", "ESCALATION", "PUP_LIMITED_DISABLED", "CONTINUATION"])
+def test_before_an_end_that_is_not_the_models_own_no_call_may_run(finish: str) -> None:
+    answer = assemble(body(chunk(call("f", {"x": 1})), chunk(finish=finish)), "gemini")
+    assert (answer.finish_reason, answer.tool_calls[0].complete) == (finish, False)
 
 
 @pytest.mark.parametrize("finish", ["", "FINISH_REASON_UNSPECIFIED", None])

@@ -10,7 +10,9 @@ in `delta.raw` (images, code, results, `thoughtSignature`). Calls have no number
 
 Every finish reason is an end in the provider's word, those of its filters too (SAFETY, RECITATION, OTHER...): what was
 said before it stands. But MALFORMED_FUNCTION_CALL and UNEXPECTED_TOOL_CALL say that the model began a call and that
-what it wrote was thrown away: what was to be called never came, and the next draw may bring it. A prompt that was
+what it wrote was thrown away: what was to be called never came, and the next draw may bring it; MALFORMED_RESPONSE says
+so of any answer. CONTINUATION ends a request and not the answer: the same request with the chunk's `continuationToken`
+brings the rest (python-genai, `FinishReason`), which is the caller's to ask for. A prompt that was
 blocked (`promptFeedback.blockReason`, no candidates) stays blocked however often it is sent.
 
 An error may come as bare JSON lines without `data:`, as an array of such, or in a `data:` line; `RetryInfo` in its
@@ -27,7 +29,7 @@ import msgspec
 
 from holdfast._errors import DecodeError, UpstreamError
 from holdfast._types import Delta, Event, Head, ToolCallDelta, Usage
-from holdfast.dialects._dialect import Dialect, Evidence, Timeouts
+from holdfast.dialects._dialect import FILTER_REASONS, Dialect, Evidence, Timeouts
 from holdfast.dialects._end import is_done, wrong_with
 from holdfast.dialects._halves import Halves, no_halves_in
 from holdfast.dialects._tell import PlainTeller
@@ -73,7 +75,7 @@ class _Chunk(msgspec.Struct, gc=False, rename="camel"):
 
 
 _DECODER = msgspec.json.Decoder(_Chunk)
-_THROWN_AWAY = {"MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL"}
+_THROWN_AWAY = {"MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "MALFORMED_RESPONSE"}
 _NO_REASON = ("", "FINISH_REASON_UNSPECIFIED")  # the enum's zero: nothing was said
 _MAX_CANDIDATES = 1_024  # Google takes up to 8
 _MAX_CALLS = 1_000
@@ -187,7 +189,7 @@ class GeminiReader:
         gave_up = next((c.finish_reason for c in candidates if c.finish_reason in _THROWN_AWAY), None)
         if gave_up:
             raise UpstreamError(
-                f"the model's call was thrown away: finishReason {gave_up}", code=gave_up, retryable=True
+                f"what the model wrote was thrown away: finishReason {gave_up}", code=gave_up, retryable=True
             )
 
     def _check_start(self, chunk: _Chunk) -> None:
@@ -394,4 +396,6 @@ GEMINI = Dialect(
     key_header="x-goog-api-key",
     key_prefix="",
     timeouts=Timeouts(open=120, first_token=600, progress=120, total=3600),
+    filter_reasons=(*FILTER_REASONS, "ESCALATION", "PUP_LIMITED_DISABLED"),
+    pause_reasons=("CONTINUATION",),
 )

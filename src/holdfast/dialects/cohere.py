@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -44,12 +44,15 @@ class _Content(msgspec.Struct, gc=False):
     thinking: str | None = None
 
 
+_Nothing = Annotated[list[Any], msgspec.Meta(max_length=0)]
+
+
 class _Message(msgspec.Struct, gc=False):
     """Lists stand here only in `message-start`, and are empty."""
 
-    content: _Content | list[Any] | None = None
+    content: _Content | _Nothing | None = None
     tool_plan: str | None = None
-    tool_calls: _ToolCall | list[Any] | None = None
+    tool_calls: _ToolCall | _Nothing | None = None
 
 
 class _Delta(msgspec.Struct, gc=False):

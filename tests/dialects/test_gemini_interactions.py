@@ -301,6 +301,16 @@ async def test_an_id_of_ours_over_other_contents_is_of_another_answer(again: int
     assert raised.value.partial.text == "aabb"
 
 
+async def test_an_event_that_was_no_good_is_not_remembered(clock: FakeClock) -> None:
+    call = [start(0, "function_call", id="a", name="f"), delta(0, "arguments_delta", arguments="{}")]
+    good, bad = (
+        numbered(CREATED, *call[:1], one, completed()) for one in (call[1], delta(0, "arguments_delta", arguments=7))
+    )
+    deltas, report = await resumed(Upstream(lambda request, turn: bad if turn == 1 else good[behind(request) :]), clock)
+    assert [call.arguments for delta in deltas for call in delta.tool_calls] == ["", "{}"]
+    assert str(report.verdict) == "RESUMED (1 seam, exact)"
+
+
 async def test_another_process_knows_what_was_delivered(clock: FakeClock) -> None:
     cursor = Cursor()
     reader = GEMINI_INTERACTIONS.reader(None, cursor)

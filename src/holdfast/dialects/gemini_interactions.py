@@ -174,26 +174,30 @@ class InteractionReader:
             if self._halves is not None:
                 self._halves.mend(delta, last=self.evidence.complete)
             out.append(delta)
+            if said.event_id:
+                self._remember(said.event_id, payload)
 
     def _repeats(self, name: str, payload: bytes) -> bool:
-        """Says whether a continuation's event was delivered before the cut, and remembers each.
+        """Says whether a continuation's event was delivered before the cut.
 
         One that bears an id of ours over other contents is of another answer: that one is compared and not appended.
         """
-        ids, mark = self.evidence.ids, crc32(payload)
-        known = ids.get(name) if self._cursor.mode == "continue" else None
-        if known == mark:
+        known = self.evidence.ids.get(name) if self._cursor.mode == "continue" else None
+        if known is not None and known == crc32(payload):
             return True
         if known is not None:
             if self._new:
                 raise StreamBroken("the server continued our stream, and then sent an id of ours over other contents")
             self._begin_again()
         self._new = True
-        ids[name] = mark
+        return False
+
+    def _remember(self, name: str, payload: bytes) -> None:
+        ids = self.evidence.ids
+        ids[name] = crc32(payload)
         if len(ids) > _MAX_IDS:
             for oldest in list(islice(ids, 1 + _MAX_IDS // 8)):
                 del ids[oldest]
-        return False
 
     def _begin_again(self) -> None:
         """What comes is another answer from its beginning."""

@@ -10,6 +10,7 @@ from holdfast._core import Source, Stream, Transform, TransformStream
 from holdfast._errors import EndOfStream, StatusError
 from holdfast._types import Delta, Event, Request
 from holdfast.dialects import AUTO, AutoReader, DeltaReader, Dialect, by_address, find
+from holdfast.machines.cursor import Cursor
 from holdfast.machines.digest import BodyCheck
 from holdfast.moments import Recognised
 
@@ -37,9 +38,7 @@ class Verify:
         return [f"{name} left of verify() cannot tell a cut answer from a whole one" for name in early]
 
 
-def verify(
-    dialect: str | Dialect, *, length: bool = True, digest: bool = True, relay: bool = False
-) -> Verify:
+def verify(dialect: str | Dialect, *, length: bool = True, digest: bool = True, relay: bool = False) -> Verify:
     """Gives the layer that checks a dialect's events.
 
     `length` and `digest` compare the body with the `Content-Length` and the digest header (`Content-Digest`,
@@ -70,7 +69,7 @@ class _VerifySource:
         reader = dialect.reader(_asked(request), call.cursor, before, head=stream.head, end_at_done=check is None)
         call.evidence = reader.evidence
         machine: Transform[Event, Delta] = _Checked(reader, check, request)
-        return TransformStream(stream, _Relayed(machine) if self.layer.relay else machine, call.clock)
+        return TransformStream(stream, _Relayed(machine, call.cursor) if self.layer.relay else machine, call.clock)
 
     def _dialect(self, request: Request) -> Dialect:
         """The layer's own; where that is `auto`, the address may tell, or an attempt before has told."""
@@ -124,23 +123,25 @@ class _Checked:
 
 
 class _Relayed:
-    """Hands over every event: one of which nothing was made stands as it is, in a delta that says nothing."""
+    """Hands over every event but repeated ones: one of which nothing was made stands in a delta that says nothing."""
 
-    __slots__ = ("_machine",)
+    __slots__ = ("_cursor", "_machine")
 
-    def __init__(self, machine: Transform[Event, Delta]) -> None:
+    def __init__(self, machine: Transform[Event, Delta], cursor: Cursor) -> None:
         self._machine = machine
+        self._cursor = cursor
 
     def feed(self, batch: Sequence[Event], out: list[Delta]) -> None:
         for event in batch:
-            before = len(out)
+            before, dropped = len(out), self._cursor.dropped
             try:
                 if event.type:  # a block without one dispatches nothing: it is for nobody but the relay
                     self._machine.feed((event,), out)
             except EndOfStream:
                 self._stand_in(event, before, out)
                 raise
-            self._stand_in(event, before, out)
+            if self._cursor.dropped == dropped:
+                self._stand_in(event, before, out)
 
     def _stand_in(self, event: Event, before: int, out: list[Delta]) -> None:
         if len(out) == before:

@@ -248,6 +248,108 @@ async def test_without_reconnect_it_takes_the_answer_down_itself(clock: FakeCloc
     assert (error, text(got), reader.completion.text) == (None, TEXT, TEXT)
 
 
+# -- a turn that was paused ----------------------------------------------------------------------
+
+
+def message(stop: str, *blocks: tuple[dict[str, Any], Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {"id": "msg_1", "usage": {"input_tokens": 9, "output_tokens": 1}}}
+    ]
+    for index, (block, deltas) in enumerate(blocks):
+        events.append({"type": "content_block_start", "index": index, "content_block": block})
+        events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
+        events.append({"type": "content_block_stop", "index": index})
+    events.append({"type": "message_delta", "delta": {"stop_reason": stop}, "usage": {"output_tokens": 20}})
+    return [*events, {"type": "message_stop"}]
+
+
+def told(events: Sequence[dict[str, Any]]) -> Script:
+    return Script(*(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n".encode() for e in events))
+
+
+def words(text: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    return {"type": "text", "text": ""}, [{"type": "text_delta", "text": piece} for piece in in_pieces(text)]
+
+
+SEARCH = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}}
+FOUND = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [{"type": "web_search_result"}]}
+THOUGHT = {"type": "thinking", "thinking": "", "signature": ""}
+CITED = {"type": "char_location", "cited_text": "kelp"}
+PAUSED = message(
+    "pause_turn",
+    (
+        dict(THOUGHT),
+        [{"type": "thinking_delta", "thinking": "Let me look."}, {"type": "signature_delta", "signature": "c2ln"}],
+    ),
+    words("I will look."),
+    (dict(SEARCH), [{"type": "input_json_delta", "partial_json": piece} for piece in ("", '{"query":', ' "kelp"}')]),
+    (dict(FOUND), []),
+)
+MESSAGES_ASK = Request(
+    url="https://api.anthropic.com/v1/messages",
+    body={
+        "max_tokens": 99,
+        "messages": [{"role": "user", "content": "Why?"}],
+        "tools": [{"type": "web_search_20250305", "name": "web_search"}],
+    },
+)
+
+
+async def test_a_paused_turn_goes_back_as_it_came_and_is_one_answer(clock: FakeClock) -> None:
+    second = words(" It is")
+    second[1].append({"type": "citations_delta", "citation": CITED})
+    last = told(message("end_turn", words(" so.")))
+    model = Model(says={0: told(PAUSED), 1: told(message("pause_turn", second)), 2: last})
+    reader = pipe_over(model, clock, AutoContinue(), dialect=ANTHROPIC).stream(MESSAGES_ASK)
+    got, error = await read(reader)
+    assert error is None
+    assert text(got) == "I will look. It is so." == reader.completion.text
+    assert (ends(got), reader.report.legs, str(reader.completion.verdict)) == (["end_turn"], 3, "COMPLETE")
+    usage = reader.completion.usage
+    assert usage is not None
+    assert (usage.input_tokens, usage.output_tokens, usage.estimated) == (9, 60, False)
+    bodies: list[Any] = [request.body for request in model.requests]
+    blocks = [
+        {"type": "thinking", "thinking": "Let me look.", "signature": "c2ln"},
+        {"type": "text", "text": "I will look."},
+        {**SEARCH, "input": {"query": "kelp"}},
+        FOUND,
+    ]
+    assert bodies[1]["messages"] == [*bodies[0]["messages"], {"role": "assistant", "content": blocks}]
+    more = [*blocks, {"type": "text", "text": " It is", "citations": [CITED]}]
+    assert bodies[2]["messages"] == [*bodies[0]["messages"], {"role": "assistant", "content": more}]
+
+
+async def test_a_turn_that_waits_for_a_tool_of_the_callers_stays_as_it_is(clock: FakeClock) -> None:
+    mine: tuple[dict[str, Any], list[Any]] = ({"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}, [])
+    model = Model(says={0: told(message("pause_turn", words("I will look."), mine))})
+    reader = pipe_over(model, clock, AutoContinue(), dialect=ANTHROPIC).stream(MESSAGES_ASK)
+    got, error = await read(reader)
+    assert (error, model.opens, ends(got)) == (None, 1, ["pause_turn"])
+    assert not reader.completion.tool_calls[0].complete
+
+
+async def test_a_paused_turn_that_grew_in_an_unknown_way_is_not_sent_back(clock: FakeClock) -> None:
+    odd = message("pause_turn", ({"type": "text", "text": ""}, [{"type": "hologram_delta", "light": 1}]))
+    model = Model(says={0: told(odd)})
+    got, error = await read(pipe_over(model, clock, AutoContinue(), dialect=ANTHROPIC).stream(MESSAGES_ASK))
+    assert (error, model.opens, ends(got)) == (None, 1, ["pause_turn"])
+
+
+async def test_a_limit_after_a_pause_is_not_asked_on_by_text(clock: FakeClock) -> None:
+    model = Model(says={0: told(PAUSED), 1: told(message("max_tokens", words(LONG)))})
+    layer = AutoContinue(prompt="Go on.")
+    got, error = await read(pipe_over(model, clock, layer, dialect=ANTHROPIC).stream(MESSAGES_ASK))
+    assert (error, model.opens, ends(got)) == (None, 2, ["max_tokens"])
+
+
+async def test_a_paused_turn_that_is_refused_ends_as_it_had(clock: FakeClock) -> None:
+    model = Model(says={0: told(PAUSED), 1: refusal(400)})
+    reader = pipe_over(model, clock, AutoContinue(), dialect=ANTHROPIC).stream(MESSAGES_ASK)
+    got, error = await read(reader)
+    assert (error, ends(got), reader.completion.text) == (None, ["pause_turn"], "I will look.")
+
+
 # -- where it does not go on -------------------------------------------------------------------
 
 

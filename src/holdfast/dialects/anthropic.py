@@ -15,6 +15,7 @@ from typing import Any
 
 from holdfast._types import Request
 from holdfast.dialects._dialect import Dialect, Said, Timeouts
+from holdfast.dialects._pause import SameTurn
 from holdfast.dialects._wire import asked
 from holdfast.dialects.messages import MessagesWire
 
@@ -85,6 +86,7 @@ ANTHROPIC = Dialect(
     fixed_headers={"anthropic-version": "2023-06-01"},
     timeouts=Timeouts(open=120, first_token=600, progress=120, total=3600),
     prefix=TurnPrefix(),
+    pause=SameTurn(),
 )
 
 DEEPSEEK_ANTHROPIC = Dialect(

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar, cast
 from holdfast._core import Call, Source, Stream
 from holdfast._errors import EndOfStream, StatusError, StreamError, UsageError
 from holdfast._tasks import Opening
-from holdfast._types import Delta, Head, Request
+from holdfast._types import Delta, Event, Head, Request
 from holdfast.dialects import Said
 from holdfast.dialects._turns import another_turn
 from holdfast.dialects._wire import asked
@@ -29,7 +29,7 @@ _REFUSALS = (400, 404, 405, 413, 422, 501)
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class AutoContinue:
-    """Continues answers that were cut at their token limit, at most `times` times.
+    """Continues answers that were cut at their token limit, and turns that were paused, at most `times` times.
 
     The dialect's prefix rung asks on. `prompt` is a user turn ("Continue exactly where you stopped...") for providers
     without one, and for models that refuse it. The limit in the request holds for each leg; `max_total_tokens` bounds
@@ -77,7 +77,9 @@ class _AutoContinueStream(Generic[T]):
         "_asking",
         "_before",
         "_call",
+        "_current",
         "_end",
+        "_events",
         "_extension",
         "_head",
         "_held",
@@ -87,11 +89,13 @@ class _AutoContinueStream(Generic[T]):
         "_left",
         "_mending",
         "_opening",
+        "_paused",
         "_ready",
         "_reason",
         "_records",
         "_request",
         "_source",
+        "_turned",
     )
 
     def __init__(
@@ -105,6 +109,10 @@ class _AutoContinueStream(Generic[T]):
         self._head = first.head
         self._records = records  # nobody left of us takes the answer down
         self._left = layer.times
+        self._current = request  # whose answer is being read
+        self._events: list[Event] = []  # of this leg, where its turn may have to go back
+        self._paused = False
+        self._turned = False  # a turn went back with more than its text, and to ask on by text would lose that
         self._ready: Sequence[T] = ()  # to be handed over before the end
         self._end: Exception | None = None
         self._reason = ""  # the limit that this leg ended at, until the next is opened
@@ -160,6 +168,8 @@ class _AutoContinueStream(Generic[T]):
             deltas = self._taken_up(self._extension, fresh)
         elif call.legs:
             deltas = self._summed(deltas)
+        if call.dialect is not None and call.dialect.pause is not None:
+            self._events += [delta.raw for delta in cast("Sequence[Delta]", batch)]
         # Nothing is looked at per delta before some choice has ended.
         if call.evidence is not None and call.evidence.finish_reason is not None:
             deltas = self._without_end(deltas)
@@ -180,8 +190,10 @@ class _AutoContinueStream(Generic[T]):
         """Keeps back the end of an answer that was cut, and its usage."""
         dialect, said = self._call.dialect, []
         for delta in deltas:
-            if dialect is not None and delta.finish_reason in dialect.cut_reasons and not delta.choice:
-                self._reason = delta.finish_reason or ""
+            if dialect is not None and delta.finish_reason is not None and not delta.choice:
+                self._paused = dialect.pause is not None and delta.finish_reason in dialect.pause_reasons
+                if self._paused or delta.finish_reason in dialect.cut_reasons:
+                    self._reason = delta.finish_reason
             if not self._reason or delta.choice:
                 said.append(delta)
                 continue
@@ -203,15 +215,27 @@ class _AutoContinueStream(Generic[T]):
                 return
             fresh = list(self._without_end(self._taken_up(self._extension, fresh)))
             self._ready = cast("Sequence[T]", fresh)
-        said = self._said() if self._reason else None
-        ways = self._ways(said[1]) if said is not None else []
-        if said is None or not ways:
-            self._ready = [*self._ready, *cast("Sequence[T]", self._held)]
-            self._end = end
+        if self._paused:
+            ways = self._same_turn()
+        else:
+            said = self._said() if self._reason else None
+            ways = self._ways(said[1]) if said is not None else []
+            if said is not None and ways:
+                self._extension = Extension(said[0], len(said[1].text), keep_reasoning=True)
+        if ways:
+            self._next_leg(ways)
             return
-        text, prefix = said
-        self._extension = Extension(text, len(prefix.text), keep_reasoning=True)
-        self._next_leg(ways)
+        self._ready = [*self._ready, *cast("Sequence[T]", self._held)]
+        self._end = end
+
+    def _same_turn(self) -> list[Request]:
+        """Gives the request that sends a paused turn back, which must be as it came: without a seam in it."""
+        call, dialect = self._call, self._call.dialect
+        if not self._left or not call.may_request or call.report.seams or dialect is None or dialect.pause is None:
+            return []
+        request = dialect.pause.resume(self._current, list({id(event): event for event in self._events}.values()))
+        self._turned = request is not None
+        return [request] if request is not None else []
 
     def _next_leg(self, ways: list[Request]) -> None:
         call = self._call
@@ -220,7 +244,9 @@ class _AutoContinueStream(Generic[T]):
         self._left -= 1
         self._step_off()
         call.next_leg()
-        call.answer.skipped = None  # until it has taken up the words that were delivered
+        if self._extension is not None:
+            call.answer.skipped = None  # until it has taken up the words that were delivered
+        self._events, self._paused = [], False
 
     def _step_off(self) -> None:
         if self._inner is not None:
@@ -229,7 +255,7 @@ class _AutoContinueStream(Generic[T]):
     def _said(self) -> tuple[str, Said] | None:
         """Gives the text so far and the part of it to go on from, None where nothing can be asked on or must not."""
         call, body = self._call, asked(self._request)
-        if not self._left or not call.may_request or call.dialect is None or body is None:
+        if not self._left or not call.may_request or call.dialect is None or body is None or self._turned:
             return None
         if not self._layer.inside_json and call.dialect.wire.asks_json(body):
             return None
@@ -293,7 +319,9 @@ class _AutoContinueStream(Generic[T]):
             if self._end is not None:  # somebody else closed us while we waited for the head
                 await stream.aclose()
                 return
-            self._inner = stream
+            self._inner, self._current = stream, self._asking[0]
+            if self._extension is None:
+                self._before = []  # what follows is new from its first word on
             self._call.note(Continued(leg=len(self._call.legs) + 1, reason=self._reason))
             self._reason = ""
         finally:

@@ -307,6 +307,13 @@ def fed(*deltas: Delta, keep_reasoning: bool = False) -> tuple[list[Delta], Exte
 CALL = (ToolCallDelta(0, "id", "f", "{}"),)
 
 
+def test_what_says_nothing_stays_behind_the_words_that_were_said_again() -> None:
+    start, inside, stop = Delta(Event(b"1")), Delta(Event(b"2")), Delta(Event(b"3"))
+    tail = DELIVERED[cut_back(DELIVERED) :]
+    out, _ = fed(start, Delta(RAW, tail[:2]), inside, Delta(RAW, tail[2:]), stop, Delta(RAW, finish_reason="stop"))
+    assert [(d.raw.payload, d.finish_reason) for d in out] == [(b"3", None), (b"", "stop")]
+
+
 def test_reasoning_is_left_out_unless_it_is_wanted() -> None:
     said = [Delta(RAW, reasoning="hm"), Delta(RAW, " cat", "hm"), Delta(RAW, " sat", "so"), Delta(RAW, reasoning="oh")]
     out, seam = fed(*said)

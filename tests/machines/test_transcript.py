@@ -263,6 +263,13 @@ def test_a_replay_that_stops_early_has_not_agreed() -> None:
     assert raised.value.position == 2
 
 
+def test_what_says_nothing_comes_through_behind_all_that_was_delivered() -> None:
+    before, inside, behind = Delta(Event(b"1")), Delta(Event(b"2")), Delta(Event(b"3"))
+    again = [before, Delta(RAW, text="x"), inside, Delta(RAW, text="y"), behind, Delta(RAW, text="z")]
+    new = replayed([Delta(RAW, text="xy")], again)
+    assert [(d.raw.payload, d.text) for d in new] == [(b"3", ""), (b"", "z")]
+
+
 def test_usage_that_was_not_delivered_comes_through_once() -> None:
     usage = Usage(total_tokens=3)
     delivered = [Delta(RAW, text="x", finish_reason="stop"), Delta(RAW, text="y", choice=1)]

@@ -132,6 +132,7 @@ class _ReconnectStream(Generic[T]):
         "_source",
         "_started",
         "_step",
+        "_waiting",
     )
 
     def __init__(self, source: Source[T], request: Request, layer: Reconnect) -> None:
@@ -159,6 +160,7 @@ class _ReconnectStream(Generic[T]):
         self._failure: StreamError | None = None
         self._replay: Replay | None = None
         self._extension: Extension | None = None
+        self._waiting: list[T] = []  # pieces that say nothing, behind all that was delivered
         self._diverging = False
         self._broke_at = 0.0
         self._resume_at = 0.0
@@ -267,6 +269,7 @@ class _ReconnectStream(Generic[T]):
         self._resume_at = now + step.delay
         self._diverging = False
         self._step, self._failure, self._inner, self._replay, self._extension = step, failure, None, None, None
+        self._waiting = []
         call.note(Resuming(error=failure, rung=step.rung or "", delay=step.delay))
         if inner is not None:
             self._head = inner.head
@@ -451,7 +454,11 @@ class _ReconnectStream(Generic[T]):
         except DivergenceError as difference:
             raise self._diverged(difference.position) from None
         if any(not isinstance(item, Delta) or not item.empty for item in batch):
+            batch = [*self._waiting, *batch]
             self._note_seam()
+        elif self._replay is not None or self._extension is not None:
+            self._waiting += batch  # it is of another answer, which must not be told before the seam is
+            return ()
         return batch
 
     def _compared(self, batch: Sequence[Delta]) -> list[Delta]:
@@ -486,6 +493,7 @@ class _ReconnectStream(Generic[T]):
         )
         self._ladder.made_progress()
         self._step, self._failure, self._replay, self._extension = None, None, None, None
+        self._waiting = []
 
     def _extend(self, delivered: int) -> None:
         """From here on the answer is the other request's: its ids count, and a replay of the first proves nothing."""

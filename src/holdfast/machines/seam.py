@@ -202,7 +202,7 @@ class Extension:
         for start, delta in self._held:
             rest = delta.text[max(0, self._fit - start) :]
             kept = delta if rest == delta.text else _with(delta, rest, reasoning=delta.reasoning)
-            if not kept.empty:
+            if not kept.empty or (delta.empty and start >= self._fit):
                 out.append(kept)
             elif not delta.empty:
                 self.swallowed += 1

@@ -441,6 +441,8 @@ class Replay:
             elif self.caught_up and delta.usage is not None and delta.usage != self._usage:
                 # Said again up to here, but its usage is news: the cut came before it.
                 self._held.append(Delta(delta.raw, usage=delta.usage, choice=delta.choice))
+            elif self.caught_up and delta.empty:
+                self._held.append(delta)  # it says nothing, and need not have come before: how a part ends, a signature
             else:
                 self.swallowed += 1
             if self.caught_up and self._held:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from holdfast._core import Source
+from holdfast._core import Source, transform
 from holdfast._errors import ConnectError, DeadlineExceeded, StatusError, StreamBroken, StreamError
 from holdfast._pipe import Pipe
 from holdfast._reader import Reader
@@ -596,6 +596,22 @@ async def test_a_key_names_one_leg(clock: FakeClock) -> None:
     assert (error, text(got)) == (None, TEXT)
     first, second = (request.headers["X-Conversation-Id"] for request in model.requests)
     assert second == f"{first}-2"
+
+
+async def test_items_of_somebodys_own_pass_as_they_are(clock: FakeClock) -> None:
+    class Texts:
+        def feed(self, batch: Sequence[Delta], out: list[str]) -> None:
+            out += [delta.text for delta in batch if delta.text]
+
+        def end(self, out: list[str]) -> None: ...
+
+    for dialect in (DEEPSEEK, ANTHROPIC):
+        model = Model(says={0: told(message("max_tokens", words(LONG)))}) if dialect is ANTHROPIC else Model()
+        deltas = Pipe(model, clock=clock) | parse_sse() | verify(dialect) | Retry() | Reconnect()
+        async with (deltas | transform(lambda _: Texts()) | AutoContinue()).stream(ask(12)) as texts:
+            got = [item async for item in texts]
+        assert LONG.startswith("".join(got)) or TEXT.startswith("".join(got))
+        assert (model.opens, str(texts.report.verdict)) == (1, "COMPLETE")
 
 
 async def test_a_digest_cannot_be_continued(clock: FakeClock) -> None:

@@ -163,7 +163,8 @@ class Client:
         """
         if partial.request is None:
             raise UsageError("resume() takes the partial of a stream that this client's kind began, with its request")
-        prepared = Request(url=self._dialect.url(self._base_url, partial.request), body=partial.request)
+        named = {"model": self._dialect.model_in(partial.url), **partial.request}  # some name it in the address alone
+        prepared = Request(url=self._dialect.url(self._base_url, named), body=partial.request)
         return self._stream(prepared, timeouts, headers, labels, keep=partial.state.get("keep", True), resume=partial)
 
     def _stream(

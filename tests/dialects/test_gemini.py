@@ -9,7 +9,7 @@ import pytest
 
 from holdfast._errors import DecodeError, EndOfStream, NotAStream, StatusError, StreamError, Truncated, UpstreamError
 from holdfast._types import Completion, Delta, Event, Head
-from holdfast.dialects import GEMINI, state_of
+from holdfast.dialects import GEMINI, OPENAI, state_of
 from holdfast.machines.cursor import Cursor
 from holdfast.machines.sse import SseParser
 from holdfast.offline import assemble
@@ -380,3 +380,11 @@ def test_its_events_are_recognised() -> None:
     assert not any(
         GEMINI.wire.recognises(Event(other)) for other in (b'{"choices":[]}', b"[1]", b"x", b'{"candidates":1}')
     )
+
+
+@pytest.mark.parametrize("model", ["gemini-3-flash-preview", "tuned/mine:1", "日"])
+def test_the_model_is_read_out_of_an_address_again(model: str) -> None:
+    url = GEMINI.url("https://gateway.example/google?x=1", {"model": model})
+    assert GEMINI.model_in(url) == model
+    assert GEMINI.model_in("https://gateway.example/other") == ""
+    assert OPENAI.model_in("https://gateway.example/v1/chat/completions") == ""

@@ -7,10 +7,11 @@ its stream is a `Wire`, which many providers share: its `reader()` turns events 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, cast
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import msgspec
 
@@ -265,6 +266,12 @@ class Dialect:
         base = urlsplit(base_url)
         both = "&".join(part for part in (base.query, query) if part)
         return urlunsplit(base._replace(path=base.path.rstrip("/") + path, query=both, fragment=""))
+
+    def model_in(self, url: str) -> str:
+        """The model that an address of this endpoint names; empty where the path has no place for one."""
+        before, place, after = self.path.partition("?")[0].partition("{model}")
+        found = re.search(f"{re.escape(before)}(.+){re.escape(after)}$", urlsplit(url).path) if place else None
+        return unquote(found[1]) if found else ""
 
     def prepare(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Makes a request ask for a stream, for its usage, and for the default model where it names none."""

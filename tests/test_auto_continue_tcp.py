@@ -11,7 +11,7 @@ from holdfast.testing import ChaosServer, Schedule, faults
 from holdfast.testing.answers import Answer, write_answer
 from holdfast.testing.continuing import Continuing
 
-PREFIXES = ("deepseek", "mistral", "vllm", "anthropic")
+PREFIXES = ("deepseek", "mistral", "vllm", "sglang", "anthropic")
 QUESTION = {"model": "kelp-1", "messages": [{"role": "user", "content": "tides"}], "max_tokens": 40}
 
 

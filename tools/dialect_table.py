@@ -14,8 +14,11 @@ from fuzz.targets.dialects import families
 from holdfast.dialects import DIALECTS, AssistantPrefix, ChatWire, Dialect, Timeouts
 from holdfast.dialects._profiles import marks
 from holdfast.machines.cursor import Cursor
+from tests.sdks.compared import DISAGREEMENTS, ENDPOINTS
 
-PAGE = Path(__file__).resolve().parent.parent / "docs/dialects.md"
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs/dialects.md"
+CONSTRAINTS = ROOT / "constraints.txt"
 
 INTRODUCTION = """# Dialects: what each provider says on the wire
 
@@ -73,6 +76,23 @@ or of OpenAI's answers from before their pieces were padded: the host tells, or 
 which forgives more.
 """
 
+SDKS = """
+## Whom they agree with
+
+The tests hand the same bytes over TCP to the makers' own SDKs and to Holdfast, transcripts written here and recorded
+ones: text, reasoning, tool calls, finish reason and usage are the same. These versions were compared:
+
+| SDK | version | called with | dialects |
+|---|---|---|---|
+"""
+
+OTHERWISE = """
+Where an SDK says otherwise of a stream that it is known to be sent, it is by what the SDK does:
+
+| SDK | up to | what it does |
+|---|---|---|
+"""
+
 
 def names(dialects: list[Dialect]) -> str:
     """Gives names for a cell."""
@@ -107,6 +127,17 @@ def rungs(dialect: Dialect) -> str:
     return row(f"`{dialect.name}`", dialect.event_ids.upper(), what(dialect.cursor), replay, what(dialect.prefix))
 
 
+def compared() -> str:
+    """Says which versions of the makers' SDKs the tests compare with, and where those say otherwise."""
+    pins = dict(line.split("==") for line in CONSTRAINTS.read_text("utf-8").split())
+    rows = [
+        row(f"`{one.sdk}`", pins[one.sdk], f"`{one.method}`", ", ".join(f"`{name}`" for name in one.dialects))
+        for one in ENDPOINTS.values()
+    ]
+    others = [row(f"`{ENDPOINTS[one.endpoint].sdk}`", one.version, one.why) for one in DISAGREEMENTS]
+    return "".join([SDKS, *rows, OTHERWISE, *others])
+
+
 def page() -> str:
     """Gives the whole page."""
     dialects = list(DIALECTS.values())
@@ -123,6 +154,7 @@ def page() -> str:
     marked = [dialect for dialect in chat if dialect.name in marks({})]
     unmarked = [dialect for dialect in chat if dialect not in marked]
     parts.append(MARKS.format(marked=names(marked), unmarked=names(unmarked)))
+    parts.append(compared())
     return "".join(parts)
 
 

@@ -1,53 +1,57 @@
-"""The table of dialects: a new provider is a file of its own and a line here."""
+"""The table of dialects: a new provider is a file of its own and a line here.
+
+A file is imported when its dialect is asked for: nobody waits for twenty providers to talk to one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 
 from holdfast.dialects._dialect import Dialect
-from holdfast.dialects.anthropic import ANTHROPIC, DEEPSEEK_ANTHROPIC
-from holdfast.dialects.azure import AZURE
-from holdfast.dialects.cohere import COHERE
-from holdfast.dialects.deepseek import DEEPSEEK
-from holdfast.dialects.deepseek_responses import DEEPSEEK_RESPONSES
-from holdfast.dialects.gemini import GEMINI
-from holdfast.dialects.gemini_interactions import GEMINI_INTERACTIONS
-from holdfast.dialects.groq import GROQ
-from holdfast.dialects.llama_cpp import LLAMA_CPP
-from holdfast.dialects.mcp import MCP
-from holdfast.dialects.mistral import MISTRAL
-from holdfast.dialects.ollama import OLLAMA
-from holdfast.dialects.openai import OPENAI
-from holdfast.dialects.openai_compatible import OPENAI_COMPATIBLE
-from holdfast.dialects.openai_responses import OPENAI_RESPONSES
-from holdfast.dialects.openrouter import OPENROUTER
-from holdfast.dialects.perplexity import PERPLEXITY
-from holdfast.dialects.replicate import REPLICATE
-from holdfast.dialects.sglang import SGLANG
-from holdfast.dialects.sse import SSE
-from holdfast.dialects.vllm import VLLM
 
-DIALECTS: dict[str, Dialect] = {
-    d.name: d
-    for d in (
-        DEEPSEEK,
-        OPENAI,
-        AZURE,
-        OPENROUTER,
-        GROQ,
-        MISTRAL,
-        PERPLEXITY,
-        VLLM,
-        SGLANG,
-        LLAMA_CPP,
-        OLLAMA,
-        OPENAI_COMPATIBLE,
-        OPENAI_RESPONSES,
-        DEEPSEEK_RESPONSES,
-        ANTHROPIC,
-        DEEPSEEK_ANTHROPIC,
-        GEMINI,
-        GEMINI_INTERACTIONS,
-        COHERE,
-        MCP,
-        REPLICATE,
-        SSE,
-    )
+_FILES = {
+    "deepseek": ("deepseek", "DEEPSEEK"),
+    "openai": ("openai", "OPENAI"),
+    "azure": ("azure", "AZURE"),
+    "openrouter": ("openrouter", "OPENROUTER"),
+    "groq": ("groq", "GROQ"),
+    "mistral": ("mistral", "MISTRAL"),
+    "perplexity": ("perplexity", "PERPLEXITY"),
+    "vllm": ("vllm", "VLLM"),
+    "sglang": ("sglang", "SGLANG"),
+    "llama.cpp": ("llama_cpp", "LLAMA_CPP"),
+    "ollama": ("ollama", "OLLAMA"),
+    "openai-compatible": ("openai_compatible", "OPENAI_COMPATIBLE"),
+    "openai-responses": ("openai_responses", "OPENAI_RESPONSES"),
+    "deepseek-responses": ("deepseek_responses", "DEEPSEEK_RESPONSES"),
+    "anthropic": ("anthropic", "ANTHROPIC"),
+    "deepseek-anthropic": ("anthropic", "DEEPSEEK_ANTHROPIC"),
+    "gemini": ("gemini", "GEMINI"),
+    "gemini-interactions": ("gemini_interactions", "GEMINI_INTERACTIONS"),
+    "cohere": ("cohere", "COHERE"),
+    "mcp": ("mcp", "MCP"),
+    "replicate": ("replicate", "REPLICATE"),
+    "sse": ("sse", "SSE"),
 }
+"""Name -> the module and what it is called there."""
+
+
+class _Dialects(Mapping[str, Dialect]):
+    def __getitem__(self, name: str) -> Dialect:
+        module, attribute = _FILES[name]
+        dialect: Dialect = getattr(import_module(f"holdfast.dialects.{module}"), attribute)
+        return dialect
+
+    def __contains__(self, name: object) -> bool:
+        return name in _FILES
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_FILES)
+
+    def __len__(self) -> int:
+        return len(_FILES)
+
+
+DIALECTS: Mapping[str, Dialect] = _Dialects()
 """Every dialect by the name users say."""

@@ -6,16 +6,17 @@ Nothing but tests/properties/test_broken.py uses them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pybreaker
+import pytest
 
 from holdfast._core import Source, Stream, transform
 from holdfast._errors import Truncated
-from holdfast._types import Delta, Head, Request
-from holdfast.dialects import OPENAI
+from holdfast._types import Delta, Event, Head, Request
+from holdfast.dialects import OPENAI, CursorRung, Dialect
 from holdfast.layers import breaker as layer
 from holdfast.layers.breaker import CircuitBreaker
 from holdfast.layers.parse import parse_sse
@@ -153,6 +154,69 @@ def forgets_to_close() -> House:
     """Reads on, and leaves what it has read open."""
     parse: Callable[[Source[bytes]], Any] = parse_sse()
     return House(parse=lambda inner: parse(_Leaky(inner)))
+
+
+# -- goes on in another place than it says ------------------------------------------------------
+
+
+@dataclass(slots=True, frozen=True)
+class _Shifted:
+    """A provider's cursor that names the place before the one that was reached, or the one behind it."""
+
+    true: CursorRung
+    by: int
+
+    def place(self, event: Event, offset: int) -> str:
+        place = self.true.place(event, offset)
+        number = "".join(filter(str.isdigit, place))
+        return place.replace(number, str(max(0, int(number) + self.by))) if number else place
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.true, name)
+
+    def resume(self, request: Request, answer_id: str, place: str) -> Request | None:
+        return self.true.resume(request, answer_id, place)
+
+    def cancel(self, request: Request, answer_id: str) -> Request | None:
+        return self.true.cancel(request, answer_id)
+
+
+def resumes_elsewhere(dialect: Dialect, by: int) -> Dialect:
+    """Goes on so many events, or bytes, from where it stopped; negative is too early."""
+    assert dialect.cursor is not None
+    return replace(dialect, cursor=_Shifted(dialect.cursor, by))
+
+
+# -- emits before the tail is said again ---------------------------------------------------------
+
+
+class _TrustingExtension:
+    """Takes it that a model goes on exactly where it was told to, and says no word again."""
+
+    caught_up = True
+    swallowed = 0
+    said_again = 0
+
+    def __init__(self, delivered: str, cut: int) -> None:
+        self._again = len(delivered) - cut
+
+    def feed(self, batch: Sequence[Delta], out: list[Delta]) -> None:
+        for delta in batch:
+            skipped = min(self._again, len(delta.text))
+            self._again -= skipped
+            delta.text = delta.text[skipped:]
+            out.append(delta)
+
+    def end(self, out: list[Delta]) -> None:
+        """Nothing to compare with."""
+
+
+@contextlib.contextmanager
+def hands_over_before_the_tail() -> Iterator[None]:
+    """Continues a prefix, and counts the characters of its tail instead of hearing them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("holdfast.layers.reconnect.Extension", _TrustingExtension)
+        yield
 
 
 # -- records a late success --------------------------------------------------------------------

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import find, given
 from hypothesis import strategies as st
 
+from holdfast.testing import FakeClock
 from holdfast.testing.faults import CleanCut, RepeatedAfterResume, ResetMidStream
 from holdfast.testing.strategies import schedules
 from tests.properties import broken, laws
 from tests.properties.model import House, Run, Scenario, play, scenarios
 from tests.properties.profile import first_failure, shrunk
+from tests.properties.rungs import WAYS, Way, cut, hold
+from tests.properties.rungs import play as play_way
 from tests.properties.test_breaker_law import ACTS, law
+from tests.properties.test_every_rung import costs
 from tests.properties.test_liveness import PATIENT, recoverable
 
 LIVELY = recoverable()
@@ -58,6 +63,42 @@ def test_a_broken_layer_is_caught(check: Callable[[Run], None], house: House, dr
 
 def test_a_breaker_that_records_a_late_success_is_caught() -> None:
     fails(lambda acts: law(broken.records_late, acts), ACTS, within=1_000)
+
+
+CURSORS = [way for way in WAYS if way.rung == "cursor"]
+# One event too early is no harm: what is known by its number or its bytes is heard once, and paid by nobody.
+ELSEWHERE = [(way, by) for way in CURSORS for by in (-2, 1) if way.dialect != "llama.cpp" or by > 0]
+
+
+@pytest.mark.parametrize(("way", "by"), ELSEWHERE, ids=str)
+async def test_a_cursor_that_goes_on_elsewhere_is_caught(way: Way, by: int, clock: FakeClock) -> None:
+    whole = await play_way(way, clock, way.server())
+    assert whole.completion is not None
+    shifted = replace(way, use=broken.resumes_elsewhere(way.of, by))
+    caught = 0
+    for place in range(1, len(way.healthy())):
+        told = await play_way(shifted, clock, shifted.server([cut(place, "reset")]))
+        try:
+            hold(told, whole.completion)
+            costs(told, whole.server.served[0].tokens) if told.report.seams else None
+        except AssertionError:
+            caught += 1
+    assert caught
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way.rung == "prefix" and way.continuing != "rest"], ids=str)
+async def test_a_prefix_whose_tail_nobody_hears_is_caught(way: Way, clock: FakeClock) -> None:
+    whole = await play_way(way, clock, way.server())
+    assert whole.completion is not None
+    caught = 0
+    for place in range(1, len(way.healthy())):
+        with broken.hands_over_before_the_tail():
+            told = await play_way(way, clock, way.server([cut(place, "reset")]))
+        try:
+            hold(told, whole.completion, may_fail=True)
+        except AssertionError:
+            caught += 1
+    assert caught
 
 
 @pytest.mark.parametrize("check", [laws.safety, laws.liveness])

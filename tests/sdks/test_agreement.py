@@ -6,6 +6,7 @@ tests/sdks/compared.py tells it, and the test fails as soon as it does so no mor
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ import pytest
 from anthropic.types import StopReason
 from google.genai.types import FinishReason
 
-from holdfast import Client, UpstreamError
+from holdfast import AutoContinue, Client, UpstreamError
 from holdfast.dialects import ANTHROPIC, GEMINI, Dialect
 from holdfast.testing import Answer, ScriptedServer, write_answer
 from holdfast.testing.server import stream
@@ -207,6 +208,28 @@ async def test_openai_has_no_final_response_of_an_incomplete_one() -> None:
     ):
         with pytest.raises(RuntimeError, match=r"response\.completed"):
             await events.get_final_response()
+
+
+async def test_an_answer_in_two_requests_is_asked_on_for_as_gemini_asks_on() -> None:
+    """The SDK asks on by itself; here the layer does. What they count differs: the SDK adds up the prompts, too."""
+    answer = write_answer(6)
+    pieces = GeminiShape().events(answer, "an-id", ids=False)
+    at = len(pieces) // 2
+    told = json.loads(pieces[at].removeprefix(b"data: "))
+    told["candidates"][0] |= {"finishReason": "CONTINUATION", "continuationToken": "dG9rZW4="}
+    first = stream(*pieces[:at], b"data: " + json.dumps(told).encode() + b"\r\n\r\n")
+    rest = stream(*pieces[at + 1 :])
+    async with ScriptedServer([first, rest, first, rest]) as server:
+        theirs = await readers.gemini(server.url)
+        async with Client(
+            "gemini", base_url=server.url, api_key=readers.KEY, auto_continue=AutoContinue(times=1)
+        ) as client:
+            own = await client.complete({"model": MODEL, "contents": [{"role": "user", "parts": [{"text": "?"}]}]})
+        tokens = [request.json().get("continuationToken") for request in server.requests]
+    assert theirs.text == own.text == answer.text
+    assert theirs.reasoning == own.reasoning == answer.reasoning
+    assert theirs.finish_reason == own.finish_reason == "STOP"
+    assert tokens[:2] == tokens[2:] == [None, "dG9rZW4="]
 
 
 # -- the words for an end ----------------------------------------------------------------------

@@ -3,6 +3,9 @@
 https://platform.claude.com/docs/en/build-with-claude/handling-stop-reasons#pause-turn: the server's own tools may take
 longer than one answer. What they found stands in blocks that are no text, so the turn is put together from the events.
 It must never send a block that is not exactly what came: where one is in doubt, nothing is asked.
+
+Gemini keeps the turn itself, and takes the same request with a token: python-genai 3.4, `automatic_continuation`, which
+tests/sdks holds this against.
 """
 
 from __future__ import annotations
@@ -42,6 +45,28 @@ class SameTurn:
         else:
             before = list(turns)
         return replace(request, body={**body, "messages": [*before, {"role": "assistant", "content": blocks}]})
+
+
+@dataclass(slots=True, frozen=True)
+class SameRequest:
+    """Sends the request again with the token that its answer ended with (Gemini): see `PauseRung`."""
+
+    def resume(self, request: Request, events: Sequence[Event]) -> Request | None:
+        """Gives the request that brings the rest, None where no token came, or the one that was sent."""
+        body = asked(request)
+        token = next((token for event in reversed(events) if (token := _token(event))), None)
+        if body is None or token is None or token == body.get("continuationToken"):
+            return None
+        return replace(request, body={**body, "continuationToken": token})
+
+
+def _token(event: Event) -> str | None:
+    """The first candidate's `continuationToken`: the only one that can be gone on with (python-genai)."""
+    try:
+        token = plain(event)["candidates"][0]["continuationToken"]
+    except (KeyError, IndexError, TypeError):
+        return None
+    return token if isinstance(token, str) else None
 
 
 def _blocks(events: Sequence[Event]) -> list[dict[str, Any]] | None:

@@ -12,7 +12,7 @@ Every finish reason is an end in the provider's word, those of its filters too (
 said before it stands. But MALFORMED_FUNCTION_CALL and UNEXPECTED_TOOL_CALL say that the model began a call and that
 what it wrote was thrown away: what was to be called never came, and the next draw may bring it; MALFORMED_RESPONSE says
 so of any answer. CONTINUATION ends a request and not the answer: the same request with the chunk's `continuationToken`
-brings the rest (python-genai, `FinishReason`), which is the caller's to ask for. A prompt that was
+brings the rest (python-genai, `FinishReason`), for which the layer `AutoContinue` asks. A prompt that was
 blocked (`promptFeedback.blockReason`, no candidates) stays blocked however often it is sent.
 
 An error may come as bare JSON lines without `data:`, as an array of such, or in a `data:` line; `RetryInfo` in its
@@ -32,6 +32,7 @@ from holdfast._types import Delta, Event, Head, ToolCallDelta, Usage
 from holdfast.dialects._dialect import FILTER_REASONS, Dialect, Evidence, Timeouts
 from holdfast.dialects._end import is_done, wrong_with
 from holdfast.dialects._halves import Halves, no_halves_in
+from holdfast.dialects._pause import SameRequest
 from holdfast.dialects._tell import PlainTeller
 from holdfast.dialects._wire import decode, number, plain, upstream_error
 from holdfast.machines.cursor import Cursor
@@ -398,4 +399,5 @@ GEMINI = Dialect(
     timeouts=Timeouts(open=120, first_token=600, progress=120, total=3600),
     filter_reasons=(*FILTER_REASONS, "ESCALATION", "PUP_LIMITED_DISABLED"),
     pause_reasons=("CONTINUATION",),
+    pause=SameRequest(),
 )

@@ -39,6 +39,7 @@ _HOPELESS = (
 """Parts of codes and types that no second try mends; each is some provider's own word."""
 _HOPEFUL_STATUS = {408, 409, 425, 429}
 _NOT_UTF8 = "the event's data is not JSON: it is not UTF-8"
+_PLAIN = msgspec.json.Decoder()
 _NAME = re.compile(r"[\w.:/-]{1,64}")
 
 
@@ -80,6 +81,15 @@ def plain(event: Event) -> Any:
         return event.json()
     except (ValueError, RecursionError):
         return None
+
+
+def lenient(event: Event) -> Any:
+    """Gives an event's data as plain JSON values in which halves of characters may stand, None where it is no JSON."""
+    try:
+        return event.json()
+    except (ValueError, RecursionError):
+        value, _ = _decoded(lambda text: decode_lenient(_PLAIN, text), event.data)
+        return value
 
 
 def number(values: Any, name: str) -> int | None:

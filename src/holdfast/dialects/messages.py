@@ -33,7 +33,7 @@ from holdfast._types import Delta, Event, Head, ToolCallDelta, Usage
 from holdfast.dialects._dialect import Evidence
 from holdfast.dialects._end import is_done, wrong_with
 from holdfast.dialects._halves import Halves, no_halves_in
-from holdfast.dialects._tell import PlainTeller
+from holdfast.dialects._tell_messages import MessagesTeller
 from holdfast.dialects._wire import decode, error_in, number, plain, upstream_error
 from holdfast.machines.cursor import Cursor
 
@@ -389,6 +389,6 @@ class MessagesWire:
         """`output_config.format`, or `output_format`."""
         return _schema(body)
 
-    def teller(self) -> PlainTeller:
-        """Events as they came."""
-        return PlainTeller()
+    def teller(self) -> MessagesTeller:
+        """Another message's events inside the first one."""
+        return MessagesTeller()

@@ -244,6 +244,7 @@ class Call:
         "legs",
         "listeners",
         "max_requests",
+        "proven",
         "random",
         "recorded",
         "report",
@@ -277,6 +278,8 @@ class Call:
         """True once a layer writes `answer`; else the edge does."""
         self.dialect: Dialect | None = None
         self.evidence: Evidence | None = None
+        self.proven: Evidence | None = None
+        """What had been proven where the next attempt is to continue: each one that does begins with a copy of it."""
         self.seamed = False
         """True once a model continued a prefix: the answer is no longer that of the first request."""
         self.join: Callable[[Usage], Usage] | None = None
@@ -357,7 +360,7 @@ class Call:
         )
         self.answer = Transcript(keep=self.keep, before=self.answer)
         self.cursor = Cursor()
-        self.evidence, self.join, self.where, self.seamed = None, None, None, False
+        self.evidence, self.proven, self.join, self.where, self.seamed = None, None, None, None, False
 
     def drop_leg(self, *, paid: bool) -> None:
         """Nothing of this leg is the answer's: the call stands again where the one before had ended.
@@ -379,6 +382,9 @@ class Call:
             self.seamed = bool(state["seamed"])
             self.cursor.revive(state["cursor"])
             self.answer = Transcript.revived(state["answer"], partial.answer, keep=self.keep)
+            where = [state.get("place", ""), state.get("offset", 0), state.get("proof", "")]
+            if [type(one) for one in where] != [str, int, str]:
+                raise ValueError("its place is none")
             if state["evidence"] is not None:
                 self.evidence = dialect.wire.revive(state["evidence"])
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:

@@ -400,6 +400,48 @@ async def test_a_partial_that_is_none_is_refused(state: dict[str, Any], clock: F
         pipe.stream(VLLM, resume=Partial(dialect="vllm", request=BODY, state=state))
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"segments": [["text", -5]]},
+        {"segments": [["text", 10**9]]},
+        {"segments": [["text", 10**9, [], ""]]},
+        {"segments": [["text", -3, [], "abc"]]},
+        {"tokens": "many"},
+        {"place": 5},
+        {"offset": "5"},
+        {"proof": None},
+    ],
+    ids=str,
+)
+async def test_a_partial_that_was_changed_on_its_way_is_refused(changed: dict[str, Any], clock: FakeClock) -> None:
+    partial, _ = await broken_off(Upstream(lambda _r, _t: cut(wire(story()), 6)), clock, "llama.cpp")
+    state = json.loads(json.dumps(dict(partial.state)))
+    for place in (state, state["answer"], state["answer"]["choices"]["0"]):
+        place |= {name: value for name, value in changed.items() if name in place}
+    assert state != partial.state
+    with pytest.raises(UsageError, match="cannot be resumed"):
+        pipe_of(Upstream(lambda _r, _t: []), clock, "llama.cpp").stream(VLLM, resume=replace(partial, state=state))
+
+
+@pytest.mark.parametrize("last", [7, "x" * 2_000, "7\r\nX-Other: 1"], ids=["number", "long", "lines"])
+async def test_a_place_that_was_changed_on_its_way_sends_no_header_of_its_own(last: object, clock: FakeClock) -> None:
+    events = wire(story(), ids=True, first=1)
+    partial, before = await broken_off(Upstream(lambda _r, _t: cut(events, 6)), clock, "openai")
+    cursor = {"last_event_id": last, "group": 10**12, "bearer": True}
+    second = Upstream(lambda _r, _t: wire(story()))
+    changed = replace(partial, state={**partial.state, "cursor": cursor})
+    got, error = await read(pipe_of(second, clock, "openai").stream(VLLM, resume=changed))
+    assert error is None
+    assert before + said(got) == TEXT
+    assert "Last-Event-ID" not in second.asked[0].headers
+
+
+def test_what_is_nested_without_end_is_no_partial() -> None:
+    with pytest.raises(ValueError, match="no partial"):
+        Partial.from_json(b'{"request":{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}}")
+
+
 def test_a_pipe_that_cannot_resume_says_so(clock: FakeClock) -> None:
     bare = Pipe(Upstream(lambda _r, _t: []), clock=clock) | parse_sse() | verify("openai")
     with pytest.raises(UsageError, match="Reconnect"):
@@ -452,3 +494,26 @@ async def test_what_another_answer_proved_is_no_part_of_a_partial(clock: FakeClo
     rest, error = await read(second)
     assert error is None
     assert said(got) + said(rest) == second.completion.text == TEXT
+
+
+async def test_an_attempt_that_went_wrong_leaves_nothing_to_the_one_in_its_place(clock: FakeClock) -> None:
+    call = {"type": "function_call", "id": "f", "call_id": "c", "name": "tide"}
+    over = {"id": "resp_1", "status": "completed", "output": [{**call, "arguments": "{}"}], "usage": {}}
+    plain = numbered(
+        {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress"}},
+        {"type": "response.output_item.added", "output_index": 0, "item": {**call, "arguments": ""}},
+        {"type": "response.function_call_arguments.delta", "item_id": "f", "output_index": 0, "delta": "{}"},
+        {"type": "response.completed", "response": over},
+    )
+    events = [event.replace(b"\ndata", b"\nid: %d\ndata" % n) for n, event in enumerate(plain)]
+    contradicts = events[2].replace(b'"{}"', b'"[]"')
+    replies = [cut(events, 3), [contradicts], events[3:]]
+    server = Upstream(lambda _request, turn: replies[turn - 1])
+    reader = pipe_of(server, clock, "openai-responses").stream(
+        Request(url="http://h/v1/responses", body={"input": "Go on."})
+    )
+    _, error = await read(reader)
+    assert error is None
+    assert reader.completion.finish_reason == "tool_calls"  # which the calls before the cut say
+    assert [call.input for call in reader.completion.tool_calls] == [{}]
+    assert len(server.asked) == 3

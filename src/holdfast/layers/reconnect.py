@@ -111,7 +111,6 @@ class _ReconnectStream(Generic[T]):
         "_diverging",
         "_dropped",
         "_end",
-        "_evidence",
         "_extension",
         "_failure",
         "_head",
@@ -149,7 +148,6 @@ class _ReconnectStream(Generic[T]):
         self._started = False
         self._join: Callable[[Usage], Usage] | None = None  # set after a prefix: makes one usage of two requests'
         # Where a cursor of the provider's own would go on:
-        self._evidence: Evidence | None = None  # as it stood when the last attempt that was vouched for broke
         self._last: object = None  # what that attempt delivered last
         self._last_origin = 0  # bytes of the whole body before that attempt's first
         self._place = ""  # or the place itself, where another process delivered it
@@ -252,7 +250,7 @@ class _ReconnectStream(Generic[T]):
         """Decides what a failure means: another step, a proven end, or the failure itself."""
         call, inner = self._call, self._inner
         if self._vouched:  # which it may be before the seam is noted: a continuation may bring empty deltas alone
-            self._evidence = deepcopy(call.evidence)
+            call.proven = deepcopy(call.evidence)
         if self._step is not None and self._step.rung == "prefix" and isinstance(failure, StatusError):
             self._remember_refusal(failure)
         step = self._ladder.next(failure, self._situation()) if self._started else None
@@ -302,7 +300,7 @@ class _ReconnectStream(Generic[T]):
     def _disown(self) -> None:
         """Forgets what an attempt seemed to prove that was not vouched for: a partial must not call itself whole."""
         if not self._vouched:
-            self._call.evidence = deepcopy(self._evidence)
+            self._call.evidence = deepcopy(self._call.proven)
 
     def _give_up(self, failure: StreamError) -> StreamError:
         """The last real failure is what the reader wants to know; that we refused to go on is a note on it."""
@@ -366,9 +364,9 @@ class _ReconnectStream(Generic[T]):
 
     def _cursor_request(self) -> Request | None:
         call, place = self._call, self._where
-        if call.dialect is None or call.dialect.cursor is None or not place or self._evidence is None:
+        if call.dialect is None or call.dialect.cursor is None or not place or call.proven is None:
             return None
-        return call.dialect.cursor.resume(self._current, self._evidence.answer_id, place)
+        return call.dialect.cursor.resume(self._current, call.proven.answer_id, place)
 
     def _prefix_request(self) -> Request | None:
         """The request for what follows what was delivered, where a model can be asked so and may be."""
@@ -415,7 +413,7 @@ class _ReconnectStream(Generic[T]):
                 self._asking = self._request_for(step)
                 call.cursor.asked = step.mode
                 if step.mode == "continue":
-                    call.evidence = deepcopy(self._evidence)
+                    call.evidence = deepcopy(call.proven)
                 self._dropped = call.cursor.dropped
                 self._opening = Opening(self._source, self._asking)
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -59,7 +60,8 @@ class _VerifySource:
         if dialect.call_header:
             # The same key at each attempt: it tells the server that all of them mean the same answer.
             request = request.with_headers({dialect.call_header: call.key})
-        before = call.evidence if call.cursor.asked == "continue" else None
+        # A copy: what this attempt makes of it is nothing to one that is sent in its place.
+        before = deepcopy(call.proven) if call.cursor.asked == "continue" else None
         try:
             stream = await self.inner.open(request)
         except StatusError as error:

@@ -275,4 +275,7 @@ class Partial:
     @classmethod
     def from_json(cls, data: bytes | str) -> Partial:
         """Gives what `to_json()` was called on. Raises `ValueError` for anything else."""
-        return msgspec.json.decode(data, type=cls)
+        try:
+            return msgspec.json.decode(data, type=cls)
+        except RecursionError:
+            raise ValueError("what is nested that deeply is no partial") from None

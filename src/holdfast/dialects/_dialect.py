@@ -19,6 +19,7 @@ from holdfast._errors import StatusError, UpstreamError
 from holdfast._types import Delta, Event, Head, Request, Usage
 from holdfast.dialects._wire import is_hopeful
 from holdfast.machines.cursor import Cursor
+from holdfast.machines.redact import clean_url
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -270,7 +271,8 @@ class Dialect:
     def model_in(self, url: str) -> str:
         """The model that an address of this endpoint names; empty where the path has no place for one."""
         before, place, after = self.path.partition("?")[0].partition("{model}")
-        found = re.search(f"{re.escape(before)}(.+){re.escape(after)}$", urlsplit(url).path) if place else None
+        path = urlsplit(clean_url(url)).path
+        found = re.search(f"{re.escape(before)}(.+){re.escape(after)}$", path) if place else None
         return unquote(found[1]) if found else ""
 
     def prepare(self, body: Mapping[str, Any]) -> dict[str, Any]:

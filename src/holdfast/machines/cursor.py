@@ -150,8 +150,8 @@ class Cursor:
 
     def revive(self, state: Mapping[str, Any]) -> None:
         """Takes up the place that `state()` took down; what is said again from there is known by its id alone."""
-        self._last_id = state["last_event_id"]
-        self._group = [_ANY] * state["group"] if self._last_id else []
+        self._last_id = str(state["last_event_id"])
+        self._group = [_ANY] * min(state["group"], MAX_IDS) if self._last_id else []
         self._bearer = state["bearer"]
         self.numbered = bool(self._last_id)
         self._every_id = False  # whether each event bore one is not known

@@ -70,6 +70,8 @@ class _Segment:
         segment.append(text if not rest else rest[1])
         if rest:
             segment.blocks[:0] = [bytes.fromhex(digest) for digest in rest[0]]
+        if length != len(segment.blocks) * BLOCK + segment.tail_length:  # a replay would wait for it for ever
+            raise ValueError("a partial's answer has not the length that its state says")
         segment.length = length
         return segment
 
@@ -263,7 +265,7 @@ class Transcript:
     def revived(cls, state: Mapping[str, Any], answer: Completion, *, keep: bool) -> Transcript:
         """Makes the transcript that `state()` and `completion()` took down. Raises `ValueError` where they disagree."""
         made = cls(keep=keep)
-        made._tokens, made._earlier = state["tokens"], state.get("earlier", 0)
+        made._tokens, made._earlier = int(state["tokens"]), int(state.get("earlier", 0))
         made._usage = answer.usage
         for choice in answer.choices:
             known = state["choices"].get(str(choice.index))
@@ -276,8 +278,6 @@ class Transcript:
             for segment in known["segments"]:
                 text = left.get(segment[0], "")
                 length = segment[1] if len(segment) == 2 else 0
-                if length > len(text):
-                    raise ValueError("a partial's answer is shorter than its state says")
                 tape.segments.append(_Segment.revived(segment, text[:length]))
                 left[segment[0]] = text[length:]
                 made.characters += segment[1]
@@ -416,12 +416,13 @@ class Replay:
     handles drawn anew for every response, so they are not compared, and the ids delivered first stand.
     """
 
-    __slots__ = ("_behind", "_held", "_places", "_usage", "swallowed")
+    __slots__ = ("_behind", "_held", "_new", "_places", "_usage", "swallowed")
 
     def __init__(self, choices: dict[int, _ChoiceTape], usage: Usage | None = None) -> None:
         self._places = {index: _Place(tape) for index, tape in choices.items()}
         self._usage = usage
         self._held: list[Delta] = []
+        self._new = False  # something was let through
         self.swallowed = 0
         self._behind = {index for index, place in self._places.items() if not place.caught_up}
 
@@ -438,6 +439,8 @@ class Replay:
                 self._behind.discard(delta.choice)
             if rest is not None:
                 self._held.append(rest)
+            elif self._new and delta.empty:
+                self._held.append(delta)  # behind what is new nothing was delivered: an end of a block, a signature
             elif self.caught_up and delta.usage is not None and delta.usage != self._usage:
                 # Said again up to here, but its usage is news: the cut came before it.
                 self._held.append(Delta(delta.raw, usage=delta.usage, choice=delta.choice))
@@ -446,6 +449,7 @@ class Replay:
             else:
                 self.swallowed += 1
             if self.caught_up and self._held:
+                self._new = self._new or any(not held.empty for held in self._held)
                 out += self._held
                 self._held.clear()
 

@@ -125,32 +125,57 @@ class _Checked:
 
 
 class _Relayed:
-    """Hands over every event but repeated ones: one of which nothing was made stands in a delta that says nothing."""
+    """Hands over every event: one of which nothing was made stands as it is, in a delta that says nothing.
 
-    __slots__ = ("_cursor", "_machine")
+    What is no event may be a page in an answer's place, or the half of an event that was cut: it waits until an event
+    follows it, or the answer is proven.
+    """
+
+    __slots__ = ("_begun", "_cursor", "_held", "_machine")
 
     def __init__(self, machine: Transform[Event, Delta], cursor: Cursor) -> None:
         self._machine = machine
         self._cursor = cursor
+        self._held: list[Event] = []
+        self._begun = False
 
     def feed(self, batch: Sequence[Event], out: list[Delta]) -> None:
         for event in batch:
-            before, dropped = len(out), self._cursor.dropped
+            if not event.type:  # a block without one dispatches nothing: it is for nobody but the relay
+                if (self._cursor.stray and not self._begun) or not _is_over(event.wire):
+                    self._held.append(event)
+                else:
+                    out.append(Delta(event))
+                continue
+            before = len(out)
             try:
-                if event.type:  # a block without one dispatches nothing: it is for nobody but the relay
-                    self._machine.feed((event,), out)
+                self._machine.feed((event,), out)
             except EndOfStream:
                 self._stand_in(event, before, out)
                 raise
-            if self._cursor.dropped == dropped:
-                self._stand_in(event, before, out)
+            self._stand_in(event, before, out)
 
     def _stand_in(self, event: Event, before: int, out: list[Delta]) -> None:
         if len(out) == before:
             out.append(Delta(event))
+        self._begun = True
+        if self._held:
+            out[before:before] = self._let_go()
+
+    def _let_go(self) -> list[Delta]:
+        held = [Delta(event) for event in self._held]
+        self._held.clear()
+        return held
 
     def end(self, out: list[Delta]) -> None:
         self._machine.end(out)
+        out.extend(self._let_go())
+
+
+def _is_over(block: bytes) -> bool:
+    """Says whether a block has the blank line that ends one."""
+    line = next((block[: -len(end)] for end in (b"\r\n", b"\n", b"\r") if block.endswith(end)), None)
+    return line is not None and (not line or line[-1:] in (b"\r", b"\n"))
 
 
 __all__ = ["Verify", "verify"]

@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "layers": CORE,
     "_defaults": CORE | {"layers"},
     **dict.fromkeys(OUTSIDE, CORE | {"layers", "_defaults"}),
+    "mounts": CORE | {"layers", "_defaults", "sources"},  # a mount is a source, over the transport of somebody else
     **dict.fromkeys(FACADE, CORE | {"layers", "_defaults", "telemetry", "client", "offline"} | OUTSIDE),
     "cli": CORE | {"layers", "_defaults", "telemetry"} | OUTSIDE | FACADE,
     "__main__": {"cli"},

@@ -2,3 +2,47 @@
 
 Each mount needs the library that it is for, and is imported when it is asked for.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from holdfast._errors import MissingExtra
+
+if TYPE_CHECKING:
+    from holdfast.mounts._relay import report
+    from holdfast.mounts.httpx import HttpxTransport
+    from holdfast.mounts.httpx2 import Httpx2Transport
+
+_PLACES = {
+    "Httpx2Transport": "httpx2",
+    "HttpxTransport": "httpx",
+    "report": "_relay",
+}
+"""Where each name lives: a module that is named as the extra which it needs, or one that needs none."""
+
+
+def __getattr__(name: str) -> object:
+    place = _PLACES.get(name)
+    if place is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        module = importlib.import_module(f"{__name__}.{place}")
+    except ModuleNotFoundError as error:
+        if error.name != place:
+            raise
+        raise MissingExtra(f"holdfast.mounts.{name}", place) from error
+    found: object = getattr(module, name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+__all__ = [
+    "Httpx2Transport",
+    "HttpxTransport",
+    "report",
+]

@@ -9,20 +9,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from holdfast._clock import Clock, Random
 from holdfast._core import Source
 from holdfast._defaults import default_layers
+from holdfast._errors import UsageError
 from holdfast._pipe import Pipe
 from holdfast._reader import Reader
 from holdfast._types import Delta, Head, Request
-from holdfast.dialects import Dialect, Teller, Timeouts
+from holdfast.dialects import Dialect, Teller, Timeouts, find
+from holdfast.layers.retry import Retry
 from holdfast.machines.ladder import Seams
-from holdfast.moments import Continued, Listener, Moment, Resumed
+from holdfast.moments import Continued, Listener, Moment, Report, Resumed
 
+EXTENSION = "holdfast"
+"""The key under which a response of a mount has its report, where its client's responses have a place for more."""
 _ANOTHER = ("replay", "prefix")
 """Rungs after which what comes is of another answer: the others go on with the very same."""
+
+
+class Settings(TypedDict, total=False):
+    """The keywords of a `Mount`, as mounts take them."""
+
+    dialect: str | Dialect
+    timeouts: Timeouts | None
+    seams: Seams | bool
+    layers: Sequence[Callable[[Source[Any]], Source[Any]]] | None
+    max_requests: int
+    listeners: tuple[Listener, ...]
+    clock: Clock | None
+    random: Random | None
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -44,6 +61,17 @@ class Mount:
     clock: Clock | None = None
     random: Random | None = None
     refused: set[str] = field(default_factory=set, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        find(self.dialect)
+        Seams.of(self.seams)
+        if self.layers is not None and (self.timeouts is not None or self.seams is not False):
+            raise UsageError("timeouts= and seams= are for the default layers; layers= holds layers of their own")
+
+    @property
+    def retries(self) -> list[Retry]:
+        """Its layers that send again before a head: they hold for what is no stream, too."""
+        return [Retry()] if self.layers is None else [layer for layer in self.layers if isinstance(layer, Retry)]
 
     def relay(self, source: Source[bytes], request: Request) -> Relay:
         """Gives one call over a source; `open()` sends its request."""
@@ -100,3 +128,17 @@ class Relay:
     async def aclose(self) -> None:
         """Gives the answer up, or what is left of its connection back. Idempotent."""
         await self.reader.aclose()
+
+
+def report(response: Any) -> Report | None:
+    """Gives the report of a response that went through a mount, None where there is none to give.
+
+    It takes the client's own response, and what SDKs wrap around it: their streams and raw responses. While the stream
+    is read it is the story so far.
+    """
+    for name in ("", "response", "http_response"):
+        inner = getattr(response, name, None) if name else response
+        extensions = getattr(inner, "extensions", None)
+        if isinstance(extensions, dict) and isinstance(told := extensions.get(EXTENSION), Report):
+            return told
+    return None

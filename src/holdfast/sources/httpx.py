@@ -115,7 +115,7 @@ class _AnyHttpxSource(Generic[C, T]):
         self._accept_encoding = accept_encoding
         self._max_error_body = max_error_body
         self._trust_env = trust_env
-        self._streams: WeakSet[_HttpxStream] = WeakSet()
+        self._streams: WeakSet[HttpxStream] = WeakSet()
         self._closed = False
 
     @classmethod
@@ -125,7 +125,7 @@ class _AnyHttpxSource(Generic[C, T]):
         except ImportError as error:
             raise MissingExtra(cls.__name__, cls._library) from error
 
-    async def open(self, request: Request) -> _HttpxStream:
+    async def open(self, request: Request) -> HttpxStream:
         """Sends the request and returns once the head is in.
 
         Raises `ConnectError` when no head came, `StatusError` for any status but 2xx, and `DeadlineExceeded` when a
@@ -139,10 +139,10 @@ class _AnyHttpxSource(Generic[C, T]):
             send = partial(self._transport.handle_async_request, sent)
         else:
             send = partial(client.send, sent, stream=True, follow_redirects=False)
-        border = _Border(request, str(sent.url), sent.extensions.get("timeout") or {})
-        connecting = _Connecting(sent.extensions.get("trace"))
+        border = Border(request, str(sent.url), sent.extensions.get("timeout") or {})
+        connecting = Connecting(sent.extensions.get("trace"))
         sent.extensions = {**sent.extensions, "trace": connecting}
-        stream = _HttpxStream(send, border, connecting, self)
+        stream = HttpxStream(send, border, connecting, self)
         self._streams.add(stream)
         try:
             await stream.opened()
@@ -237,7 +237,7 @@ def _pairs(headers: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in pairs if name.lower() not in ("content-length", "transfer-encoding")]
 
 
-class _HttpxStream:
+class HttpxStream:
     """One response and the task that it lives in."""
 
     __slots__ = (
@@ -261,7 +261,7 @@ class _HttpxStream:
     )
 
     def __init__(
-        self, send: Callable[[], Awaitable[Any]], border: _Border, connecting: _Connecting, source: object
+        self, send: Callable[[], Awaitable[Any]], border: Border, connecting: Connecting, source: object
     ) -> None:
         self.head = Head()
         self.response: Any = None
@@ -290,7 +290,7 @@ class _HttpxStream:
         try:
             response = await send()
             try:
-                self.head = _head(response, self._border.url)
+                self.head = head_of(response, self._border.url)
                 self.response = response
                 self._wake()
                 await self._read(response)
@@ -407,7 +407,7 @@ class _HttpxStream:
         self._ready.clear()
 
 
-class _Connecting:
+class Connecting:
     """Listens to what httpcore does, in a request's extension `trace`, and keeps it from leaving a connection behind.
 
     Cancelled between a connection's making and its first use (a lock or two, no wait for the network), httpcore 1 keeps
@@ -456,7 +456,7 @@ async def _unwind(body: AsyncIterator[bytes]) -> None:
         await asyncio.sleep(0)  # where nothing had to be waited for, the cancellation is met here
 
 
-def _head(response: Any, url: str) -> Head:
+def head_of(response: Any, url: str) -> Head:
     headers: dict[str, str] = {}
     for name, value in response.headers.multi_items():
         key = name.lower()
@@ -489,7 +489,7 @@ _PLAIN_WORDS: tuple[tuple[tuple[str, ...], str, bool | None], ...] = (
 _TIMED_OUT = {"ReadTimeout": "read", "WriteTimeout": "write"}
 
 
-class _Border:
+class Border:
     """Translates what one request meets."""
 
     __slots__ = ("_request", "_timeouts", "url")
@@ -531,7 +531,7 @@ class _Border:
         body = b""
         with contextlib.suppress(Exception):  # it was not read, and cannot be any more
             body = error.response.content
-        return status_error(_head(error.response, self.url), body[:MAX_ERROR_BODY], self._request.call.clock.wall())
+        return status_error(head_of(error.response, self.url), body[:MAX_ERROR_BODY], self._request.call.clock.wall())
 
 
 _AFTER_HEAD = {"the server hung up, or what came is not HTTP": "the body's framing was cut short or broken"}

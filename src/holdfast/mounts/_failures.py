@@ -1,0 +1,73 @@
+"""How a client learns that an answer could not be saved: an exception of the family that its documentation names.
+
+Ours is its cause. The text says what was wrong, what had been delivered and what was tried, and holds nothing of a
+prompt or an answer: texts reach logs. An SDK is never imported here: who has it as a caller has imported it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from holdfast._errors import DeadlineExceeded, StreamError, UpstreamError
+
+_STAINLESS = (("openai", "OpenAI"), ("anthropic", "Anthropic"))
+"""SDKs of one making: the module, and what the names of their clients hold, which stand in their User-Agent."""
+
+
+def failure(
+    error: StreamError, headers: Mapping[str, str], request: Any, other: Callable[[StreamError, str], Exception]
+) -> Exception:
+    """Gives what to raise, from `error`, to the client that sent `headers`; `request` is that client's own.
+
+    `other` makes it for a client that brings no exceptions of its own.
+    """
+    sdk = _sdk(headers)
+    made = _made(sdk, error, request) if sdk is not None else None
+    return other(error, story(error)) if made is None else made
+
+
+def story(error: StreamError) -> str:
+    """Tells how an answer was lost in one line."""
+    told = [f"{type(error).__name__}: {error}"]
+    report = error.report
+    if report is not None:
+        characters = len(error.partial.text)
+        told.append(f"delivered before: {report.items} deltas, {characters} characters of text")
+        tried = [f"{max(1, report.attempts)} request{'s' if report.attempts > 1 else ''}"]
+        tried += [f"resumed by {seam.rung}" for seam in report.seams]
+        told.append("tried: " + ", ".join(tried))
+    return "; ".join(told)
+
+
+def _sdk(headers: Mapping[str, str]) -> Any:
+    """Finds the SDK that sent a request; a subclass of its client, or one that renames itself, by its version."""
+    agent = headers.get("user-agent", "")
+    loaded = [(sys.modules[name], mark) for name, mark in _STAINLESS if name in sys.modules]
+    for sdk, mark in loaded:
+        if mark in agent.partition("/")[0]:
+            return sdk
+    version = headers.get("x-stainless-package-version")
+    known = [sdk for sdk, _ in loaded if version is not None and getattr(sdk, "__version__", None) == version]
+    return known[0] if len(known) == 1 else None
+
+
+def _made(sdk: Any, error: StreamError, request: Any) -> Exception | None:
+    text = story(error)
+    try:
+        made: Exception
+        if isinstance(error, DeadlineExceeded):
+            made = sdk.APITimeoutError(request=request)
+            made.args, made.message = (text,), text  # type: ignore[attr-defined]  # it takes no words of ours
+        elif isinstance(error, UpstreamError):  # what the provider said, where this SDK keeps what a provider says
+            body = {"code": error.code or None, "type": error.type or None, "message": error.message}
+            made = sdk.APIError(text, request=request, body=body)
+        else:
+            made = sdk.APIConnectionError(message=text, request=request)
+    except (AttributeError, TypeError):  # another version's classes take something else
+        return None
+    return made
+
+
+__all__ = ["failure", "story"]

@@ -216,7 +216,8 @@ class ResponsesReader:
             self._begun = True
             about = said.response
             renamed = isinstance(about, dict) and evidence.answer_id not in ("", about.get("id") or evidence.answer_id)
-            if self._continues and (renamed or (place is None and said.type == "response.created")):
+            # Under its own id, too, an answer from its beginning is no continuation: its words may be others.
+            if self._continues and (renamed or said.type == "response.created"):
                 self._cursor.restart()
             if self._cursor.mode == "replay":
                 self._continues = False

@@ -416,13 +416,12 @@ class Replay:
     handles drawn anew for every response, so they are not compared, and the ids delivered first stand.
     """
 
-    __slots__ = ("_behind", "_held", "_new", "_places", "_usage", "swallowed")
+    __slots__ = ("_behind", "_held", "_places", "_usage", "swallowed")
 
     def __init__(self, choices: dict[int, _ChoiceTape], usage: Usage | None = None) -> None:
         self._places = {index: _Place(tape) for index, tape in choices.items()}
         self._usage = usage
         self._held: list[Delta] = []
-        self._new = False  # something was let through
         self.swallowed = 0
         self._behind = {index for index, place in self._places.items() if not place.caught_up}
 
@@ -439,8 +438,6 @@ class Replay:
                 self._behind.discard(delta.choice)
             if rest is not None:
                 self._held.append(rest)
-            elif self._new and delta.empty:
-                self._held.append(delta)  # behind what is new nothing was delivered: an end of a block, a signature
             elif self.caught_up and delta.usage is not None and delta.usage != self._usage:
                 # Said again up to here, but its usage is news: the cut came before it.
                 self._held.append(Delta(delta.raw, usage=delta.usage, choice=delta.choice))
@@ -449,7 +446,6 @@ class Replay:
             else:
                 self.swallowed += 1
             if self.caught_up and self._held:
-                self._new = self._new or any(not held.empty for held in self._held)
                 out += self._held
                 self._held.clear()
 

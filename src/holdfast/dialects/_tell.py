@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -29,6 +30,18 @@ class PlainTeller:
 
     def reseat(self) -> None:
         """There is nothing to put into other terms."""
+
+
+def by_event(batch: Sequence[Delta]) -> Iterator[tuple[Event, list[Delta]]]:
+    """Gives each event with its deltas: they follow one another."""
+    for _, deltas in groupby(batch, lambda delta: id(delta.raw)):
+        same = list(deltas)
+        yield same[0].raw, same
+
+
+def eol_of(events: Sequence[Event]) -> bytes:
+    """Gives the line end that a provider writes."""
+    return b"\r\n" if any(event.wire.endswith(b"\r\n") for event in events) else b"\n"
 
 
 def event_of(value: Any, *, name: str = "", eol: bytes = b"\n") -> bytes:

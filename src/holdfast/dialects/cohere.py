@@ -24,7 +24,7 @@ from holdfast._types import Delta, Event, Head, ToolCallDelta, Usage
 from holdfast.dialects._dialect import Dialect, Evidence, Timeouts
 from holdfast.dialects._end import is_done, wrong_with
 from holdfast.dialects._halves import Halves, no_halves_in
-from holdfast.dialects._tell import PlainTeller
+from holdfast.dialects._tell_cohere import CohereTeller
 from holdfast.dialects._wire import decode, plain, upstream_error
 from holdfast.machines.cursor import Cursor
 
@@ -241,6 +241,18 @@ def _usage(raw: dict[str, Any]) -> Usage:
     )
 
 
+def _counted(usage: Usage) -> dict[str, Any]:
+    """The same in Cohere's names: as it came, or with the sums over several requests."""
+    if _usage(usage.raw) == usage:
+        return usage.raw
+    sums = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+    told = usage.raw.get("tokens")
+    told = told if isinstance(told, dict) else {}
+    tokens = {**told, **{name: value for name, value in sums.items() if value is not None}}
+    cached = {} if usage.cached_tokens is None else {"cached_tokens": usage.cached_tokens}
+    return {**usage.raw, "tokens": tokens, **cached}
+
+
 def _count(value: Any) -> int | None:
     """Cohere's schema has all numbers as floats."""
     if isinstance(value, float) and value.is_integer():
@@ -294,9 +306,9 @@ class CohereWire:
         schema = wanted.get("json_schema")
         return schema if isinstance(schema, Mapping) else True
 
-    def teller(self) -> PlainTeller:
+    def teller(self) -> CohereTeller:
         """Events as they came."""
-        return PlainTeller()
+        return CohereTeller(_counted)
 
 
 COHERE = Dialect(

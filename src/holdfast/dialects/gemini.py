@@ -33,7 +33,7 @@ from holdfast.dialects._dialect import FILTER_REASONS, Dialect, Evidence, Timeou
 from holdfast.dialects._end import is_done, wrong_with
 from holdfast.dialects._halves import Halves, no_halves_in
 from holdfast.dialects._pause import SameRequest
-from holdfast.dialects._tell import PlainTeller
+from holdfast.dialects._tell_gemini import GeminiTeller
 from holdfast.dialects._wire import decode, number, plain, upstream_error
 from holdfast.machines.cursor import Cursor
 
@@ -323,6 +323,22 @@ def _usage(raw: dict[str, Any]) -> Usage:
     )
 
 
+def _counted(usage: Usage) -> dict[str, Any]:
+    """The same in Google's names: as it came, or with the sums over several requests."""
+    if _usage(usage.raw) == usage:
+        return usage.raw
+    answered, thought = usage.output_tokens, usage.reasoning_tokens
+    sums = {
+        "promptTokenCount": usage.input_tokens,
+        "candidatesTokenCount": None if answered is None else answered - (thought or 0),
+        "thoughtsTokenCount": thought,
+        "totalTokenCount": usage.total_tokens,
+        "cachedContentTokenCount": usage.cached_tokens,
+    }
+    kept = {name: value for name, value in usage.raw.items() if name != "toolUsePromptTokenCount"}
+    return {**kept, **{name: value for name, value in sums.items() if value is not None}}
+
+
 def added_up(raw: dict[str, Any], *names: str) -> int | None:
     """Adds up what was told; a number that is not there is zero, unless none is."""
     told = [n for name in names if (n := number(raw, name)) is not None]
@@ -376,9 +392,9 @@ class GeminiWire:
         schema = _config(body, "responseJsonSchema", "response_json_schema")
         return schema if isinstance(schema, Mapping) else True
 
-    def teller(self) -> PlainTeller:
+    def teller(self) -> GeminiTeller:
         """Events as they came."""
-        return PlainTeller()
+        return GeminiTeller(_counted)
 
 
 def _config(body: Mapping[str, Any], *names: str) -> Any:

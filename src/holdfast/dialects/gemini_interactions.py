@@ -30,7 +30,7 @@ from holdfast._types import Delta, Event, Head, Request, ToolCallDelta, Usage
 from holdfast.dialects._dialect import CUT_REASONS, Dialect, Evidence, Timeouts
 from holdfast.dialects._end import is_done, wrong_with
 from holdfast.dialects._halves import Halves, no_halves_in
-from holdfast.dialects._tell import PlainTeller
+from holdfast.dialects._tell_interactions import InteractionTeller
 from holdfast.dialects._wire import asked, decode, plain, upstream_error
 from holdfast.dialects.gemini import added_up, google_error, google_error_in
 from holdfast.machines.cursor import Cursor
@@ -352,6 +352,22 @@ def _usage(raw: dict[str, Any]) -> Usage:
     )
 
 
+def _counted(usage: Usage) -> dict[str, Any]:
+    """The same in Google's names: as it came, or with the sums over several requests."""
+    if _usage(usage.raw) == usage:
+        return usage.raw
+    answered, thought = usage.output_tokens, usage.reasoning_tokens
+    sums = {
+        "total_input_tokens": usage.input_tokens,
+        "total_output_tokens": None if answered is None else answered - (thought or 0),
+        "total_thought_tokens": thought,
+        "total_tokens": usage.total_tokens,
+        "total_cached_tokens": usage.cached_tokens,
+    }
+    kept = {name: value for name, value in usage.raw.items() if name != "total_tool_use_tokens"}
+    return {**kept, **{name: value for name, value in sums.items() if value is not None}}
+
+
 @dataclass(slots=True, frozen=True, kw_only=True)
 class InteractionWire:
     """The shape of an interaction's stream: see `Wire`."""
@@ -401,9 +417,9 @@ class InteractionWire:
             return False
         return wanted if isinstance(wanted, Mapping) else True
 
-    def teller(self) -> PlainTeller:
+    def teller(self) -> InteractionTeller:
         """Events as they came."""
-        return PlainTeller()
+        return InteractionTeller(_counted)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -142,18 +142,22 @@ class _Relayed:
     def feed(self, batch: Sequence[Event], out: list[Delta]) -> None:
         for event in batch:
             if not event.type:  # a block without one dispatches nothing: it is for nobody but the relay
-                if (self._cursor.stray and not self._begun) or not _is_over(event.wire):
-                    self._held.append(event)
-                else:
-                    out.append(Delta(event))
+                self._held.append(event)
+                if self._begun or not self._cursor.stray:
+                    self._let_go_of_blocks(out)
                 continue
-            before = len(out)
+            before, dropped = len(out), self._cursor.dropped
             try:
                 self._machine.feed((event,), out)
             except EndOfStream:
                 self._stand_in(event, before, out)
                 raise
-            self._stand_in(event, before, out)
+            if self._cursor.dropped == dropped:  # what is repeated was handed over before
+                self._stand_in(event, before, out)
+
+    def _let_go_of_blocks(self, out: list[Delta]) -> None:
+        if _is_over(b"".join(event.wire for event in self._held)):
+            out.extend(self._let_go())
 
     def _stand_in(self, event: Event, before: int, out: list[Delta]) -> None:
         if len(out) == before:

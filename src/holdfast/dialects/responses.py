@@ -29,7 +29,7 @@ from holdfast.dialects._dialect import Evidence
 from holdfast.dialects._end import is_done, wrong_with
 from holdfast.dialects._halves import Halves, no_halves_in
 from holdfast.dialects._items import MAX_INDEX, Item, ItemHead, Items, News, convert, string
-from holdfast.dialects._tell import PlainTeller
+from holdfast.dialects._tell_responses import ResponsesTeller
 from holdfast.dialects._wire import decode, error_in, number, plain, upstream_error
 from holdfast.machines.cursor import Cursor
 
@@ -411,6 +411,6 @@ class ResponsesWire:
             return schema if isinstance(schema, Mapping) else True
         return wanted.get("type") == "json_object"
 
-    def teller(self) -> PlainTeller:
-        """Events as they came."""
-        return PlainTeller()
+    def teller(self) -> ResponsesTeller:
+        """Another response's events inside the first one."""
+        return ResponsesTeller()

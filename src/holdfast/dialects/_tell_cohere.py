@@ -13,7 +13,7 @@ from holdfast._types import Delta, Event, ToolCallDelta, Usage
 from holdfast.dialects._tell import by_event, eol_of, event_of
 from holdfast.dialects._wire import plain
 
-_ORDINARY = ("content-delta", "tool-call-delta", "tool-plan-delta", "citation-start", "citation-end", "")
+_ORDINARY = ("content-delta", "tool-call-delta", "tool-plan-delta", "")
 _DELTAS = tuple(f'"{name}"'.encode() for name in _ORDINARY[:3])
 _FRAMES = ("message-start", "message-end", "content-start", "content-end", "tool-call-start", "tool-call-end")
 
@@ -25,6 +25,7 @@ class CohereTeller:
         "_begun",
         "_call",
         "_calls",
+        "_cited",
         "_content",
         "_count",
         "_ended",
@@ -36,6 +37,7 @@ class CohereTeller:
         "_reseated",
         "_spoke",
         "_theirs",
+        "_told",
     )
 
     def __init__(self, count: Callable[[Usage], dict[str, Any]]) -> None:
@@ -51,6 +53,8 @@ class CohereTeller:
         self._calls: set[int] = set()
         self._call: int | None = None  # the call that has not ended
         self._spoke = False  # something of it was told
+        self._told = 0  # until then blocks below this number were told
+        self._cited: set[tuple[str, int]] = set()
 
     def feed(self, batch: Sequence[Delta], out: list[bytes]) -> None:
         """Appends the bytes of a batch."""
@@ -79,7 +83,7 @@ class CohereTeller:
                     self._recall(value.get("type") or event.type, value)
             self._heard.clear()
         self._theirs = None
-        self._spoke = False
+        self._spoke, self._told = False, self._next
 
     def _recall(self, name: str, value: dict[str, Any]) -> None:
         index = value.get("index", 0)
@@ -97,6 +101,8 @@ class CohereTeller:
             self._call = index
         elif name == "tool-call-end":
             self._call = None
+        elif name.startswith("citation-"):
+            self._cited.add((name, index))
 
     # -- another answer's events ---------------------------------------------------------------
 
@@ -128,12 +134,19 @@ class CohereTeller:
 
     def _pass(self, name: str, index: int, value: dict[str, Any], out: list[bytes]) -> None:
         """What says nothing of the answer, and may be one of the events with which a block begins or ends."""
+        told = not self._spoke and index < self._told  # where it was compared
         if name not in _FRAMES:
-            self._emit(value, out, name=name)
-        elif name == "content-start" and self._spoke:
+            if self._spoke or (name, index) not in self._cited:
+                self._emit(value, out, name=name)
+        elif name == "message-start":
+            self._begin(out, value)
+        elif name == "content-start" and not told:
             content = _message(value).get("content") or {}
             self._open(content.get("type") or _kind(content), index, out)
-        elif (name == "content-end" and self._theirs == index) or (name == "tool-call-end" and self._call == index):
+        elif name == "content-end" and self._content is not None:
+            if index == (self._content[0] if told else self._theirs):
+                self._close(out)
+        elif name == "tool-call-end" and self._call == index:
             self._close(out)
 
     def _say(self, kind: str, text: str, index: int, value: dict[str, Any], out: list[bytes]) -> None:
@@ -177,11 +190,12 @@ class CohereTeller:
             self._emit({"type": "tool-call-end", "index": self._call}, out)
         self._content = self._theirs = self._call = None
 
-    def _begin(self, out: list[bytes]) -> None:
+    def _begin(self, out: list[bytes], value: dict[str, Any] | None = None) -> None:
+        """Tells how it begins, unless it has begun: only a comment may have come before the cut."""
         if not self._begun:
             self._begun = True
             begun = {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": [], "citations": []}
-            self._emit({"type": "message-start", "delta": {"message": begun}}, out)
+            self._emit(value or {"type": "message-start", "delta": {"message": begun}}, out)
 
     def _end(self, delta: Delta, came: dict[str, Any], out: list[bytes]) -> None:
         self._close(out)

@@ -19,7 +19,7 @@ _LOOKED_AT = 8  # chunks of the first answer: what a gateway puts before it has 
 class GeminiTeller:
     """Tells an answer of Gemini's. `count` writes a usage in Google's names. See `Teller`."""
 
-    __slots__ = ("_count", "_eol", "_finished", "_first", "_last", "_names", "_reseated", "_usage")
+    __slots__ = ("_count", "_eol", "_finished", "_first", "_last", "_names", "_newest", "_reseated", "_usage")
 
     def __init__(self, count: Callable[[Usage], dict[str, Any]]) -> None:
         self._count = count
@@ -29,6 +29,7 @@ class GeminiTeller:
         self._eol = b"\r\n"
         self._reseated = False
         self._finished: set[int] = set()
+        self._newest: Any = None  # the candidates that were told last, before the first cut
         self._usage: Any = None  # as it was told last: every chunk tells it
 
     def feed(self, batch: Sequence[Delta], out: list[bytes]) -> None:
@@ -74,6 +75,7 @@ class GeminiTeller:
         self._eol = eol_of(self._first) if self._first else self._eol
         newest = plain(self._last) if self._last is not None else None
         self._usage = newest.get("usageMetadata") if isinstance(newest, dict) else None
+        self._newest = newest.get("candidates") if isinstance(newest, dict) else None
         self._first.clear()
 
     def _tell(self, event: Event, deltas: list[Delta], out: list[bytes]) -> None:
@@ -88,6 +90,13 @@ class GeminiTeller:
         made.update((name, value) for name, value in self._names.items() if value is not None)
         candidates = _candidates(chunk, deltas)
         usage = next((delta.usage for delta in reversed(deltas) if delta.usage is not None), None)
+        if (
+            self._newest is not None
+            and all(delta.empty for delta in deltas)
+            and chunk.get("candidates") == self._newest
+        ):
+            return  # an image, behind all that was compared
+        self._newest = None
         if not candidates and usage is None and (chunk.get("candidates") or not chunk):
             return  # all of it was told before
         if candidates:

@@ -13,7 +13,7 @@ from holdfast._types import Delta, Event, ToolCallDelta, Usage
 from holdfast.dialects._tell import by_event, eol_of, event_of
 from holdfast.dialects._wire import plain
 
-_ORDINARY = ("step.delta", "interaction.status_update", "")
+_ORDINARY = ("step.delta", "")
 _THOUGHT, _OUTPUT, _CALL = "thought", "model_output", "function_call"
 _WORDS = ("text", "thought_summary", "arguments_delta")
 _STEPS = {"thought_signature": _THOUGHT} | dict.fromkeys(
@@ -35,11 +35,14 @@ class InteractionTeller:
         "_id",
         "_last",
         "_named",
+        "_newest",
         "_next",
         "_open",
         "_ours",
         "_reseated",
         "_spoke",
+        "_status",
+        "_told",
     )
 
     def __init__(self, count: Callable[[Usage], dict[str, Any]]) -> None:
@@ -54,6 +57,9 @@ class InteractionTeller:
         self._calls: dict[int, int] = {}  # the step of each call
         self._ours: dict[int, int] = {}  # our number for a step of the answer that is told now
         self._spoke = False  # something of it was told
+        self._told = 0  # until then steps below this number were told
+        self._status = ""
+        self._newest = ""  # the kind of delta that was told last
 
     def feed(self, batch: Sequence[Delta], out: list[bytes]) -> None:
         """Appends the bytes of a batch."""
@@ -80,9 +86,11 @@ class InteractionTeller:
                 value = plain(event)
                 if isinstance(value, dict):
                     self._recall(value.get("event_type") or event.type, value)
+            newest = plain(self._last) if self._last is not None else None
+            self._newest = _kind_of(newest) if isinstance(newest, dict) else ""
             self._heard.clear()
         self._ours.clear()
-        self._spoke = False
+        self._spoke, self._told = False, self._next
 
     def _recall(self, name: str, value: dict[str, Any]) -> None:
         index, step = value.get("index", 0), value.get("step")
@@ -96,6 +104,8 @@ class InteractionTeller:
                 self._calls[len(self._calls)] = index
         elif name == "step.stop":
             self._open.pop(index, None)
+        elif name == "interaction.status_update":
+            self._status = value.get("status") or ""
 
     # -- another answer's events ---------------------------------------------------------------
 
@@ -125,18 +135,24 @@ class InteractionTeller:
     def _pass(self, name: str, index: int | None, value: dict[str, Any], out: list[bytes]) -> None:
         """What says nothing of the answer, and may be one of the events with which a step begins or ends."""
         step, said = value.get("step"), value.get("delta")
-        if name in ("interaction.created", "interaction.completed"):
-            return
-        if name == "step.start" and isinstance(step, dict):
-            if self._spoke:
+        told = not self._spoke and index is not None and index < self._told  # where it was compared
+        if name == "interaction.created":
+            self._begin(out, value)
+        elif name == "interaction.status_update" and value.get("status") == self._status:
+            pass
+        elif name == "step.start" and isinstance(step, dict):
+            if not told:
                 self._start(step, index, out)
         elif name == "step.stop":
-            self._stop(self._ours.get(index if index is not None else -1, -1), out=out)
+            self._stop(index if told and index is not None else self._ours.get(index or 0, -1), out=out)
+        elif told and (index not in self._open or _kind_of(value) == self._newest):
+            pass  # behind it something was told already
         elif name == "step.delta" and isinstance(said, dict):
             kind = str(said.get("type"))
             if kind not in _WORDS:  # there are none in it
                 self._delta(self._step(_STEPS.get(kind, kind), index, out), said, out)
-        else:
+        elif name != "interaction.completed":
+            self._status = value.get("status") or self._status
             if "interaction_id" in value:
                 value["interaction_id"] = self._id
             self._emit(value, out, name=name)
@@ -186,11 +202,12 @@ class InteractionTeller:
         if call.arguments:
             self._delta(number, {"arguments": call.arguments, "type": "arguments_delta"}, out)
 
-    def _begin(self, out: list[bytes]) -> None:
+    def _begin(self, out: list[bytes], value: dict[str, Any] | None = None) -> None:
+        """Tells how it begins, unless it has begun: only a comment may have come before the cut."""
         if not self._begun:
-            self._begun = True
-            begun = {"id": self._id, "status": "in_progress", "object": "interaction"}
-            self._emit({"interaction": begun, "event_type": "interaction.created"}, out)
+            begun = {"interaction": {"id": "", "status": "in_progress"}, "event_type": "interaction.created"}
+            self._recall("interaction.created", value or begun)
+            self._emit(value or begun, out)
 
     def _complete(self, delta: Delta, interaction: dict[str, Any], out: list[bytes]) -> None:
         self._stop(*self._open, out=out)
@@ -203,7 +220,14 @@ class InteractionTeller:
 
     def _emit(self, value: dict[str, Any], out: list[bytes], *, name: str = "") -> None:
         name = value.get("event_type") or name
+        self._newest = _kind_of(value)
         out.append(event_of(value, name=name if self._named else "", eol=self._eol))
+
+
+def _kind_of(value: dict[str, Any]) -> str:
+    """What kind of delta an event holds."""
+    said = value.get("delta")
+    return str(said.get("type")) if isinstance(said, dict) else ""
 
 
 def _with_text(said: Any, kind: str, text: str) -> dict[str, Any]:

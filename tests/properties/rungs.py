@@ -24,9 +24,10 @@ from holdfast.testing.answers import Answer, CalledTool, in_pieces
 from holdfast.testing.chaos import ChaosServer, Mode
 from holdfast.testing.continuing import Continuing
 from holdfast.testing.faults import CleanCut, CutAtByte, Fault, ResetMidStream, StallMidStream
+from holdfast.testing.idiom import Idiom
 from holdfast.testing.schedule import Schedule
 from holdfast.testing.server import ReceivedRequest
-from holdfast.testing.shapes import ChatShape, InteractionsShape, PlainShape, Question, Shape
+from holdfast.testing.shapes import ChatShape, InteractionsShape, PlainShape, Question, Shape, idiom_of
 from holdfast.testing.shapes._shape import event, route
 from tests.properties.judge import Said, begins, said
 from tests.properties.laws import said_of, said_of_deltas
@@ -176,6 +177,14 @@ class Way:
 
     def healthy(self) -> list[bytes]:
         """The events of an answer that nothing happens to."""
+        return self._asked()[0]
+
+    @property
+    def idiom(self) -> Idiom:
+        """How faults say things here."""
+        return idiom_of(self._asked()[1])
+
+    def _asked(self) -> tuple[list[bytes], Shape]:
         server = self.server()
         request = ReceivedRequest(
             method="POST",
@@ -186,7 +195,8 @@ class Way:
         for shape in server._shapes:
             if (question := shape.read(request)) is not None:
                 name = server._name(self.home.key, 1)
-                return (question.shape or shape).events(self.truth, name, ids=server.mode == "ids")
+                spoken = question.shape or shape
+                return spoken.events(self.truth, name, ids=server.mode == "ids"), spoken
         raise AssertionError(f"no shape reads a request of {self.dialect}")
 
 
@@ -316,11 +326,18 @@ def _data(told: bytes) -> str:
 
 
 def hold(
-    told: Told, uncut: Completion, *, before: Sequence[Delta] = (), may_fail: bool = False, alone: bool = False
+    told: Told,
+    uncut: Completion,
+    *,
+    before: Sequence[Delta] = (),
+    may_fail: bool = False,
+    alone: bool = False,
+    rungs: Sequence[Rung] = (),
 ) -> None:
     """The promise. `before` is what another process delivered.
 
     `may_fail`: the rung need not lead on from there. `alone`: no rung was allowed, so that nothing could be asked for.
+    `rungs` are those that may be climbed besides this way's own.
     """
     way, error = told.way, told.error
     heard = said([*before, *told.deltas])
@@ -328,7 +345,7 @@ def hold(
     truths = [truth_of(way, answer, uncut.finish_reason) for answer in told.server.answers(way.home.key)]
     assert any(begins(heard, whole) for whole in truths), f"no beginning of an answer: {heard}"
     assert told.live == 0, "something was left open"
-    _hold_seams(told)
+    _hold_seams(told, (told.way.rung, *rungs))
     if error is not None:
         assert error.partial is not None
         assert said_of(error.partial.answer) == said_of_deltas([*before, *told.deltas])
@@ -337,21 +354,21 @@ def hold(
     assert heard in truths, "an end that is none"
     assert told.completion is not None
     if heard == truths[0]:
-        _hold_completion(told.completion, told, uncut, alone=alone)
+        _hold_completion(told.completion, told, uncut, alone=alone, refused="replay" in rungs)
 
 
-def _hold_seams(told: Told) -> None:
-    """Every seam names the rung that was climbed, and the verdict the weakest of them."""
+def _hold_seams(told: Told, rungs: Sequence[Rung]) -> None:
+    """Every seam names a rung that could be climbed and what it vouches for, and the verdict the weakest of them."""
     report = told.report
-    rungs = {(seam.rung, seam.guarantee) for seam in report.seams}
-    assert rungs <= {(told.way.rung, GUARANTEES[told.way.rung])}
+    assert {(seam.rung, seam.guarantee) for seam in report.seams} <= {(rung, GUARANTEES[rung]) for rung in rungs}
     if told.error is None:
         assert report.verdict is not None
         assert report.verdict.seams == len(report.seams)
-        assert report.verdict.guarantee == (GUARANTEES[told.way.rung] if report.seams else None)
+        weakest = max((seam.guarantee for seam in report.seams), key=list(GUARANTEES.values()).index, default=None)
+        assert report.verdict.guarantee == weakest
 
 
-def _hold_completion(completion: Completion, told: Told, uncut: Completion, *, alone: bool) -> None:
+def _hold_completion(completion: Completion, told: Told, uncut: Completion, *, alone: bool, refused: bool) -> None:
     """The uncut answer, id for id; over a seam of a model's own, all but what the tokens were counted to be."""
     assert completion.choices == uncut.choices
     seams = told.report.seams
@@ -360,7 +377,7 @@ def _hold_completion(completion: Completion, told: Told, uncut: Completion, *, a
         assert completion.usage.estimated
     elif completion.usage is None and uncut.usage is not None:
         # A second answer is not bought for a count of tokens; and a body that ended by the book behind the proof ended.
-        dear = told.way.rung in ("replay", "prefix")
+        dear = told.way.rung in ("replay", "prefix") or refused
         assert alone or dear or _ended_by_the_book(told), "its usage could have been asked for"
     else:
         assert completion.usage == uncut.usage

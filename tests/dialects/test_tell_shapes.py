@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Any
 
 import pytest
 
+from holdfast._errors import StreamError
 from holdfast._types import Delta, Event, Request, Usage
 from holdfast.dialects import DIALECTS
 from holdfast.machines.cursor import Cursor
@@ -420,3 +423,36 @@ def test_a_part_without_words_is_told_once() -> None:
     told = retold("gemini", [{**part(text="a"), "responseId": "one"}, {**image, "responseId": "one"}], rest)
     assert [one["candidates"][0]["content"]["parts"] for one in told] == [[{"text": "b"}]]
     assert len(retold("gemini", [{**part(text="a"), "responseId": "one"}], rest)) == 2
+
+
+JUNK: tuple[Any, ...] = (7, None, "", "a\nb", [], [7], {}, {"type": "text", "text": "x"}, True)
+
+
+def spoilt(value: Any, chance: Random) -> Any:
+    """The same JSON with some values that are something else."""
+    if chance.random() < 0.06:
+        return chance.choice(JUNK)
+    if isinstance(value, dict):
+        return {name: spoilt(one, chance) for name, one in value.items() if chance.random() > 0.03}
+    return [spoilt(one, chance) for one in value] if isinstance(value, list) else value
+
+
+@EACH
+def test_whatever_a_reader_lets_pass_is_told_as_events(home: Home) -> None:
+    chance, passed = Random(home.dialect), 0
+    good = payloads(b"".join(home.events("one")))
+    for _ in range(300):
+        deltas = list[Delta]()
+        reader = DIALECTS[home.dialect].reader(None, Cursor())
+        for event in [spoilt(one, chance) for one in good]:
+            with suppress(StreamError):
+                reader.feed([Event(json.dumps(event).encode())], deltas)
+        teller, out = DIALECTS[home.dialect].wire.teller(), list[bytes]()
+        cut = chance.randrange(len(deltas) + 1)
+        teller.feed(deltas[:cut], [])
+        teller.reseat()
+        teller.feed(deltas[cut:], out)
+        lines = b"".join(out).splitlines()
+        assert all(line.startswith((b"data: ", b"event: ")) or not line for line in lines)
+        passed += sum(isinstance(json.loads(line[6:]), dict) for line in lines if line.startswith(b"data: {"))
+    assert passed > 500

@@ -45,8 +45,8 @@ def eol_of(events: Sequence[Event]) -> bytes:
 
 
 def event_of(value: Any, *, name: str = "", eol: bytes = b"\n") -> bytes:
-    """Makes the bytes of an event that holds JSON, with an `event:` line where it has a name."""
-    lines = [b"event: " + name.encode()] if name else []
+    """Makes the bytes of an event that holds JSON, with an `event:` line where it has a name that fits into one."""
+    lines = [b"event: " + name.encode()] if name and name.isprintable() else []
     return eol.join([*lines, b"data: " + msgspec.json.encode(value), b"", b""])
 
 

@@ -93,7 +93,7 @@ class CohereTeller:
             self._ended = True
         elif name == "content-start":
             content = _message(value).get("content") or {}
-            self._content, self._next = (index, content.get("type") or _kind(content)), index + 1
+            self._content, self._next = (index, _kind(content)), index + 1
         elif name == "content-end":
             self._content = None
         elif name == "tool-call-start":
@@ -142,7 +142,7 @@ class CohereTeller:
             self._begin(out, value)
         elif name == "content-start" and not told:
             content = _message(value).get("content") or {}
-            self._open(content.get("type") or _kind(content), index, out)
+            self._open(_kind(content), index, out)
         elif name == "content-end" and self._content is not None:
             if index == (self._content[0] if told else self._theirs):
                 self._close(out)
@@ -220,4 +220,5 @@ def _message(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _kind(content: dict[str, Any]) -> str:
-    return "thinking" if "thinking" in content else "text"
+    kind = content.get("type") or ("thinking" if "thinking" in content else "text")
+    return kind if isinstance(kind, str) else "text"

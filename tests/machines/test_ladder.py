@@ -88,7 +88,7 @@ def test_only_a_failure_that_may_pass_is_climbed_over(failure: StreamError, goes
     assert (ladder().next(failure, Situation(**BOTH)) is not None) == goes_on
 
 
-@pytest.mark.parametrize("code", [400, 404, 409, 410, 412, 416, 422])
+@pytest.mark.parametrize("code", [302, 308, 400, 404, 405, 409, 410, 412, 416, 422, 501])
 def test_a_refused_cursor_leads_to_the_next_rung(code: int) -> None:
     climbing = ladder()
     climbing.next(broken(), Situation(**BOTH))

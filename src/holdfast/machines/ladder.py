@@ -44,8 +44,9 @@ _GUARANTEES: dict[Rung, Guarantee] = {
     "replay": "verified",
     "prefix": "seamed",
 }
-_NOT_A_CURSOR = (400, 404, 409, 410, 412, 413, 414, 416, 422, 431)
-"""Statuses that refuse the cursor and not the caller: the id is unknown, gone, or the header is not understood."""
+_NOT_A_CURSOR = (*range(300, 400), 400, 404, 405, 409, 410, 412, 413, 414, 416, 422, 431, 501)
+"""Statuses that refuse the cursor and not the caller: the id is unknown, gone, or the header is not understood; or at
+the cursor's address nobody answers to its method, or somebody else does."""
 _PAID: tuple[Rung, ...] = ("replay", "prefix")
 """Rungs on which the provider bills again what was delivered: as output, or as input."""
 MAX_WAIT = 60.0

@@ -274,7 +274,7 @@ def test_another_turn_begins_blocks_of_its_own() -> None:
     teller, out = MessagesTeller(), list[bytes]()
     first = turn("one", "Along", "pause_turn")
     teller.feed(first[:-2], out)
-    teller.reseat(again=False)
+    teller.reseat()
     teller.feed(turn("two", " the coast", "end_turn"), out)
     body = b"".join(out)
     assert assemble(body, "anthropic").text == "Along the coast"

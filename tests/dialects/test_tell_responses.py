@@ -226,22 +226,24 @@ async def test_what_the_server_runs_itself_is_told_once(clock: FakeClock) -> Non
         assert ours == wanted
 
 
-def test_another_turn_is_an_item_of_its_own() -> None:
-    def turn(id_: str, text: Sequence[str]) -> list[Delta]:
+@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize("left_out", [0, 4])
+def test_another_turn_is_an_item_of_its_own(left_out: int, silent: bool) -> None:  # noqa: FBT001
+    def turn(id_: str, text: Sequence[str], *, silent: bool) -> list[Delta]:
         deltas: list[Delta] = []
-        body = b"".join(spoken(id_, silent=False, text=text))
+        body = b"".join(spoken(id_, silent=silent, text=text))
         OPENAI_RESPONSES.wire.reader(None, Cursor(), end_at_done=False).feed(events_of(body), deltas)
         return deltas
 
     teller, out = ResponsesTeller(), list[bytes]()
-    teller.feed(turn("one", ("Along", " the"))[:-1], out)
-    teller.reseat(again=False)
-    second = turn("two", (" the", " coast", " a", " tide"))[4:]  # its first words only said ours again
-    teller.feed(second, out)
+    teller.feed(turn("one", ("Along", " the"), silent=silent)[:-1], out)
+    teller.reseat()
+    again = (" the",) if left_out else ()  # words that only say ours again
+    teller.feed(turn("two", (*again, " coast", " a", " tide"), silent=False)[left_out:], out)
     body = b"".join(out)
     assert assemble(body, "openai-responses").text == "Along the coast a tide"
     assert set(check(body).values()) == {1}
-    output = events_of(body)[-1].json()["response"]["output"]
+    output = events_of(body)[-1].json()["response"]["output"][silent:]
     assert [item["id"] for item in output] == ["msg_one", "msg_two"]
     assert [item["content"][0]["text"] for item in output] == ["Along the", " coast a tide"]
 
@@ -249,15 +251,15 @@ def test_another_turn_is_an_item_of_its_own() -> None:
 def test_half_a_character_does_not_end_the_telling() -> None:
     def turn(id_: str) -> list[Delta]:
         deltas: list[Delta] = []
-        halves = b"".join(spoken(id_, silent=False, text=("a", "b\ud83d", "\ude00c")))
-        OPENAI_RESPONSES.wire.reader(None, Cursor(), end_at_done=False).feed(events_of(halves), deltas)
+        lines = b"".join(spoken(id_, silent=False, text=("a", "b\ud83d", "\ude00c\ud83d")))
+        OPENAI_RESPONSES.wire.reader(None, Cursor(), end_at_done=False).feed(events_of(lines), deltas)
         return deltas
 
     teller, out = ResponsesTeller(), list[bytes]()
     teller.feed(turn("one")[:4], out)
     teller.reseat()
     teller.feed(turn("two")[4:], out)
-    assert assemble(b"".join(out), "openai-responses").text == "ab\U0001f600c"
+    assert assemble(b"".join(out), "openai-responses").text == "ab\U0001f600c\ufffd"
 
 
 # -- the SDK -------------------------------------------------------------------------------------

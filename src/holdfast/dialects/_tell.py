@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -47,7 +48,11 @@ def eol_of(events: Sequence[Event]) -> bytes:
 def event_of(value: Any, *, name: str = "", eol: bytes = b"\n") -> bytes:
     """Makes the bytes of an event that holds JSON, with an `event:` line where it has a name that fits into one."""
     lines = [b"event: " + name.encode()] if name and name.isprintable() else []
-    return eol.join([*lines, b"data: " + msgspec.json.encode(value), b"", b""])
+    try:
+        data = msgspec.json.encode(value)
+    except UnicodeEncodeError:  # half a character is in it, which only an escape can say
+        data = json.dumps(value, separators=(",", ":")).encode()
+    return eol.join([*lines, b"data: " + data, b"", b""])
 
 
 def counted(usage: Usage, keys: Mapping[str, str]) -> dict[str, Any]:
@@ -55,7 +60,5 @@ def counted(usage: Usage, keys: Mapping[str, str]) -> dict[str, Any]:
 
     `keys` are the provider's names for fields of `Usage`.
     """
-    if not usage.estimated:
-        return usage.raw
     sums = {name: getattr(usage, field) for field, name in keys.items()}
     return {**usage.raw, **{name: value for name, value in sums.items() if value is not None}}

@@ -30,7 +30,19 @@ _EMPTY = {"text": {"type": "text", "text": ""}, "thinking": {"type": "thinking",
 class MessagesTeller:
     """Tells an answer of the Messages shape. See `Teller`."""
 
-    __slots__ = ("_again", "_asked", "_due", "_kept", "_kinds", "_last", "_open", "_reseated", "_shift", "_told")
+    __slots__ = (
+        "_again",
+        "_asked",
+        "_due",
+        "_kept",
+        "_kinds",
+        "_last",
+        "_open",
+        "_reseated",
+        "_shift",
+        "_spoke",
+        "_told",
+    )
 
     def __init__(self) -> None:
         self._last: Event | None = None
@@ -40,7 +52,8 @@ class MessagesTeller:
         self._kinds: list[str] = []  # of the blocks that were told
         self._open = -1  # the block that is being told
         self._told: Counter[Any] = Counter()  # events that are no growth, by what they are about
-        self._again = True
+        self._spoke = False  # something of the answer was told
+        self._again = True  # this attempt says again what was told: else it is the answer's next turn
         self._due: Counter[Any] = Counter()  # those that this attempt may only say again
         self._shift: int | None = None  # from this attempt's indexes to ours
 
@@ -61,22 +74,21 @@ class MessagesTeller:
                 and (event.type == _GROWTH or b'"content_block_delta"' in event.payload[:40])
             ):
                 kept.append(event)
+            else:
+                self._spoke = True
             out.append(event.wire)
         self._last = last
 
-    def reseat(self, *, again: bool = True) -> None:
-        """From here on events are of another message, which says ours again or goes on from it.
-
-        Without `again` it is surely new from its first block on: another turn.
-        """
+    def reseat(self) -> None:
+        """From here on events are of another message, which says ours again or goes on from it."""
         self._reseated = True
         for event in self._kept:
             values = lenient(event)
             if isinstance(values, dict):
                 self._note(values)
         self._kept.clear()
-        self._again, self._shift = again, None
-        self._due = Counter(self._told) if again else Counter()
+        self._again, self._shift = True, None
+        self._due = Counter(self._told)
 
     def end(self, out: list[bytes]) -> None:
         """The answer is proven whole: appends the end mark where it was cut off."""
@@ -91,6 +103,7 @@ class MessagesTeller:
         if kind == _START:
             self._open = len(self._kinds)
             self._kinds.append(str(_part(said, "content_block").get("type")))
+            self._spoke = self._spoke or self._kinds[-1] == "tool_use"
         elif kind == _STOP:
             self._open = -1
         elif kind == _GROWTH:
@@ -118,6 +131,9 @@ class MessagesTeller:
         elif kind in ("message_start", "message_stop"):
             if not self._told[kind]:
                 self._say(said, out)
+            elif kind == "message_start" and self._spoke:  # what only says ours again is told from where it is news
+                self._again = False
+                self._due.clear()
         else:  # a comment, a ping, or what nobody knows yet
             out.append(event.wire)
 
@@ -193,6 +209,7 @@ class MessagesTeller:
         }
         for (kind, key), piece in pieces.items():
             if piece:
+                self._spoke = True
                 grown = {**_part(said, "delta"), "type": kind, key: piece}
                 out.append(event_of({**said, "type": _GROWTH, "index": self._open, "delta": grown}, name=_GROWTH))
 

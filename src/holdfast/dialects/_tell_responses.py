@@ -36,6 +36,7 @@ _PARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "reasoning_summary_text": ("reasoning_summary", {"type": "summary_text", "text": ""}),
 }
 """Parts that grow: what their beginning is called, and how they begin."""
+_CALLS = ("function_call", "custom_tool_call")
 _HEADS: dict[str, dict[str, Any]] = {
     "message": {"type": "message", "status": "in_progress", "role": "assistant", "content": []},
     "reasoning": {"type": "reasoning", "summary": []},
@@ -70,6 +71,7 @@ class ResponsesTeller:
         "_places",
         "_reseated",
         "_shell",
+        "_spoke",
         "_told",
     )
 
@@ -82,7 +84,8 @@ class ResponsesTeller:
         self._number: int | None = 0  # of the next event, None where the first answer counts none
         self._items: dict[int, _Item] = {}
         self._told: Counter[Any] = Counter()  # events that are no growth, by what they are about
-        self._again = True
+        self._spoke = False  # something of the answer was told
+        self._again = True  # this attempt says again what was told: else it is the answer's next turn
         self._due: Counter[Any] = Counter()  # those that this attempt may only say again
         self._places: dict[int, int] = {}  # from this attempt's indexes to ours
         self._ids: dict[Any, int] = {}  # from this attempt's ids of items to our indexes
@@ -108,16 +111,13 @@ class ResponsesTeller:
             out.append(event.wire)
         self._last = last
 
-    def reseat(self, *, again: bool = True) -> None:
-        """From here on events are of another response, which says ours again.
-
-        Without `again` it is surely new from its first item on: another turn.
-        """
+    def reseat(self) -> None:
+        """From here on events are of another response, which says ours again or is the answer's next turn."""
         if not self._reseated:
             self._reseated = True
             self._look_back()
-        self._again, self._places, self._ids = again, {}, {}
-        self._due = Counter(self._told) if again else Counter()
+        self._again, self._places, self._ids = True, {}, {}
+        self._due = Counter(self._told)
 
     def _look_back(self) -> None:
         told = [said for event in self._kept if isinstance(said := lenient(event), dict)]
@@ -126,6 +126,7 @@ class ResponsesTeller:
         grown = lenient(self._grown) if self._grown is not None else None
         numbers = [n for said in (*told, grown) if (n := number(said, "sequence_number")) is not None]
         self._number = 1 + max(numbers) if numbers else None if told else 0
+        self._spoke = self._grown is not None or any(item.kind in _CALLS for item in self._items.values())
         self._kept.clear()
         self._grown = self._last = None
 
@@ -173,6 +174,8 @@ class ResponsesTeller:
     def _live(self, delta: Delta, said: dict[str, Any], out: list[bytes]) -> None:
         """An event about the response as a whole."""
         if self._told[_about(said, -1)]:
+            if _kind(said) == "response.created" and self._spoke:  # what says ours again is told from where it is news
+                self._turn()
             return
         response = {**said["response"], **self._shell}
         if delta.usage is not None:
@@ -182,6 +185,11 @@ class ResponsesTeller:
         said = {**said, "response": response}
         self._note(said, -1)
         self._say(said, delta.raw, out)
+
+    def _turn(self) -> None:
+        """What comes is the answer's next turn: all of it is news, but for words that its layer has left out."""
+        self._again = False
+        self._due.clear()
 
     def _output(self, output: list[Any]) -> list[Any]:
         """All items once more: ours where they were told whole, and under the ids that were told."""
@@ -238,14 +246,20 @@ class ResponsesTeller:
             said["item_id"] = ours.raw["id"]
         if ours is not None and ours.words is not None:
             self._resay(ours.words, said, name, does)
-        if not grows:
+        if grows:
+            self._spoke = True
+        else:
             self._note(said, at)
         self._say(said, delta.raw, out)
 
     def _at(self, index: int, kind: str, *, begins: bool, grows: bool = False) -> int:
         """Gives our index of an item. Answers that say the same may count their silent items differently."""
         at = self._places.get(index)
-        if at is None or (grows and at in self._items and self._items[at].done):
+        same = self._items.get(index if at is None else at)
+        if grows and same is not None and same.done and kind == same.kind and not self._of(kind, open_only=True):
+            self._turn()  # it can be no growth of what has ended
+            at = None
+        if at is None:
             at = self._places[index] = self._placed(index, kind, begins=begins, grows=grows)
         return at
 
@@ -255,10 +269,13 @@ class ResponsesTeller:
             return index
         if begins and (same is None or not self._again):
             return self._free(index)
-        known = [
-            at for at, item in self._items.items() if kind in ("", item.kind) and not (item.done and (begins or grows))
-        ]
+        known = self._of(kind, open_only=begins or grows)
         return max(known, default=self._free(index))
+
+    def _of(self, kind: str, *, open_only: bool) -> list[int]:
+        """Our items of a kind."""
+        items = self._items.items()
+        return [at for at, item in items if kind in ("", item.kind) and not (item.done and open_only)]
 
     def _free(self, index: int) -> int:
         free = 1 + max(self._items, default=-1)
@@ -267,7 +284,8 @@ class ResponsesTeller:
     def _begin(self, said: dict[str, Any], name: str, event: Event, out: list[bytes]) -> None:
         """Begins an item and a part that grow and did not begin: that was left out with what was only said again."""
         at, kind = said["output_index"], _SPEAKERS.get(name, "")
-        if at not in self._items and kind in _HEADS and not self._again:
+        if at not in self._items and kind in _HEADS and self._items:
+            self._turn()
             head = {"id": said.get("item_id"), **_HEADS[kind]}
             added = {"type": "response.output_item.added", "item": head, "output_index": at}
             self._note(added, at)

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from holdfast._errors import Truncated
 from holdfast._types import Event
 from holdfast.dialects import DIALECTS
 from holdfast.dialects.auto import by_address, by_events
-from holdfast.offline import parse_events
+from holdfast.offline import assemble, parse_events
 from tests import shared
 
 FIRST = 3  # events: what is known by then
@@ -128,3 +129,33 @@ def test_every_dialect_is_known_by_its_own_address() -> None:
     for dialect in DIALECTS.values():
         if dialect.hosts and dialect.base_url and "localhost" not in dialect.base_url:
             assert by_address(dialect.url(dialect.base_url, {"model": "m"})) is dialect
+
+
+_MESSAGE = (
+    b'data: {"type":"message_start","message":{"id":"m"}}\n\n'
+    b'data: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":"hi"}}\n\n'
+)
+_PIECE = b'data: {"choices":[{"delta":{"content":"hi"}}]}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("first", "rest", "dialect"),
+    [
+        (b'event: ping\ndata: {"type":"ping"}\n\n', _MESSAGE, "anthropic"),
+        (b"event: ping\ndata: {}\n\n", _MESSAGE, "anthropic"),
+        (b'data: {"type":"keepalive"}\n\n', _PIECE, "openai-compatible"),
+        (b'data: {"object":"chat.completion.chunk","usage":{}}\n\n', _PIECE, "openai-compatible"),
+        (b'data: {"choices":[{"delta":{"content":"\\ud83d"}}]}\n\n', _PIECE, "openai-compatible"),
+        (b"data: [DONE]\n\n", _PIECE, "openai-compatible"),
+    ],
+)
+def test_a_cut_answer_is_no_whole_one_whatever_comes_first(first: bytes, rest: bytes, dialect: str) -> None:
+    with pytest.raises(Truncated) as raised:
+        assemble(first + rest)
+    assert raised.value.partial.dialect == dialect
+    assert raised.value.partial.text in ("hi", "\ufffdhi", "")
+
+
+def test_pings_alone_prove_nothing() -> None:
+    with pytest.raises(Truncated):
+        assemble(b'data: {"type":"ping"}\n\n' * 3)

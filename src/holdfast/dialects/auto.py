@@ -8,6 +8,7 @@ there is nothing to go by.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -110,8 +111,13 @@ class AutoWire:
         return PlainTeller()
 
 
+_PINGS = ("ping", "keepalive", "keep-alive", "heartbeat")
+"""How events are called that only keep a line open, by name or by type."""
+_HALF = re.compile(rb"\\u[dD][89a-fA-F][\da-fA-F]{2}")
+
+
 class AutoReader:
-    """Hears the first event, and reads on as its dialect does. `dialect` is None until then."""
+    """Hears the first event that says something, and reads on as its dialect does. `dialect` is None until then."""
 
     __slots__ = ("_body", "_cursor", "_end_at_done", "_head", "_reader", "dialect")
 
@@ -130,27 +136,41 @@ class AutoReader:
 
     def feed(self, batch: Sequence[Event], out: list[Delta]) -> None:
         """Appends the deltas of a batch. Raises what the dialect's reader raises."""
-        if self._reader is None:
-            self._reader = self._recognised(batch)
-        if self._reader is not None:
-            self._reader.feed(batch, out)
+        for place, event in enumerate(batch):
+            reader = self._reader = self._reader or self._recognised(event)
+            if reader is not None:
+                reader.feed(batch[place:], out)
+                return
+            if event.payload:
+                out.append(Delta(event))
 
     def end(self, out: list[Delta]) -> None:
         """The body ended cleanly. Raises what the dialect's reader raises."""
         (self._reader or self._read_as(DIALECTS["openai-compatible"])).end(out)
 
-    def _recognised(self, batch: Sequence[Event]) -> DeltaReader | None:
-        first = next((event for event in batch if event.payload), None)
-        if first is None:
+    def _recognised(self, event: Event) -> DeltaReader | None:
+        """Gives the reader of the dialect that an event is of. A ping could be anybody's, and says nothing."""
+        if not event.payload:
             return None
-        guess = by_events((first,))
+        # Half a character tells as much as a whole one, and is no JSON that could be looked into.
+        whole = Event(_HALF.sub(rb"\\u003f", event.payload), type=event.type) if b"\\u" in event.payload else event
+        guess = by_events((whole,))
+        if guess is None and _is_ping(whole):
+            return None
         if guess is None:
-            guess = DIALECTS["openai-compatible" if error_in(first.payload) else "sse"]
+            of_chat = error_in(whole.payload) or whole.payload.strip() == b"[DONE]"
+            guess = DIALECTS["openai-compatible" if of_chat else "sse"]
         return self._read_as(guess)
 
     def _read_as(self, dialect: Dialect) -> DeltaReader:
         self.dialect = dialect
         return dialect.reader(self._body, self._cursor, head=self._head, end_at_done=self._end_at_done)
+
+
+def _is_ping(event: Event) -> bool:
+    value = plain(event)
+    said = value.get("type", value.get("event_type")) if isinstance(value, dict) else None
+    return value == {} or event.type in _PINGS or (isinstance(said, str) and said in _PINGS)
 
 
 AUTO = Dialect(name="auto", wire=AutoWire())

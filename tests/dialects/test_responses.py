@@ -660,3 +660,34 @@ def test_the_dialects_are_tables() -> None:
     assert OPENAI_RESPONSES.prepare({"model": "m", "input": "x"}) == {"model": "m", "input": "x", "stream": True}
     assert DEEPSEEK_RESPONSES.prepare({})["model"] == "deepseek-flash"
     assert (OPENAI_RESPONSES.cursor, DEEPSEEK_RESPONSES.cursor) == (BackgroundCursor(), None)
+
+
+def test_a_server_that_loses_its_numbers_is_not_believed_to_continue() -> None:
+    cursor = Cursor()
+    _, evidence, _ = read(stream(created(), delta("output_text", "a"), delta("output_text", "b")), cursor)
+    cursor.begin("continue")
+    read(stream(delta("output_text", "b"), delta("output_text", "c"), number=False), cursor, evidence)
+    assert cursor.mode == "replay"  # so all of it is compared
+
+
+def test_another_response_at_our_place_is_not_gone_on_with() -> None:
+    cursor, begun = (
+        Cursor(),
+        [created(), added(0, type="message", id="msg_1"), delta("output_text", "a", item_id="msg_1")],
+    )
+    for item_id, mine in (("msg_1", True), ("msg_2", False)):
+        _, evidence, _ = read(stream(*begun), cursor)
+        cursor.begin("continue")
+        rest = stream({**delta("output_text", "b", item_id=item_id), "sequence_number": 3})
+        if mine:
+            assert [d.text for d in read(rest, cursor, evidence)[0]] == ["b"]
+        else:
+            with pytest.raises(NotAStream):
+                read(rest, cursor, evidence)
+
+
+def test_a_response_that_begins_in_the_middle_of_another_is_not_added_to_it() -> None:
+    twice = stream(created(), delta("output_text", "a"), created(), delta("output_text", "a"), ended(), number=False)
+    with pytest.raises(StreamBroken) as raised:
+        assemble(twice, OPENAI_RESPONSES)
+    assert raised.value.partial.text == "a"

@@ -23,7 +23,7 @@ from zlib import crc32
 
 import msgspec
 
-from holdfast._errors import DecodeError, EndOfStream, StreamBroken, UpstreamError
+from holdfast._errors import DecodeError, EndOfStream, NotAStream, StreamBroken, UpstreamError
 from holdfast._types import Delta, Event, Head, ToolCallDelta, Usage
 from holdfast.dialects._dialect import Evidence
 from holdfast.dialects._end import is_done, wrong_with
@@ -215,14 +215,19 @@ class ResponsesReader:
         if not self._begun:
             self._begun = True
             about = said.response
+            unnumbered = self._numbered and place is None and evidence.sequence >= 0 and said.type[:9] == "response."
             renamed = isinstance(about, dict) and evidence.answer_id not in ("", about.get("id") or evidence.answer_id)
             # Under its own id, too, an answer from its beginning is no continuation: its words may be others.
-            if self._continues and (renamed or said.type == "response.created"):
+            if self._continues and self._is_of_another_item(said, event):
+                raise NotAStream("the server was to go on in its response, and went on in another", retryable=False)
+            if self._continues and (renamed or unnumbered or said.type == "response.created"):
                 self._cursor.restart()
             if self._cursor.mode == "replay":
                 self._continues = False
                 evidence.restart()
                 self._items.halves = self._items.halves and Halves(evidence.halves, self._cursor)
+        elif place is None and said.type == "response.created" and evidence.parts:
+            raise StreamBroken("a response began in the middle of another")
         if place is None:
             return False
         due = evidence.sequence + 1
@@ -234,6 +239,12 @@ class ResponsesReader:
             raise StreamBroken(f"event {due} of the response is missing: {place} came in its place")
         self._continues = False
         return False
+
+    def _is_of_another_item(self, said: _Event, event: Event) -> bool:
+        """Says whether an event names an item of which another one stands at its place. Asked once an attempt."""
+        value, item = plain(event), self.evidence.items.get(said.output_index)
+        name = value.get("item_id") if isinstance(value, dict) else None
+        return item is not None and item.id != "" and isinstance(name, str) and name not in ("", item.id)
 
     def _take(self, event: Event, said: _Event, out: list[Delta]) -> None:
         """Any event that is new."""

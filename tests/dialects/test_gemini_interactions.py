@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from holdfast._errors import DecodeError, NotAStream, StreamError, Truncated, UpstreamError
+from holdfast._errors import DecodeError, NotAStream, StreamBroken, StreamError, Truncated, UpstreamError
 from holdfast._pipe import Pipe
 from holdfast._types import Completion, Delta, Event, Request
 from holdfast.dialects import GEMINI_INTERACTIONS, state_of
@@ -20,6 +20,7 @@ from holdfast.machines.cursor import Cursor
 from holdfast.moments import Report
 from holdfast.offline import assemble
 from holdfast.testing import FakeClock
+from tests.layers.test_reconnect import read as read_all
 from tests.layers.test_rungs import Reply, Upstream, cut
 
 DONE = "event: done\ndata: [DONE]\n\n"
@@ -394,3 +395,24 @@ def test_its_events_are_recognised() -> None:
     recognises = GEMINI_INTERACTIONS.wire.recognises
     assert all(recognises(Event(json.dumps(one).encode())) for one in (*ANSWER, completed()))
     assert not any(recognises(Event(other)) for other in (b'{"event_type":"x"}', b"[DONE]", b'{"type":"step.start"}'))
+
+
+def test_an_interaction_that_begins_in_the_middle_of_another_is_not_added_to_it() -> None:
+    error, partial = failed(*ANSWER, *ANSWER, completed())
+    assert isinstance(error, DecodeError)
+    assert partial.text == "x"
+
+
+@pytest.mark.parametrize("loses", [True, False])
+async def test_a_server_that_loses_its_ids_is_not_believed_to_continue(loses: bool, clock: FakeClock) -> None:  # noqa: FBT001
+    events = [CREATED, start(0, "model_output"), *(delta(0, "text", text=letter) for letter in "abcd"), completed()]
+    named = [{**told, "event_id": f"e{n}"} for n, told in enumerate(events)]
+    if not loses:  # this one names only some of them: that one has none is no news
+        del named[2]["event_id"]
+    older = [body(told) for told in events[3:]] if loses else [body(told) for told in events[5:]]
+    server = Upstream(lambda _r, turn: [body(*named[:5]), StreamBroken("reset")] if turn == 1 else older)
+    pipe = Pipe(server, clock=clock) | parse_sse() | verify("gemini-interactions") | Reconnect()
+    asked = Request(url="http://h/v1beta/interactions", body={"input": "x"})
+    got, error = await read_all(pipe.stream(asked))
+    assert "".join(piece.text for piece in got) == ("abc" if loses else "abcd")
+    assert isinstance(error, StreamBroken) == loses

@@ -109,6 +109,8 @@ class InteractionEvidence:
     """What waits for the other half of a character: see `Halves`."""
     ids: dict[str, int] = field(default_factory=dict)
     """The newest `event_id`s, each with a checksum of its event."""
+    nameless: bool = False
+    """Some event of a step bore no `event_id`."""
 
     def restart(self) -> None:
         """Forgets all: what follows is another answer from its beginning."""
@@ -118,6 +120,7 @@ class InteractionEvidence:
         self.whole.clear()
         self.halves.clear()
         self.ids.clear()
+        self.nameless = False
 
     @property
     def complete(self) -> bool:
@@ -176,6 +179,8 @@ class InteractionReader:
             out.append(delta)
             if said.event_id:
                 self._remember(said.event_id, payload)
+            elif said.step is not None or said.delta is not None:
+                self.evidence.nameless = True
 
     def _repeats(self, name: str, payload: bytes) -> bool:
         """Says whether a continuation's event was delivered before the cut.
@@ -227,6 +232,8 @@ class InteractionReader:
         if self._unchecked and not foreign:
             self._check_start(name, said)
         evidence, interaction = self.evidence, said.interaction
+        if name == "interaction.created" and evidence.steps and not self._unchecked:
+            raise DecodeError("the events are out of order: an interaction began in another", offset=event.offset)
         if interaction is not None:
             evidence.answer_id = evidence.answer_id or interaction.id or ""
         if name == "interaction.status_update":
@@ -242,12 +249,14 @@ class InteractionReader:
     def _check_start(self, name: str, said: _Event) -> None:
         """A continuation goes on inside the steps we know, under the same id; else it is another answer.
 
-        That a continuation opens with `interaction.created` is no contradiction: the first step tells.
+        That a continuation opens with `interaction.created` is no contradiction: the first step tells. Where each
+        event bore an id until now, a server without ids does not continue, it begins.
         """
         evidence, cursor = self.evidence, self._cursor
         told = said.interaction.id if said.interaction is not None else None
         renamed = told and evidence.answer_id and told != evidence.answer_id
-        if cursor.mode == "replay" or renamed or (name == "step.start" and said.index in evidence.steps):
+        lost = bool(evidence.ids) and not evidence.nameless and not said.event_id and name.startswith("step.")
+        if cursor.mode == "replay" or renamed or lost or (name == "step.start" and said.index in evidence.steps):
             self._begin_again()
         self._unchecked = self._unchecked and not name.startswith("step.")
 
@@ -418,7 +427,7 @@ class InteractionWire:
         return wanted if isinstance(wanted, Mapping) else True
 
     def teller(self) -> InteractionTeller:
-        """Events as they came."""
+        """Gives the machine that passes one answer on as one stream of this shape."""
         return InteractionTeller(_counted)
 
 

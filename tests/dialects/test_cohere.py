@@ -230,3 +230,9 @@ def test_its_events_are_recognised() -> None:
     assert all(COHERE.wire.recognises(Event(json.dumps(one).encode())) for one in (START, text("x"), end()))
     others = (b'{"type":"message_start"}', b'{"type":"error"}', b"[DONE]", b'{"choices":[]}')
     assert not any(COHERE.wire.recognises(Event(other)) for other in others)
+
+
+def test_a_message_that_begins_in_the_middle_of_another_is_not_added_to_it() -> None:
+    error, partial = failed(START, text("It "), START, text("It "), text("is"), end())
+    assert isinstance(error, DecodeError)
+    assert partial.text == "It "

@@ -158,6 +158,8 @@ class CohereReader:
             self._check_start(name)
         message = (said.delta.message if said.delta is not None else None) or _Message()
         if name == "message-start":
+            if self.evidence.begun:
+                raise DecodeError("the events are out of order: message-start came twice", offset=event.offset)
             self.evidence.begun = True
             self.evidence.answer_id = self.evidence.answer_id or said.id or ""
         elif name in ("content-start", "content-delta") and isinstance(message.content, _Content):
@@ -307,7 +309,7 @@ class CohereWire:
         return schema if isinstance(schema, Mapping) else True
 
     def teller(self) -> CohereTeller:
-        """Events as they came."""
+        """Gives the machine that passes one answer on as one stream of this shape."""
         return CohereTeller(_counted)
 
 

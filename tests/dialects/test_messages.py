@@ -500,3 +500,8 @@ def test_the_dialects_are_tables() -> None:
     assert DEEPSEEK_ANTHROPIC.prepare({}) == {"stream": True, "model": "deepseek-flash"}
     assert (ANTHROPIC.prefix, DEEPSEEK_ANTHROPIC.prefix) == (TurnPrefix(), None)
     assert (ANTHROPIC.cursor, DEEPSEEK_ANTHROPIC.cursor) == (None, None)
+
+
+def test_a_usage_that_grows_without_end_is_refused() -> None:
+    grows = (stopped(None, **{f"key_{n}": n}) for n in range(1_000))
+    assert isinstance(failed(started(), *grows), DecodeError)

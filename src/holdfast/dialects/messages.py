@@ -76,6 +76,7 @@ class _Event(msgspec.Struct, gc=False):
 
 _DECODER = msgspec.json.Decoder(_Event)
 _BLOCKS = ("content_block_start", "content_block_delta", "content_block_stop")
+_MAX_COUNTS = 256  # keys of a usage, which grows by what each event says: each costs all of them
 _OURS = frozenset(["message_start", *_BLOCKS, "message_delta", "message_stop"])
 
 
@@ -228,6 +229,8 @@ class MessagesReader:
         usage = None
         if said.usage:
             known = evidence.usage.raw if evidence.usage is not None else {}
+            if len(known) + len(said.usage) > _MAX_COUNTS:
+                raise DecodeError("the usage has more keys than any has", offset=event.offset)
             usage = _usage({**known, **{key: value for key, value in said.usage.items() if value is not None}})
             evidence.usage, usage = usage, None if usage == evidence.usage else usage
         if evidence.finish_reason is not None:

@@ -683,3 +683,9 @@ def test_a_clock_that_could_not_run_is_refused(clock: str, seconds: float) -> No
 
 def test_clocks_that_are_given_come_before_the_defaults() -> None:
     assert Timeouts(open=1).over(Timeouts(open=2, total=3)) == Timeouts(open=1, total=3)
+
+
+def test_a_name_that_grows_without_end_is_refused() -> None:
+    grows = (tool(index=0, function={"name": "ab"[n % 2] * 100}) for n in range(1_000))
+    error, _ = failed(body(*grows))
+    assert isinstance(error, DecodeError)

@@ -132,6 +132,7 @@ class ChatEvidence:
 
 
 _MAX_CHOICES = 1_024  # OpenAI takes n up to 128
+_MAX_NAME = 4_096  # characters of a tool's name, which comes in pieces from some; OpenAI takes 64
 
 
 class ChatReader:
@@ -342,6 +343,8 @@ class ChatReader:
         name = function.name if function.name and function.name != entry[1] else ""
         entry[0] = entry[0] or id_
         entry[1] += name
+        if len(entry[1]) > _MAX_NAME:
+            raise DecodeError(f"a tool's name is longer than {_MAX_NAME} characters", offset=event.offset)
         arguments = function.arguments or ""
         if not isinstance(arguments, str):
             arguments = msgspec.json.encode(arguments).decode()
@@ -457,9 +460,11 @@ class ChatWire:
         return error_in(body)
 
     def recognises(self, event: Event) -> bool:
-        """A list of choices is of no other shape."""
+        """A list of choices is of no other shape; a piece that has none, of usage alone, says what it is."""
         value = plain(event)
-        return isinstance(value, dict) and isinstance(value.get("choices"), list)
+        return isinstance(value, dict) and (
+            isinstance(value.get("choices"), list) or value.get("object") == "chat.completion.chunk"
+        )
 
     def asks_json(self, body: Mapping[str, Any]) -> Mapping[str, Any] | bool:
         """`response_format`, as OpenAI names it."""

@@ -87,10 +87,10 @@ class AiohttpSource:
         self._accept_encoding = accept_encoding
         self._max_error_body = max_error_body
         self._trust_env = trust_env
-        self._streams: WeakSet[_AiohttpStream] = WeakSet()
+        self._streams: WeakSet[ResponseStream] = WeakSet()
         self._closed = False
 
-    async def open(self, request: Request) -> _AiohttpStream:
+    async def open(self, request: Request) -> ResponseStream:
         """Sends the request and returns once the head is in.
 
         Raises `ConnectError` when no head came, `StatusError` for any status but 2xx.
@@ -101,20 +101,20 @@ class AiohttpSource:
             settings = self._settings(session, request)
             response = await session.request(request.method, request.url, **settings)
         except _FOREIGN as error:
-            failure = _before_head(error, request.url)
+            failure = before_head(error, request.url)
         except _DiedBeforeHead as death:
-            failure = _before_head(death.error, request.url)
+            failure = before_head(death.error, request.url)
             _forget_idle(session)
         if failure is not None:
             raise failure
         try:
-            stream = _AiohttpStream(response, where(request.url), self)
+            stream = ResponseStream(response, where(request.url), self)
             if not 200 <= response.status < 300:
                 body = await read_refusal(stream, self._max_error_body)
                 raise status_error(stream.head, body, request.call.clock.wall())
             stream.inflate()
         except BaseException:
-            _drop(response)
+            drop(response)
             raise
         self._streams.add(stream)
         return stream
@@ -237,7 +237,7 @@ def _forget_idle(session: aiohttp.ClientSession) -> None:
                     protocol.transport.abort()
 
 
-class _AiohttpStream:
+class ResponseStream:
     """One response. Its connection goes back to the pool by itself when the body was read to the end."""
 
     __slots__ = (
@@ -255,11 +255,8 @@ class _AiohttpStream:
         "head",
     )
 
-    def __init__(self, response: aiohttp.ClientResponse, where: str, source: AiohttpSource) -> None:
-        names = dict.fromkeys(name.lower() for name in response.headers)
-        headers = {name: ", ".join(response.headers.getall(name)) for name in names}
-        encoding = headers.get("content-encoding", "identity")
-        self.head = Head(status=response.status, headers=headers, url=str(response.url), encoding=encoding)
+    def __init__(self, response: aiohttp.ClientResponse, where: str, source: object) -> None:
+        self.head = head_of(response)
         self._response = response
         self._content = response.content
         self._unpacking: Unpacking | None = None
@@ -333,7 +330,15 @@ class _AiohttpStream:
             self._end = UsageError("this stream was closed")
         if self._lost is not None:
             self._lost.remove_done_callback(self._wake)
-        _drop(self._response)
+        drop(self._response)
+
+
+def head_of(response: aiohttp.ClientResponse) -> Head:
+    """Gives status and headers in our words."""
+    names = dict.fromkeys(name.lower() for name in response.headers)
+    headers = {name: ", ".join(response.headers.getall(name)) for name in names}
+    encoding = headers.get("content-encoding", "identity")
+    return Head(status=response.status, headers=headers, url=str(response.url), encoding=encoding)
 
 
 def _look_at(lost: asyncio.Future[None]) -> None:
@@ -346,7 +351,7 @@ def _wake(content: aiohttp.StreamReader, _: asyncio.Future[None]) -> None:
         content.set_exception(aiohttp.ClientPayloadError("the connection was closed"))
 
 
-def _drop(response: aiohttp.ClientResponse) -> None:
+def drop(response: aiohttp.ClientResponse) -> None:
     """Ends the connection at once, unless it went back to the pool.
 
     A transport that is merely closed first sends what is left of the request, and says goodbye to TLS.
@@ -402,7 +407,7 @@ _PLAIN_WORDS: tuple[tuple[tuple[type[Exception], ...], str, bool | None], ...] =
 )
 
 
-def _before_head(error: Exception, url: str) -> StreamError | UsageError:
+def before_head(error: Exception, url: str) -> StreamError | UsageError:
     """No head arrived."""
     place = where(url)
     words, retryable = _words(error)

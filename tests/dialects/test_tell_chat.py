@@ -42,6 +42,7 @@ async def told(pipe: Pipe[Delta], request: Request = REQUEST) -> bytes:
         teller.append(reader.dialect.wire.teller())
         async for batch in reader.batches():
             teller[0].feed(batch, out)
+    teller[0].end(out)
     return b"".join(out)
 
 

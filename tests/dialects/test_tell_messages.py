@@ -15,7 +15,6 @@ from holdfast.dialects._tell_messages import MessagesTeller
 from holdfast.machines.cursor import Cursor
 from holdfast.machines.ladder import Seams
 from holdfast.machines.sse import SseParser
-from holdfast.moments import Moment, Resumed
 from holdfast.offline import assemble
 from holdfast.sources.memory import MemorySource
 from holdfast.testing import FakeClock
@@ -24,6 +23,7 @@ from holdfast.testing.server import ScriptedServer, stream
 from holdfast.testing.shapes import AnthropicShape
 from tests.cuts import bytewise, randomly
 from tests.dialects.test_tell_chat import relaying
+from tests.dialects.test_tell_chat import told as told_by
 from tests.layers.test_rungs import SEAMED, Reply, Upstream, cut
 from tests.sdks import readers
 
@@ -54,18 +54,8 @@ def wire(answer: Answer, name: str) -> list[bytes]:
     return SHAPE.events(answer, name, ids=False)
 
 
-async def told(source: Any, clock: FakeClock, seams: Seams | None = None, request: Request = REQUEST) -> bytes:
-    teller, out = MessagesTeller(), list[bytes]()
-
-    def hear(moment: Moment) -> None:
-        if isinstance(moment, Resumed) and moment.rung in ("replay", "prefix"):
-            teller.reseat()
-
-    async with relaying(source, clock, "anthropic", seams).stream(request, listeners=[hear]) as reader:
-        async for batch in reader.batches():
-            teller.feed(batch, out)
-    teller.end(out)
-    return b"".join(out)
+async def told(source: Any, clock: FakeClock, seams: Seams | None = None) -> bytes:
+    return await told_by(relaying(source, clock, "anthropic", seams), REQUEST)
 
 
 def events_of(body: bytes) -> list[Event]:

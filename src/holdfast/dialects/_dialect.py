@@ -110,6 +110,9 @@ class Teller(Protocol):
     def reseat(self) -> None:
         """From here on it is the rest of another answer: deltas hold what is new of it, and their events all."""
 
+    def end(self, out: list[bytes]) -> None:
+        """The answer is proven whole: appends the event that must end one, where just that was cut off."""
+
 
 class Wire(Protocol):
     """The shape of a stream, and of the requests for one."""

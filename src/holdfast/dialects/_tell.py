@@ -32,6 +32,9 @@ class PlainTeller:
     def reseat(self) -> None:
         """There is nothing to put into other terms."""
 
+    def end(self, out: list[bytes]) -> None:
+        """No event must come last."""
+
 
 def by_event(batch: Sequence[Delta]) -> Iterator[tuple[Event, list[Delta]]]:
     """Gives each event with its deltas: they follow one another."""

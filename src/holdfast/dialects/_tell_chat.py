@@ -53,6 +53,9 @@ class ChatTeller:
         best = next((chunk for chunk in chunks if chunk.get("id")), chunks[0] if chunks else {})
         self._shell = {name: best[name] for name in _OURS if name in best}
 
+    def end(self, out: list[bytes]) -> None:
+        """Not every server sends an end mark, and clients end with the body."""
+
     def _tell(self, delta: Delta, out: list[bytes]) -> None:
         event = delta.raw
         if delta.empty:

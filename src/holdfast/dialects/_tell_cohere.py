@@ -85,6 +85,9 @@ class CohereTeller:
         self._theirs = None
         self._spoke, self._told = False, self._next
 
+    def end(self, out: list[bytes]) -> None:
+        """What proves an answer is its last event."""
+
     def _recall(self, name: str, value: dict[str, Any]) -> None:
         index = value.get("index", 0)
         if name == "message-start":

@@ -92,6 +92,9 @@ class InteractionTeller:
         self._ours.clear()
         self._spoke, self._told = False, self._next
 
+    def end(self, out: list[bytes]) -> None:
+        """What proves an answer is its last event."""
+
     def _recall(self, name: str, value: dict[str, Any]) -> None:
         index, step = value.get("index", 0), value.get("step")
         if name in ("interaction.created", "interaction.completed"):

@@ -91,8 +91,10 @@ class MessagesTeller:
         self._due = Counter(self._told)
 
     def end(self, out: list[bytes]) -> None:
-        """The answer is proven whole: appends the end mark where it was cut off."""
+        """The answer is proven whole: appends `message_stop` where just that was cut off."""
         if not self._reseated:
+            if self._last is not None and b'"message_stop"' in self._last.payload:
+                return
             self.reseat()
         if self._told["message_delta"] and not self._told["message_stop"]:
             self._say({"type": "message_stop"}, out)

@@ -119,6 +119,9 @@ class ResponsesTeller:
         self._again, self._places, self._ids = True, {}, {}
         self._due = Counter(self._told)
 
+    def end(self, out: list[bytes]) -> None:
+        """What proves an answer is its last event."""
+
     def _look_back(self) -> None:
         told = [said for event in self._kept if isinstance(said := lenient(event), dict)]
         for said in told:

@@ -89,11 +89,12 @@ class Mount:
 class Relay:
     """One answer as the bytes that a client reads. `reader` tells its story: report, partial, head."""
 
-    __slots__ = ("_reseated", "_teller", "reader")
+    __slots__ = ("_ended", "_reseated", "_teller", "reader")
 
     def __init__(self, pipe: Pipe[Delta], request: Request, listeners: Iterable[Listener] = ()) -> None:
         self._teller: Teller | None = None
         self._reseated = False
+        self._ended = False
         self.reader: Reader[Delta] = pipe.stream(request, listeners=(*listeners, self._hear))
 
     async def open(self) -> Head:
@@ -108,7 +109,11 @@ class Relay:
             self._tell(batch, out)
             if out:
                 return b"".join(out)
-        return b""
+        out = []
+        if self._teller is not None and not self._ended:
+            self._ended = True
+            self._teller.end(out)
+        return b"".join(out)
 
     def _tell(self, batch: Sequence[Delta], out: list[bytes]) -> None:
         if self._teller is None:  # a dialect that was not named is known by the first event

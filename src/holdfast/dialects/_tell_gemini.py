@@ -78,6 +78,9 @@ class GeminiTeller:
         self._newest = newest.get("candidates") if isinstance(newest, dict) else None
         self._first.clear()
 
+    def end(self, out: list[bytes]) -> None:
+        """There is no end mark."""
+
     def _tell(self, event: Event, deltas: list[Delta], out: list[bytes]) -> None:
         if not event.payload.startswith(b"{"):  # a comment, somebody's ping, a gateway's end mark
             out.append(event.wire)

@@ -16,11 +16,13 @@ from holdfast._errors import StreamError
 from holdfast._types import Delta, Event, Request, Usage
 from holdfast.dialects import DIALECTS
 from holdfast.machines.cursor import Cursor
+from holdfast.machines.sse import SseParser
 from holdfast.offline import assemble
 from holdfast.sources.memory import MemorySource
 from holdfast.testing import FakeClock
 from holdfast.testing.answers import Answer, CalledTool
 from holdfast.testing.shapes import CohereShape, GeminiShape, InteractionsShape, PlainShape, Shape
+from tests import shared
 from tests.cuts import bytewise, randomly
 from tests.dialects.test_tell_chat import relaying, told
 from tests.layers.test_rungs import Upstream, cut
@@ -423,6 +425,10 @@ def test_a_part_without_words_is_told_once() -> None:
     told = retold("gemini", [{**part(text="a"), "responseId": "one"}, {**image, "responseId": "one"}], rest)
     assert [one["candidates"][0]["content"]["parts"] for one in told] == [[{"text": "b"}]]
     assert len(retold("gemini", [{**part(text="a"), "responseId": "one"}], rest)) == 2
+    counted = deltas_of("gemini", [{"usageMetadata": {"totalTokenCount": 3}}])
+    assert retold("gemini", [{"responseId": "one"}], counted) == [
+        {"responseId": "one", "usageMetadata": {"totalTokenCount": 3}}
+    ]
 
 
 JUNK: tuple[Any, ...] = (7, None, "", "a\nb", [], [7], {}, {"type": "text", "text": "x"}, True)
@@ -456,3 +462,20 @@ def test_whatever_a_reader_lets_pass_is_told_as_events(home: Home) -> None:
         assert all(line.startswith((b"data: ", b"event: ")) or not line for line in lines)
         passed += sum(isinstance(json.loads(line[6:]), dict) for line in lines if line.startswith(b"data: {"))
     assert passed > 500
+
+
+# -- recorded streams ------------------------------------------------------------------------------
+
+APIS = {"gemini": "gemini", "gemini_interactions": "gemini-interactions", "cohere_v2": "cohere"}
+RECORDED = [entry for entry in shared.recordings() if entry["api"] in APIS]
+
+
+@pytest.mark.parametrize("entry", RECORDED, ids=lambda entry: str(entry["file"]))
+async def test_a_recorded_stream_that_is_compared_is_told_as_it_was(entry: dict[str, Any], clock: FakeClock) -> None:
+    data, events, dialect = shared.recorded(entry), list[Event](), APIS[entry["api"]]
+    SseParser(Cursor(), comments=True).feed([data], events)
+    wire = [event.wire for event in events]
+    assert await told(relaying(MemorySource(bytewise(data)), clock, dialect), REQUEST) == data
+    for after in range(1, len(wire)):
+        body = await told(relaying(sources(wire, wire, after, 1 + after % 4), clock, dialect), REQUEST)
+        assert payloads(body) == payloads(data), after

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,13 +14,14 @@ from holdfast.dialects._wire import plain
 
 _OURS = ("responseId", "modelVersion")
 """What all chunks of one answer say alike."""
+_QUIET = 64  # chunks without words that are known when they come again
 _LOOKED_AT = 8  # chunks of the first answer: what a gateway puts before it has no id
 
 
 class GeminiTeller:
     """Tells an answer of Gemini's. `count` writes a usage in Google's names. See `Teller`."""
 
-    __slots__ = ("_count", "_eol", "_finished", "_first", "_last", "_names", "_newest", "_reseated", "_usage")
+    __slots__ = ("_count", "_eol", "_finished", "_first", "_last", "_names", "_quiet", "_reseated", "_usage")
 
     def __init__(self, count: Callable[[Usage], dict[str, Any]]) -> None:
         self._count = count
@@ -29,7 +31,7 @@ class GeminiTeller:
         self._eol = b"\r\n"
         self._reseated = False
         self._finished: set[int] = set()
-        self._newest: Any = None  # the candidates that were told last, before the first cut
+        self._quiet: deque[Any] = deque(maxlen=_QUIET)  # chunks without words, behind the last that had some
         self._usage: Any = None  # as it was told last: every chunk tells it
 
     def feed(self, batch: Sequence[Delta], out: list[bytes]) -> None:
@@ -48,6 +50,10 @@ class GeminiTeller:
                 self.feed(batch[place:], out)
                 return
             out.append(last.wire)
+            if delta.text or delta.reasoning or delta.tool_calls:
+                self._quiet.clear()
+            elif last.payload:
+                self._quiet.append(last)
             if len(self._first) < _LOOKED_AT and last.payload:
                 self._first.append(last)
         if batch and last is not None and last.payload:
@@ -75,7 +81,9 @@ class GeminiTeller:
         self._eol = eol_of(self._first) if self._first else self._eol
         newest = plain(self._last) if self._last is not None else None
         self._usage = newest.get("usageMetadata") if isinstance(newest, dict) else None
-        self._newest = newest.get("candidates") if isinstance(newest, dict) else None
+        told = [chunk.get("candidates") for event in self._quiet if isinstance(chunk := plain(event), dict)]
+        self._quiet.clear()
+        self._quiet.extend(candidates for candidates in told if candidates)
         self._first.clear()
 
     def end(self, out: list[bytes]) -> None:
@@ -93,13 +101,10 @@ class GeminiTeller:
         made.update((name, value) for name, value in self._names.items() if value is not None)
         candidates = _candidates(chunk, deltas)
         usage = next((delta.usage for delta in reversed(deltas) if delta.usage is not None), None)
-        if (
-            self._newest is not None
-            and all(delta.empty for delta in deltas)
-            and chunk.get("candidates") == self._newest
-        ):
-            return  # an image, behind all that was compared
-        self._newest = None
+        if any(delta.text or delta.reasoning or delta.tool_calls or delta.finish_reason for delta in deltas):
+            self._quiet.clear()
+        elif chunk.get("candidates") in self._quiet:
+            return  # an image, say: behind all that was compared it came before the cut, too
         if not candidates and usage is None and (chunk.get("candidates") or not chunk):
             return  # all of it was told before
         if candidates:
@@ -125,10 +130,10 @@ def _candidates(chunk: dict[str, Any], deltas: list[Delta]) -> list[dict[str, An
             continue
         one = {name: value for name, value in was.items() if name not in ("content", "finishReason")}
         if parts:
-            one["content"] = {"role": "model", **content, "parts": parts}
+            one["content"] = {**(content or {"role": "model"}), "parts": parts}
         if finish is not None:
             one["finishReason"] = finish
-        made.append({**one, "index": number})
+        made.append({**one, "index": number} if number or not was else one)
     return made
 
 

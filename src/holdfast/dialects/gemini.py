@@ -393,7 +393,7 @@ class GeminiWire:
         return schema if isinstance(schema, Mapping) else True
 
     def teller(self) -> GeminiTeller:
-        """Events as they came."""
+        """Gives the machine that passes one answer on as one stream of this shape."""
         return GeminiTeller(_counted)
 
 

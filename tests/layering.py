@@ -14,7 +14,7 @@ VALUES = {"_types", "_errors"}
 FORMATS = VALUES | {"machines", "dialects"}
 CORE = FORMATS | {"_clock", "_tasks", "moments", "_core", "_reader", "_pipe"}
 OUTSIDE = {"sources", "mounts", "gateway"}
-FACADE = {"client", "offline", "__init__"}
+FACADE = {"client", "offline", "sync", "__init__"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "_types": set(),
@@ -31,8 +31,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "layers": CORE,
     "_defaults": CORE | {"layers"},
     **dict.fromkeys(OUTSIDE, CORE | {"layers", "_defaults"}),
-    "mounts": CORE | {"layers", "_defaults", "sources"},  # a mount is a source, over the transport of somebody else
+    "_background": VALUES,
+    "mounts": CORE
+    | {"layers", "_defaults", "sources", "_background"},  # a mount is a source, over the transport of somebody else
     **dict.fromkeys(FACADE, CORE | {"layers", "_defaults", "telemetry", "client", "offline"} | OUTSIDE),
+    "sync": CORE | {"layers", "client", "_background"},
     "cli": CORE | {"layers", "_defaults", "telemetry"} | OUTSIDE | FACADE,
     "__main__": {"cli"},
     "testing": CORE | {"layers", "_defaults", "telemetry"} | OUTSIDE | FACADE,
@@ -62,8 +65,9 @@ LIBRARIES: dict[str, set[str]] = {
         "gateway",
         "testing",
         "client",
+        "sync",
         "cli/_naive",
-    },  # client: `session=`; the naive client
+    },  # client, sync: `session=`; the naive client
     "aiohttp_sse_client": {"sources"},
     "httpx": {"sources/httpx", "mounts"},
     "httpx2": {"sources/httpx", "mounts"},
@@ -71,7 +75,7 @@ LIBRARIES: dict[str, set[str]] = {
         *("_types", "moments", "machines", "dialects", "layers/record", "sources", "telemetry", "gateway", "cli"),
         "testing",
     },
-    "pybreaker": {"layers/breaker", "_defaults", "client"},  # client: the breaker it makes by default
+    "pybreaker": {"layers/breaker", "_defaults", "client", "sync"},  # client: the breaker it makes by default
     "structlog": {"telemetry"},
     "rich": {"cli"},
     "brotli": {"machines/inflate"},
@@ -91,6 +95,7 @@ DOORS: dict[str, set[str]] = {
     "threading": {
         "layers/breaker",  # a pybreaker storage may block, so it runs in a thread
         "testing/background",  # a server for clients that block
+        "_background",  # the loop of clients that block
     },
     "socket": {"sources", "mounts", "gateway", "testing"},
 }

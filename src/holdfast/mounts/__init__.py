@@ -12,12 +12,20 @@ from holdfast._errors import MissingExtra
 
 if TYPE_CHECKING:
     from holdfast.mounts._relay import report
-    from holdfast.mounts.httpx import HttpxTransport
-    from holdfast.mounts.httpx2 import Httpx2Transport
+    from holdfast.mounts.aiohttp import aiohttp_middleware
+    from holdfast.mounts.httpx import HttpxSyncTransport, HttpxTransport, httpx_client, httpx_sync_client
+    from holdfast.mounts.httpx2 import Httpx2SyncTransport, Httpx2Transport, httpx2_client, httpx2_sync_client
 
 _PLACES = {
+    "Httpx2SyncTransport": "httpx2",
     "Httpx2Transport": "httpx2",
+    "HttpxSyncTransport": "httpx",
     "HttpxTransport": "httpx",
+    "aiohttp_middleware": "aiohttp",
+    "httpx2_client": "httpx2",
+    "httpx2_sync_client": "httpx2",
+    "httpx_client": "httpx",
+    "httpx_sync_client": "httpx",
     "report": "_relay",
 }
 """Where each name lives: a module that is named as the extra which it needs, or one that needs none."""
@@ -42,7 +50,14 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "Httpx2SyncTransport",
     "Httpx2Transport",
+    "HttpxSyncTransport",
     "HttpxTransport",
+    "aiohttp_middleware",
+    "httpx2_client",
+    "httpx2_sync_client",
+    "httpx_client",
+    "httpx_sync_client",
     "report",
 ]

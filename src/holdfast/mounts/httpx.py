@@ -1,4 +1,4 @@
-"""The mount for httpx. See `mounts/_httpx.py`, which does the work."""
+"""The mount for httpx. See `mounts/_httpx.py` and `mounts/_httpx_sync.py`, which do the work."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 import httpx
 
 from holdfast.mounts._httpx import AnyTransport, RelayedBytes
+from holdfast.mounts._httpx_sync import AnySyncTransport, BlockingBytes, PumpedBytes, UploadBytes
+from holdfast.mounts._ready import ready, ready_sync
 
 
 class _Body(RelayedBytes, httpx.AsyncByteStream):
@@ -19,4 +21,43 @@ class HttpxTransport(AnyTransport, httpx.AsyncBaseTransport):
     body: ClassVar[Any] = _Body
 
 
-__all__ = ["HttpxTransport"]
+class _SyncBody(PumpedBytes, httpx.SyncByteStream):
+    pass
+
+
+class _BlockingBody(BlockingBytes, httpx.AsyncByteStream):
+    pass
+
+
+class _Upload(UploadBytes, httpx.AsyncByteStream, httpx.SyncByteStream):
+    pass
+
+
+class HttpxSyncTransport(AnySyncTransport, httpx.BaseTransport):
+    __doc__ = AnySyncTransport.__doc__
+    library: ClassVar[Any] = httpx
+    asynchronous: ClassVar[Any] = HttpxTransport
+    body: ClassVar[Any] = _SyncBody
+    blocking_body: ClassVar[Any] = _BlockingBody
+    upload: ClassVar[Any] = _Upload
+
+
+def httpx_client(**settings: Any) -> httpx.AsyncClient:
+    """Gives an `httpx.AsyncClient` whose streams are mended, with the timeouts and limits that SDKs set.
+
+    It takes the keywords of all mounts, and those of `httpx.AsyncClient`.
+    """
+    client: httpx.AsyncClient = ready(httpx, HttpxTransport, settings)
+    return client
+
+
+def httpx_sync_client(**settings: Any) -> httpx.Client:
+    """Gives an `httpx.Client` whose streams are mended, with the timeouts and limits that SDKs set.
+
+    It takes the keywords of all mounts, and those of `httpx.Client`.
+    """
+    client: httpx.Client = ready_sync(httpx, HttpxSyncTransport, settings)
+    return client
+
+
+__all__ = ["HttpxSyncTransport", "HttpxTransport", "httpx_client", "httpx_sync_client"]

@@ -1,4 +1,4 @@
-"""The mount for httpx2. See `mounts/_httpx.py`, which does the work."""
+"""The mount for httpx2. See `mounts/_httpx.py` and `mounts/_httpx_sync.py`, which do the work."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 import httpx2
 
 from holdfast.mounts._httpx import AnyTransport, RelayedBytes
+from holdfast.mounts._httpx_sync import AnySyncTransport, BlockingBytes, PumpedBytes, UploadBytes
+from holdfast.mounts._ready import ready, ready_sync
 
 
 class _Body(RelayedBytes, httpx2.AsyncByteStream):
@@ -19,4 +21,43 @@ class Httpx2Transport(AnyTransport, httpx2.AsyncBaseTransport):
     body: ClassVar[Any] = _Body
 
 
-__all__ = ["Httpx2Transport"]
+class _SyncBody(PumpedBytes, httpx2.SyncByteStream):
+    pass
+
+
+class _BlockingBody(BlockingBytes, httpx2.AsyncByteStream):
+    pass
+
+
+class _Upload(UploadBytes, httpx2.AsyncByteStream, httpx2.SyncByteStream):
+    pass
+
+
+class Httpx2SyncTransport(AnySyncTransport, httpx2.BaseTransport):
+    __doc__ = AnySyncTransport.__doc__
+    library: ClassVar[Any] = httpx2
+    asynchronous: ClassVar[Any] = Httpx2Transport
+    body: ClassVar[Any] = _SyncBody
+    blocking_body: ClassVar[Any] = _BlockingBody
+    upload: ClassVar[Any] = _Upload
+
+
+def httpx2_client(**settings: Any) -> httpx2.AsyncClient:
+    """Gives an `httpx2.AsyncClient` whose streams are mended, with the timeouts and limits that SDKs set.
+
+    It takes the keywords of all mounts, and those of `httpx2.AsyncClient`.
+    """
+    client: httpx2.AsyncClient = ready(httpx2, Httpx2Transport, settings)
+    return client
+
+
+def httpx2_sync_client(**settings: Any) -> httpx2.Client:
+    """Gives an `httpx2.Client` whose streams are mended, with the timeouts and limits that SDKs set.
+
+    It takes the keywords of all mounts, and those of `httpx2.Client`.
+    """
+    client: httpx2.Client = ready_sync(httpx2, Httpx2SyncTransport, settings)
+    return client
+
+
+__all__ = ["Httpx2SyncTransport", "Httpx2Transport", "httpx2_client", "httpx2_sync_client"]

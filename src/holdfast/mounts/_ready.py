@@ -1,0 +1,75 @@
+"""Ready httpx and httpx2 clients with a mount inside, set as SDKs set their own.
+
+A client that is given a transport reads no proxies from the environment. So it is built as ever, and what it built is
+wrapped: proxies, certificates and limits stay as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holdfast.mounts._relay import Settings
+
+_TRANSPORT = ("verify", "cert", "trust_env", "http1", "http2", "proxy", "limits")
+"""What a client builds its transports of."""
+
+
+def ready(library: Any, transport: Any, settings: dict[str, Any]) -> Any:
+    """Gives an `AsyncClient` of a library, of a mount's keywords and its own."""
+    mount, rest = _parted(library, settings)
+    client = library.AsyncClient(**rest)
+    _wrap(client, transport, mount)
+    return client
+
+
+def ready_sync(library: Any, transport: Any, settings: dict[str, Any]) -> Any:
+    """Gives a `Client` of a library, whose connections are in the background loop.
+
+    Those of transports that are given stay where they are.
+    """
+    mount, rest = _parted(library, settings)
+    if "transport" in rest:
+        client = library.Client(**rest)
+        _wrap(client, transport, mount)
+        return client
+    built = {name: rest[name] for name in _TRANSPORT if name in rest}
+    kept = {name: value for name, value in rest.items() if name not in _TRANSPORT or name == "trust_env"}
+    given = kept.pop("mounts", None) or {}
+
+    def lines() -> dict[Any, Any]:
+        """What an asynchronous client would build; its transports alone are used, and closed by the other."""
+        client = library.AsyncClient(**built)
+        return {None: client._transport, **{at.pattern: one for at, one in client._mounts.items()}}  # noqa: SLF001
+
+    def mounted(pattern: Any, inner: Any) -> Any:
+        if inner is None:
+            return None
+        made = transport(inner, **mount)
+        made.fresh = lambda: lines()[pattern]
+        return made
+
+    mounts = {pattern: mounted(pattern, inner) for pattern, inner in lines().items()}
+    first = mounts.pop(None)
+    mounts.update({pattern: one and transport(one, **mount) for pattern, one in given.items()})
+    return library.Client(transport=first, mounts=mounts, **kept)
+
+
+def _parted(library: Any, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    names = Settings.__optional_keys__
+    mount = {name: value for name, value in settings.items() if name in names}
+    rest = {name: value for name, value in settings.items() if name not in names}
+    # What openai and anthropic set in the clients that they make.
+    rest.setdefault("timeout", library.Timeout(600, connect=5.0))
+    rest.setdefault("limits", library.Limits(max_connections=1000, max_keepalive_connections=100))
+    rest.setdefault("follow_redirects", True)
+    return mount, rest
+
+
+def _wrap(client: Any, transport: Any, mount: dict[str, Any]) -> None:
+    # There is no public way to what a client has built, and none to build it alike: both libraries have it here.
+    client._transport = transport(client._transport, **mount)  # noqa: SLF001
+    for pattern, one in client._mounts.items():  # noqa: SLF001
+        client._mounts[pattern] = transport(one, **mount) if one is not None else None  # noqa: SLF001
+
+
+__all__ = ["ready", "ready_sync"]

@@ -198,6 +198,18 @@ async def test_events_may_have_no_names(clock: FakeClock) -> None:
         assert b"event:" not in body
 
 
+async def test_the_index_of_the_first_item_may_be_left_out(clock: FakeClock) -> None:
+    def bare(id_: str) -> list[bytes]:
+        return [line.replace(b'"output_index": 0, ', b"") for line in spoken(id_, silent=False)]
+
+    first, second = bare("one"), bare("two")
+    for after in range(1, len(first)):
+        server = Upstream(lambda _r, turn, n=after: cut(first, n) if turn == 1 else second)  # type: ignore[misc]  # a default binds the loop's value
+        body = await told(relaying(server, clock, "openai-responses"), REQUEST)
+        assert assemble(body, "openai-responses").text == "Along the coast"
+        assert len(events_of(body)) == len(first)
+
+
 async def test_what_the_server_runs_itself_is_told_once(clock: FakeClock) -> None:
     def searched(id_: str) -> list[bytes]:
         tool = {"id": f"ci_{id_}", "type": "code_interpreter_call", "status": "completed"}

@@ -88,7 +88,7 @@ class ResponsesTeller:
         self._again = True  # this attempt says again what was told: else it is the answer's next turn
         self._due: Counter[Any] = Counter()  # those that this attempt may only say again
         self._places: dict[int, int] = {}  # from this attempt's indexes to ours
-        self._ids: dict[Any, int] = {}  # from this attempt's ids of items to our indexes
+        self._ids: dict[str, int] = {}  # from this attempt's ids of items to our indexes
 
     def feed(self, batch: Sequence[Delta], out: list[bytes]) -> None:
         """Appends the bytes of a batch."""
@@ -125,7 +125,7 @@ class ResponsesTeller:
     def _look_back(self) -> None:
         told = [said for event in self._kept if isinstance(said := lenient(event), dict)]
         for said in told:
-            self._note(said, said.get("output_index", -1))
+            self._note(said, _index(said))
         grown = lenient(self._grown) if self._grown is not None else None
         numbers = [n for said in (*told, grown) if (n := number(said, "sequence_number")) is not None]
         self._number = 1 + max(numbers) if numbers else None if told else 0
@@ -161,7 +161,7 @@ class ResponsesTeller:
             return
         if isinstance(said.get("response"), dict):
             self._live(delta, said, out)
-        elif isinstance(said.get("output_index"), int):
+        elif _index(said) >= 0:
             self._grow(delta, said, out)
         elif not self._is_due(_about(said, -1)):
             self._note(said, -1)
@@ -201,7 +201,7 @@ class ResponsesTeller:
         for index, item in enumerate(output):
             if not isinstance(item, dict):
                 continue
-            at = self._ids.get(item.get("id"), -1)
+            at = self._ids.get(str(item.get("id")), -1)
             if at < 0:
                 same = [other for other, kind in left.items() if kind == item.get("type") and self._again]
                 at = index if index in same else min(same, default=1 + max(whole, default=-1))
@@ -228,14 +228,16 @@ class ResponsesTeller:
     def _grow(self, delta: Delta, said: dict[str, Any], out: list[bytes]) -> None:
         """An event about an item: it begins, it or a part of it grows, it is said whole."""
         kind = _kind(said)
-        name, _, does = kind.removeprefix("response.").rpartition(".")
+        name, does = _name(said), kind.rpartition(".")[2]
         item = said.get("item")
         is_of = str(item.get("type")) if isinstance(item, dict) else _SPEAKERS.get(name, "")
         news = delta.text or delta.reasoning or delta.refusal or "".join(c.arguments for c in delta.tool_calls)
         grows = does == "delta" and bool(news)
-        index = said["output_index"]
+        index = _index(said)
         at = self._at(index, is_of, begins=kind == "response.output_item.added", grows=grows)
-        self._ids[item.get("id") if isinstance(item, dict) else said.get("item_id")] = at
+        id_ = item.get("id") if isinstance(item, dict) else said.get("item_id")
+        if isinstance(id_, str):
+            self._ids[id_] = at
         said = {**said, "output_index": at}
         if grows:
             self._begin(said, name, delta.raw, out)
@@ -321,6 +323,17 @@ class ResponsesTeller:
                 said[key] = words[spoken, place]
 
 
+def _name(said: dict[str, Any]) -> str:
+    """What an event is about: "response.refusal.delta" is about a refusal."""
+    return _kind(said).removeprefix("response.").rpartition(".")[0]
+
+
+def _index(said: dict[str, Any]) -> int:
+    """The index of the item that an event is about: some servers leave out the first one's. -1 where it is of none."""
+    index = said.get("output_index", 0 if isinstance(said.get("item"), dict) or _name(said) in _SPEAKERS else -1)
+    return index if isinstance(index, int) else -1
+
+
 def _kind(said: dict[str, Any]) -> str:
     kind = said.get("type")
     return kind if isinstance(kind, str) else ""
@@ -328,4 +341,4 @@ def _kind(said: dict[str, Any]) -> str:
 
 def _about(said: dict[str, Any], at: int) -> tuple[Any, ...]:
     """What one event is about, and no other of the same answer but the growth of what nobody knows."""
-    return (_kind(said), at, *(said.get(place) for place in _PLACES))
+    return (_kind(said), at, *(str(said.get(place)) for place in _PLACES))

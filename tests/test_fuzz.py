@@ -19,8 +19,8 @@ from fuzz.targets import assembly, dialects, sse, utf8
 from holdfast._types import Completion, Delta, Event
 from holdfast.dialects import DIALECTS
 from holdfast.dialects.chat import ChatEvidence, ChatReader
+from holdfast.machines.replay import Replay
 from holdfast.machines.sse import SseParser
-from holdfast.machines.transcript import Replay
 from holdfast.machines.utf8 import Utf8Decoder
 
 TARGETS = list(targets.targets())

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast._types import Delta, Event, ToolCallDelta, Usage
+from holdfast.machines.replay import DivergenceError
 from holdfast.machines.seam import LOOK_BACK, MIN_PREFIX, RESTART, Extension, add_usage, cut_back, join_usage, joint
-from holdfast.machines.transcript import DivergenceError
 
 RAW = Event()
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast._types import Delta, Event, ToolCallDelta, Usage
-from holdfast.machines.transcript import BLOCK, DivergenceError, Replay, Transcript
+from holdfast.machines.replay import DivergenceError, Replay
+from holdfast.machines.tape import BLOCK
+from holdfast.machines.transcript import Transcript
 
 RAW = Event()
 # A script is what one choice says, in runs of one channel each; ("tool", n) is the arguments of its n-th call.

@@ -17,8 +17,9 @@ from holdfast._types import Delta, Event
 from holdfast.dialects import OPENAI
 from holdfast.machines.cursor import MAX_STRAY, Cursor
 from holdfast.machines.inflate import Inflater
+from holdfast.machines.replay import DivergenceError
 from holdfast.machines.sse import SseParser
-from holdfast.machines.transcript import DivergenceError, Transcript
+from holdfast.machines.transcript import Transcript
 from tests.properties.profile import examples
 
 # -- memory ------------------------------------------------------------------------------------

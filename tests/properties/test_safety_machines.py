@@ -15,8 +15,9 @@ from holdfast._types import Delta, Event
 from holdfast.dialects import OPENAI
 from holdfast.dialects.chat import ChatEvidence
 from holdfast.machines.cursor import Cursor
+from holdfast.machines.replay import DivergenceError
 from holdfast.machines.sse import SseParser
-from holdfast.machines.transcript import DivergenceError, Transcript
+from holdfast.machines.transcript import Transcript
 from holdfast.testing.strategies import TrueAnswer, chunkings, completions, retellings
 from tests.properties.judge import begins, said, truth
 from tests.properties.model import altered

@@ -18,8 +18,8 @@ from holdfast._types import Delta, Event, Head, Request
 from holdfast.dialects import Said
 from holdfast.dialects._turns import another_turn
 from holdfast.dialects._wire import asked
-from holdfast.machines.seam import MIN_PREFIX, Extension, joint
-from holdfast.machines.transcript import DivergenceError, with_usage
+from holdfast.machines.replay import DivergenceError
+from holdfast.machines.seam import MIN_PREFIX, Extension, joint, with_usage
 from holdfast.moments import Continued, Diverged
 
 T = TypeVar("T")

@@ -30,8 +30,8 @@ from holdfast.dialects import Evidence, Said
 from holdfast.machines.backoff import Backoff, Jitter
 from holdfast.machines.cursor import proof_of
 from holdfast.machines.ladder import Ladder, Seams, Situation, Step
-from holdfast.machines.seam import MIN_PREFIX, Extension, join_usage, joint
-from holdfast.machines.transcript import DivergenceError, Replay, with_usage
+from holdfast.machines.replay import DivergenceError, Replay
+from holdfast.machines.seam import MIN_PREFIX, Extension, join_usage, joint, with_usage
 from holdfast.moments import Diverged, Resumed, Resuming
 
 T = TypeVar("T")

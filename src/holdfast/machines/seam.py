@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from unicodedata import category
 
 from holdfast._types import Delta, Usage
-from holdfast.machines.transcript import DivergenceError
+from holdfast.machines.replay import DivergenceError
 
 MIN_PREFIX = 8
 """Characters. Below it this rung must not be used: there is nothing to go on, and an echo looks like a new answer."""
@@ -291,3 +291,17 @@ def _sum(one: int | None, other: int | None) -> int | None:
 
 def _within(part: int | None, whole: int | None) -> int | None:
     return part if part is None or whole is None else min(part, whole)
+
+
+def with_usage(delta: Delta, usage: Usage | None) -> Delta:
+    """The same piece with another usage."""
+    return Delta(
+        delta.raw,
+        delta.text,
+        delta.reasoning,
+        delta.refusal,
+        delta.tool_calls,
+        delta.finish_reason,
+        usage,
+        delta.choice,
+    )

@@ -332,10 +332,12 @@ def test_a_stand_in_is_told_by_the_class_it_stands_for(log: io.StringIO) -> None
         (SECRETS["key"], "[redacted]"),
     ],
 )
-def test_of_a_providers_code_and_type_only_names_are_written(log: io.StringIO, given: str, written: str) -> None:
+def test_of_a_providers_own_words_only_names_are_written(log: io.StringIO, given: str, written: str) -> None:
     call = told_call(secret_request())
     call.note(moments.Retrying(error=UpstreamError("failed", code=given, type=given), delay=1))
+    call.note(moments.Ended(verdict=Verdict(), finish_reason=given))
     assert (lines(log)[0]["code"], lines(log)[0]["error_type"]) == (written, written)
+    assert lines(log)[1]["finish_reason"] == written
 
 
 # -- who is told -----------------------------------------------------------------------------------

@@ -241,14 +241,19 @@ def _error(error: StreamError, request: Request, *, text: bool) -> Iterator[tupl
     yield "retryable", error.retryable
     for name in ("status", "code", "type", "clock", "offset"):
         value = getattr(error, name, None)
-        if isinstance(value, str):
-            value = scrub(value, request.headers)
-            value = value if text else only_name(value)
-        yield {"type": "error_type"}.get(name, name), value
+        yield {"type": "error_type"}.get(name, name), _word(value, request, text=text)
     yield "retry_after", error.retry_after
     cause = error.__cause__
     # What stands for another library's exception knows whose place it takes.
     yield "cause", getattr(cause, "kind", type(cause).__name__) if cause is not None else None
+
+
+def _word(value: Any, request: Request, *, text: bool) -> Any:
+    """Gives a provider's own word, and nothing that hides in its place; other values as they are."""
+    if not isinstance(value, str):
+        return value
+    value = scrub(value, request.headers)
+    return value if text else only_name(value)
 
 
 def _end(moment: Ended, request: Request, *, text: bool) -> Iterator[tuple[str, Any]]:
@@ -273,7 +278,7 @@ def _end(moment: Ended, request: Request, *, text: bool) -> Iterator[tuple[str, 
     yield "dropped", report.dropped or None
     yield "repaired", report.repaired or None
     yield "bytes_received", moment.bytes_received
-    yield "finish_reason", moment.finish_reason
+    yield "finish_reason", _word(moment.finish_reason, request, text=text)
     yield from _tokens(moment.usage)
     yield "billed_tokens", moment.billed_tokens or None
     yield "billed_estimated", moment.billed_estimated or None

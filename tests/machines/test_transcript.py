@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast._types import Delta, Event, ToolCallDelta, Usage
-from holdfast.machines.replay import DivergenceError, Replay
+from holdfast.machines.replay import MAX_HELD, DivergenceError, Replay
 from holdfast.machines.tape import BLOCK
 from holdfast.machines.transcript import Transcript
 
@@ -245,6 +245,16 @@ def test_no_choice_vouches_for_another() -> None:
     with pytest.raises(DivergenceError):
         replay.feed([Delta(RAW, text="bs", choice=1)], new)
     assert new == []
+
+
+def test_a_choice_that_lags_behind_is_not_waited_for_without_end() -> None:
+    transcript = Transcript()
+    transcript.add([delta("text", "a"), delta("text", "b", 1)])
+    replay, out, large = transcript.replay(), list[Delta](), Event(b"", exact=b"x" * (MAX_HELD // 64))
+    replay.feed([delta("text", "a"), *(Delta(large, "more") for _ in range(64))], out)
+    with pytest.raises(DivergenceError):
+        replay.feed([Delta(large, "more")], out)
+    assert out == []
 
 
 def test_a_choice_that_goes_on_after_the_end_it_had_is_another_answer() -> None:

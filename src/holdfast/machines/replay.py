@@ -88,6 +88,10 @@ class _Place:
             raise DivergenceError(len(segment.blocks) * BLOCK)
 
 
+MAX_HELD = 64 * 1024 * 1024
+"""Bytes of events that may wait for a choice that lags behind: no two choices of one answer are that far apart."""
+
+
 class Replay:
     """Compares an answer that is sent again with the transcript, and holds back what is not yet vouched for.
 
@@ -96,12 +100,13 @@ class Replay:
     handles drawn anew for every response, so they are not compared, and the ids delivered first stand.
     """
 
-    __slots__ = ("_behind", "_held", "_places", "_usage", "swallowed")
+    __slots__ = ("_behind", "_held", "_held_bytes", "_places", "_usage", "swallowed")
 
     def __init__(self, choices: dict[int, Tape], usage: Usage | None = None) -> None:
         self._places = {index: _Place(tape) for index, tape in choices.items()}
         self._usage = usage
         self._held: list[Delta] = []
+        self._held_bytes = 0
         self.swallowed = 0
         self._behind = {index for index, place in self._places.items() if not place.caught_up}
 
@@ -128,6 +133,10 @@ class Replay:
             if self.caught_up and self._held:
                 out += self._held
                 self._held.clear()
+            elif rest is not None:
+                self._held_bytes += delta.raw.end - delta.raw.offset
+                if self._held_bytes > MAX_HELD:
+                    self.end()
 
     def _rest(self, delta: Delta) -> Delta | None:
         place = self._places.get(delta.choice)

@@ -14,17 +14,24 @@ from holdfast._errors import DeadlineExceeded, StreamError, UpstreamError
 
 _STAINLESS = (("openai", "OpenAI"), ("anthropic", "Anthropic"))
 """SDKs of one making: the module, and what the names of their clients hold, which stand in their User-Agent."""
+_ASKS_AGAIN = ("anthropic",)
+"""Those that send again when they meet their own APIConnectionError before a response: our tries were all there are."""
 
 
 def failure(
-    error: StreamError, headers: Mapping[str, str], request: Any, other: Callable[[StreamError, str], Exception]
+    error: StreamError,
+    headers: Mapping[str, str],
+    request: Any,
+    other: Callable[[StreamError, str], Exception],
+    *,
+    responded: bool = True,
 ) -> Exception:
     """Gives what to raise, from `error`, to the client that sent `headers`; `request` is that client's own.
 
-    `other` makes it for a client that brings no exceptions of its own.
+    `other` makes it for a client that brings no exceptions of its own. `responded`: the client has its response.
     """
     sdk = _sdk(headers)
-    made = _made(sdk, error, request) if sdk is not None else None
+    made = _made(sdk, error, request, responded=responded) if sdk is not None else None
     return other(error, story(error)) if made is None else made
 
 
@@ -53,11 +60,13 @@ def _sdk(headers: Mapping[str, str]) -> Any:
     return known[0] if len(known) == 1 else None
 
 
-def _made(sdk: Any, error: StreamError, request: Any) -> Exception | None:
+def _made(sdk: Any, error: StreamError, request: Any, *, responded: bool) -> Exception | None:
     text = story(error)
     try:
         made: Exception
-        if isinstance(error, DeadlineExceeded):
+        if not responded and sdk.__name__ in _ASKS_AGAIN:
+            made = sdk.APIError(text, request=request, body=None)
+        elif isinstance(error, DeadlineExceeded):
             made = sdk.APITimeoutError(request=request)
             made.args, made.message = (text,), text  # type: ignore[attr-defined]  # it takes no words of ours
         elif isinstance(error, UpstreamError):  # what the provider said, where this SDK keeps what a provider says

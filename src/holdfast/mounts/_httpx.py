@@ -354,7 +354,7 @@ class _Exchange:
             raise self.failed
         if isinstance(error, UsageError):
             raise error
-        raise self.failure_of(error) from error
+        raise self.failure_of(error, responded=False) from error
 
     def _refusal(self, refused: _Refused, report: Report) -> Any:
         response = refused.response
@@ -370,9 +370,9 @@ class _Exchange:
             response.status_code, headers=response.headers.raw, stream=stream, extensions=extensions
         )
 
-    def failure_of(self, error: StreamError) -> Exception:
+    def failure_of(self, error: StreamError, *, responded: bool = True) -> Exception:
         """Gives what the client's users catch."""
-        return failure(error, self.original.headers, self.original, self._of_the_library)
+        return failure(error, self.original.headers, self.original, self._of_the_library, responded=responded)
 
     def _of_the_library(self, error: StreamError, text: str) -> Exception:
         kind = "RemoteProtocolError"

@@ -93,6 +93,12 @@ class Continued(Moment, kw_only=True):
     reason: str = ""
 
 
+class Outlived(Moment, kw_only=True):
+    """The line died after the answer had been proven whole: what may be missing is its usage and its end mark."""
+
+    error: StreamError
+
+
 class Diverged(Moment, kw_only=True):
     """A replay differed from what was delivered, so nothing of it was handed over. `position` counts characters."""
 
@@ -219,7 +225,7 @@ class Report:
             case Retrying():
                 self.retries += 1
                 self.faults.append(moment.error)
-            case Resuming():
+            case Resuming() | Outlived():
                 self.faults.append(moment.error)
             case Resumed():
                 self.seams.append(moment)

@@ -14,7 +14,7 @@ from holdfast._types import Completion, Delta, Event
 from holdfast.dialects import OPENAI
 from holdfast.machines.cursor import Cursor
 from holdfast.machines.sse import SseParser
-from holdfast.moments import Delivered, Diverged, Ended, Moment, Opening, Resumed, Resuming, Retrying
+from holdfast.moments import Delivered, Diverged, Ended, Moment, Opening, Outlived, Resumed, Resuming, Retrying
 from holdfast.telemetry.logs import EVENTS
 from holdfast.testing.acts import Asked, Bytes, acts
 from holdfast.testing.faults import AnotherAnswer, Fault, Healthy
@@ -70,7 +70,7 @@ def one_truth(run: Run) -> None:
     assert report.retries == kinds[Retrying]
     assert len(report.seams) == kinds[Resumed]
     assert report.diverged == kinds[Diverged]
-    assert len(report.faults) == kinds[Retrying] + kinds[Resuming] + (run.error is not None)
+    assert len(report.faults) == kinds[Retrying] + kinds[Resuming] + kinds[Outlived] + (run.error is not None)
     assert report.items == len(run.deltas) == sum(m.items for m in run.moments if isinstance(m, Delivered))
     assert report.attempts == 1 + kinds[Retrying] + kinds[Resuming] - _never_sent(run)
     assert run.served.count(0) == len(run.served) - _continued(run)

@@ -114,6 +114,7 @@ def full_moments() -> list[moments.Moment]:
     for error in every_error():
         told += [
             moments.Retrying(error=error, delay=0.5),
+            moments.Outlived(error=error),
             moments.Resuming(error=error, rung="verified_replay", delay=0.5),
             moments.Ended(error=error, usage=usage, bytes_received=10),
         ]

@@ -111,7 +111,7 @@ class Teller(Protocol):
         """From here on it is the rest of another answer: deltas hold what is new of it, and their events all."""
 
     def end(self, out: list[bytes]) -> None:
-        """The answer is proven whole: appends the event that must end one, where just that was cut off."""
+        """The answer is proven whole, and its line had died: appends the event that ends one, where it has not come."""
 
 
 class Wire(Protocol):

@@ -32,10 +32,12 @@ from holdfast.machines.cursor import proof_of
 from holdfast.machines.ladder import Ladder, Seams, Situation, Step
 from holdfast.machines.replay import DivergenceError, Replay
 from holdfast.machines.seam import MIN_PREFIX, Extension, join_usage, joint, with_usage
-from holdfast.moments import Diverged, Resumed, Resuming
+from holdfast.moments import Diverged, Outlived, Resumed, Resuming
 
 T = TypeVar("T")
 _MAX_REFUSED = 1_024
+_MAX_WAITING = 256
+"""Pieces that say nothing and wait for one that does: a server that sends no other must not fill the memory."""
 _CANCEL_WAIT = 2.0
 """Seconds that leaving a stream may take for telling the provider of it."""
 
@@ -255,6 +257,7 @@ class _ReconnectStream(Generic[T]):
             self._remember_refusal(failure)
         step = self._ladder.next(failure, self._situation()) if self._started else None
         if step is not None and step.finish:
+            call.note(Outlived(error=failure))
             self._end = EndOfStream()
             return
         if step is None:
@@ -451,12 +454,12 @@ class _ReconnectStream(Generic[T]):
                 cursor.vouched = True
         except DivergenceError as difference:
             raise self._diverged(difference.position) from None
-        if any(not isinstance(item, Delta) or not item.empty for item in batch):
-            batch = [*self._waiting, *batch]
+        says = any(not isinstance(item, Delta) or not item.empty for item in batch)
+        if says or self._replay is not None or self._extension is not None:
+            batch = self._waiting = [*self._waiting, *batch]  # of another answer: not to be told before the seam is
+            if not says and len(batch) <= _MAX_WAITING:
+                return ()
             self._note_seam()
-        elif self._replay is not None or self._extension is not None:
-            self._waiting += batch  # it is of another answer, which must not be told before the seam is
-            return ()
         return batch
 
     def _compared(self, batch: Sequence[Delta]) -> list[Delta]:
@@ -498,7 +501,9 @@ class _ReconnectStream(Generic[T]):
         call = self._call
         call.seamed = True
         self._current = self._asking
-        known = call.answer.usage
+        # Some tell the prompt's tokens where their answer begins, and that is no part of what was delivered.
+        told = self._evidence.usage if self._evidence is not None else None
+        known = call.answer.usage or told
         asked = known.input_tokens if known is not None else None
         again = self._extension.swallowed if self._extension is not None else 0
         self._join = partial(join_usage, asked, delivered, said_again=again)

@@ -112,7 +112,8 @@ class Relay:
         out = []
         if self._teller is not None and not self._ended:
             self._ended = True
-            self._teller.end(out)
+            if self.reader.report.faults:  # of a healthy answer nothing is missing
+                self._teller.end(out)
         return b"".join(out)
 
     def _tell(self, batch: Sequence[Delta], out: list[bytes]) -> None:

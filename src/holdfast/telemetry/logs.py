@@ -37,6 +37,7 @@ EVENTS: Mapping[type[Moment], tuple[str, str]] = {
     moments.Resuming: ("stream.resuming", "warning"),
     moments.Resumed: ("stream.resumed", "info"),
     moments.Continued: ("stream.continued", "info"),
+    moments.Outlived: ("stream.outlived", "info"),
     moments.Diverged: ("stream.diverged", "warning"),
     moments.Stalled: ("stream.stalled", "warning"),
     moments.BreakerChanged: ("breaker.changed", "warning"),

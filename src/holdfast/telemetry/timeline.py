@@ -29,7 +29,7 @@ _MAX_FIELDS = 48
 _MAX_KINDS = 1_000
 _REMEMBERED = 1_000
 _EVENTS = frozenset(event for event, _ in EVENTS.values())
-_FAULTS = frozenset(("attempt.retrying", "stream.resuming"))
+_FAULTS = frozenset(("attempt.retrying", "stream.resuming", "stream.outlived"))
 _ENVELOPE = frozenset(("event", "message", "msg", "stream_id", "attempt", "elapsed", "timestamp", "time", "ts"))
 _TEXTS = frozenset(("request", "answer", "reasoning", "tool_calls"))
 

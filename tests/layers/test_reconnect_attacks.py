@@ -100,3 +100,15 @@ async def test_an_end_mark_without_an_id_ends_a_numbered_answer(clock: FakeClock
     async with pipe.stream(REQUEST) as deltas:
         assert "".join([text async for text in deltas.text()]) == "AB"
     assert puppet.opens == 2  # its usage was still to come
+
+
+async def test_a_replay_that_says_nothing_more_for_long_is_not_kept(clock: FakeClock) -> None:
+    said, ending = chunk("a", says(content="A")), chunk("a", says(content="B", finish="stop"))
+    nothing = wire([chunk("a", says())])[0]
+    puppet = Puppet([body([said]), StreamBroken("cut")], [body([said]), *[nothing] * 2_000, body([ending])])
+    pipe = Pipe(puppet, clock=clock) | parse_sse() | verify("openai") | Reconnect()
+    async with pipe.stream(REQUEST) as deltas:
+        batches = [batch async for batch in deltas.batches()]
+    assert "".join(delta.text for batch in batches for delta in batch) == "AB"
+    assert max(map(len, batches)) < 500
+    assert str(deltas.report.verdict) == "RESUMED (1 seam, verified)"

@@ -502,7 +502,7 @@ class _ReconnectStream(Generic[T]):
         call.seamed = True
         self._current = self._asking
         # Some tell the prompt's tokens where their answer begins, and that is no part of what was delivered.
-        told = self._evidence.usage if self._evidence is not None else None
+        told = call.proven.usage if call.proven is not None else None
         known = call.answer.usage or told
         asked = known.input_tokens if known is not None else None
         again = self._extension.swallowed if self._extension is not None else 0

@@ -248,7 +248,9 @@ class Completion:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Partial:
-    """What had arrived when a stream broke, and all that going on from there needs; no headers, so no secret.
+    """What had arrived when a stream broke, and all that going on from there needs; no headers, so no key.
+
+    What the body itself holds is in it: the prompt, and a token for an MCP server where one was sent.
 
     `request` is the JSON body that was sent, `last_event_id` the cursor that was delivered, `offset` counts body bytes.
     `to_json()` and `from_json()` carry it to another process, prompt and answer included. `state` is for the machines

@@ -32,9 +32,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_defaults": CORE | {"layers"},
     **dict.fromkeys(OUTSIDE, CORE | {"layers", "_defaults"}),
     "_background": VALUES,
-    "mounts": CORE
-    | {"layers", "_defaults", "sources", "_background"},  # a mount is a source, over the transport of somebody else
-    **dict.fromkeys(FACADE, CORE | {"layers", "_defaults", "telemetry", "client", "offline"} | OUTSIDE),
+    # A mount is a source, over the transport of somebody else.
+    "mounts": CORE | {"layers", "_defaults", "sources", "_background"},
+    **dict.fromkeys(FACADE, CORE | {"layers", "_defaults", "telemetry", "client", "offline", "sync"} | OUTSIDE),
     "sync": CORE | {"layers", "client", "_background"},
     "cli": CORE | {"layers", "_defaults", "telemetry"} | OUTSIDE | FACADE,
     "__main__": {"cli"},
@@ -71,6 +71,14 @@ LIBRARIES: dict[str, set[str]] = {
     "aiohttp_sse_client": {"sources"},
     "httpx": {"sources/httpx", "mounts"},
     "httpx2": {"sources/httpx", "mounts"},
+    "requests": {"mounts"},
+    "urllib3": {"mounts"},  # what requests stands on
+    "multidict": {"mounts"},  # what aiohttp stands on
+    "yarl": {"mounts"},
+    "multidict": {"mounts/aiohttp"},  # what aiohttp's own headers are made of
+    "yarl": {"mounts/aiohttp"},
+    "requests": {"mounts/requests"},
+    "urllib3": {"mounts/requests"},
     "msgspec": {
         *("_types", "moments", "machines", "dialects", "layers/record", "sources", "telemetry", "gateway", "cli"),
         "testing",

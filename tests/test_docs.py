@@ -116,7 +116,7 @@ def imported(node: ast.AST) -> Iterator[tuple[str, Any]]:
 
 
 def public_names(module: ModuleType) -> set[str]:
-    """Gives a module's names in `__all__`. Of the packages in ours only `testing` is imported by its own name."""
+    """Gives a module's names in `__all__`, and of packages what is imported by a name of its own."""
     inside = {"testing"} if module.__name__ == "holdfast" else set()
     if module.__name__ == "holdfast.testing":
         inside = {found.name for found in pkgutil.iter_modules(module.__path__) if not found.name.startswith("_")}
@@ -138,9 +138,12 @@ def public(node: ast.AST, known: dict[str, Any]) -> Any:
 def arguments(called: Any) -> set[str] | None:
     """Gives the names of the arguments that something public takes; None for what is not ours, or does not tell."""
     try:
-        return set(inspect.signature(called).parameters) if callable(called) else None
+        takes = inspect.signature(called).parameters if callable(called) else None
     except ValueError:
         return None  # an exception class without an __init__ of its own
+    if takes is None or any(one.kind is one.VAR_KEYWORD for one in takes.values()):
+        return None
+    return set(takes)
 
 
 # -- commands ----------------------------------------------------------------------------------

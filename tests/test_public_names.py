@@ -15,6 +15,7 @@ from holdfast import _errors
 
 EXPECTED = {
     "the facade": {"Client", "default_layers", "assemble", "parse_events", "EventLog", "configure_logs", "Timeouts"},
+    "inside other clients, and without async": {"mounts", "sync"},
     "the core": {"Pipe", "Reader", "Request", "transform", "Source", "Stream", "Transform", "Layer", "Call", "moments"},
     "time and chance": {"Clock", "SystemClock", "Random"},
     "dialects": {"Dialect", "Wire"},
@@ -49,6 +50,25 @@ def test_a_public_name_exists_and_says_what_it_is(name: str) -> None:
         doc = value.__doc__ or ""
         assert doc.strip()
         assert not doc.startswith(f"{name}("), "a dataclass without a docstring of its own"
+
+
+MOUNTS = [
+    *("Httpx2SyncTransport", "Httpx2Transport", "HttpxSyncTransport", "HttpxTransport", "RequestsAdapter"),
+    *("aiohttp_middleware", "httpx2_client", "httpx2_sync_client", "httpx_client", "httpx_sync_client", "report"),
+]
+
+
+def test_the_mounts_are_these_and_each_says_what_it_is() -> None:
+    assert list(holdfast.mounts.__all__) == MOUNTS == dir(holdfast.mounts)
+    assert all((getattr(holdfast.mounts, name).__doc__ or "").strip() for name in MOUNTS)
+
+
+@pytest.mark.parametrize("library", ["httpx", "httpx2"])
+def test_a_mount_whose_library_is_missing_says_how_to_get_it(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delitem(sys.modules, f"holdfast.mounts.{library}", raising=False)
+    with pytest.raises(holdfast.MissingExtra, match=rf"holdfast\[{library}\]"):
+        getattr(holdfast.mounts, f"{library}_client")
 
 
 def test_every_error_that_can_reach_a_reader_is_public() -> None:

@@ -3,7 +3,7 @@
 `Client` is the door for most; `Pipe` and the layers are what it is made of. Everything public is named here.
 """
 
-from holdfast import moments
+from holdfast import moments, mounts, sync
 from holdfast._clock import Clock, Random, SystemClock
 from holdfast._core import Call, Layer, Source, Stream, Transform, transform
 from holdfast._defaults import default_layers
@@ -130,8 +130,10 @@ __all__ = [
     "decode_utf8",
     "default_layers",
     "moments",
+    "mounts",
     "parse_events",
     "parse_sse",
+    "sync",
     "transform",
     "verify",
 ]

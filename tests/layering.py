@@ -75,10 +75,6 @@ LIBRARIES: dict[str, set[str]] = {
     "urllib3": {"mounts"},  # what requests stands on
     "multidict": {"mounts"},  # what aiohttp stands on
     "yarl": {"mounts"},
-    "multidict": {"mounts/aiohttp"},  # what aiohttp's own headers are made of
-    "yarl": {"mounts/aiohttp"},
-    "requests": {"mounts/requests"},
-    "urllib3": {"mounts/requests"},
     "msgspec": {
         *("_types", "moments", "machines", "dialects", "layers/record", "sources", "telemetry", "gateway", "cli"),
         "testing",

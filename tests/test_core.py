@@ -126,3 +126,8 @@ async def test_a_listener_that_fails_breaks_no_stream(clock: FakeClock) -> None:
     async with Pipe(Puppet(["a"]), clock=clock, listeners=[failing]).stream() as stream:
         assert [item async for item in stream] == ["a"]
     assert told
+
+
+def test_a_request_is_drawn_without_what_may_be_a_key() -> None:
+    drawn = repr(Request(url="https://host/v1?key=secret", headers={"Authorization": "secret"}, body={"a": "secret"}))
+    assert drawn == "Request(POST https://host/v1)"

@@ -25,7 +25,7 @@ BatchMode = Literal["start", "continue", "replay", "extend"]
 continuation of a prefix."""
 
 
-@dataclass(slots=True, frozen=True, kw_only=True)
+@dataclass(slots=True, frozen=True, kw_only=True, repr=False)
 class Request:
     """One request to an upstream. `body` is the JSON object to send, or the bytes to send as they are.
 
@@ -37,6 +37,9 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: Mapping[str, Any] | bytes | None = field(default=None, repr=False)
     call: Call = field(default=None, repr=False, compare=False)  # type: ignore[assignment]  # set at the edge
+
+    def __repr__(self) -> str:
+        return f"Request({self.method} {self.url.partition('?')[0]})"  # some keep their key in the query
 
     def with_headers(self, extra: Mapping[str, str]) -> Request:
         """Gives the same request with headers added; a name given before is replaced, whatever its case."""

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from holdfast.mounts.aiohttp import aiohttp_middleware
     from holdfast.mounts.httpx import HttpxSyncTransport, HttpxTransport, httpx_client, httpx_sync_client
     from holdfast.mounts.httpx2 import Httpx2SyncTransport, Httpx2Transport, httpx2_client, httpx2_sync_client
+    from holdfast.mounts.requests import RequestsAdapter
 
 _PLACES = {
     "Httpx2SyncTransport": "httpx2",
     "Httpx2Transport": "httpx2",
     "HttpxSyncTransport": "httpx",
     "HttpxTransport": "httpx",
+    "RequestsAdapter": "requests",
     "aiohttp_middleware": "aiohttp",
     "httpx2_client": "httpx2",
     "httpx2_sync_client": "httpx2",
@@ -54,6 +56,7 @@ __all__ = [
     "Httpx2Transport",
     "HttpxSyncTransport",
     "HttpxTransport",
+    "RequestsAdapter",
     "aiohttp_middleware",
     "httpx2_client",
     "httpx2_sync_client",

@@ -21,7 +21,11 @@ from typing import Any
 
 import aiohttp
 
-BODY = {"model": "deepseek-flash", "messages": [{"role": "user", "content": "hello"}], "stream": True}
+BODY: dict[str, Any] = {
+    "model": "deepseek-flash",
+    "messages": [{"role": "user", "content": "hello"}],
+    "stream": True,
+}
 Heard = list[tuple[float, int]]
 """For each stream, when its first token came and how many characters it had."""
 

@@ -25,6 +25,7 @@ from holdfast.testing.server import (
     LAST_CHUNK,
     STREAM_HEAD,
     Close,
+    ReceivedRequest,
     Reset,
     ScriptedServer,
     Send,
@@ -36,6 +37,7 @@ from holdfast.testing.server import (
     sse,
 )
 from tests.mounts.shop import BODY, CHAT, EVENTS, TEXT, WIRE, Nought, answer, begun, healthy, text_of
+from tests.sources.h2_server import H2Server
 
 BOTH = {httpx: HttpxTransport, httpx2: Httpx2Transport}
 
@@ -284,6 +286,47 @@ async def test_fifty_streams_at_once(client: Any) -> None:
     assert texts == [WIRE] * 50
 
 
+async def test_http2_is_relayed_and_mended(library: Any) -> None:
+    inner = library.AsyncHTTPTransport(http1=False, http2=True)
+    transport = BOTH[library](inner, random=Nought(), max_requests=2)
+    async with H2Server(*EVENTS, "end") as server, transport:
+        request = library.Request("POST", f"{server.url}{CHAT}", json=BODY)
+        responses = await asyncio.gather(*(transport.handle_async_request(request) for _ in range(10)))
+        for response in responses:
+            assert b"".join([piece async for piece in response.stream]) == WIRE
+        assert server.accepted == 1
+    inner = library.AsyncHTTPTransport(http1=False, http2=True)
+    transport = BOTH[library](inner, random=Nought(), max_requests=2)
+    async with H2Server(*EVENTS[:5], "reset") as server, transport:
+        response = await transport.handle_async_request(library.Request("POST", f"{server.url}{CHAT}", json=BODY))
+        with pytest.raises(library.TransportError, match="2 requests"):
+            await read_on(response.stream)
+
+
+async def test_a_tools_answer_is_resumed_and_its_call_never_repeated(client: Any) -> None:
+    result = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"content": []}})
+    told = json.dumps({"jsonrpc": "2.0", "method": "notifications/message", "params": {}})
+    first, last = sse(told, id="1"), sse(result, id="2")
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {}}
+    accept = {"Accept": "application/json, text/event-stream", "Mcp-Session-Id": "s1"}
+
+    def serve(request: ReceivedRequest) -> list[Step]:
+        return begun(Reset(), events=[first]) if request.method == "POST" else healthy([last])
+
+    async with ScriptedServer(serve) as server, client() as c:
+        _, data = await fetch(c, server, "/mcp", json=call, headers=accept)
+    assert data == first + last
+    _, again = server.requests
+    assert (again.method, again.body, again.headers["last-event-id"]) == ("GET", b"", "1")
+    assert again.headers["mcp-session-id"] == "s1"
+    assert "content-length" not in again.headers
+
+    async with ScriptedServer([begun(Reset(), events=[])]) as server, client() as c:
+        with pytest.raises((httpx.TransportError, httpx2.TransportError)):
+            await fetch(c, server, "/mcp", json=call, headers=accept)
+    assert len(server.requests) == 1
+
+
 # -- everything else ---------------------------------------------------------------------------------
 
 
@@ -308,11 +351,13 @@ async def test_an_answer_in_json_is_the_inner_transports_own(library: Any, clien
 
 
 async def test_a_stream_nobody_asked_for_is_relayed_and_not_sent_again(library: Any, client: Any) -> None:
-    async with ScriptedServer([begun(Reset()), healthy()]) as server, client() as c:
+    async with ScriptedServer([begun(Reset()), healthy()]) as server, client(random=None) as c:
         with pytest.raises(library.TransportError) as caught:
             await ask(c, server, json={"model": "m"})
-    assert isinstance(caught.value.__cause__, StreamError)
+    cause = caught.value.__cause__
+    assert isinstance(cause, StreamError)
     assert len(server.requests) == 1
+    assert len(cause.report.faults) == 1, "nothing was waited for"
 
 
 async def test_a_stream_of_another_kind_passes(client: Any) -> None:

@@ -20,7 +20,7 @@ from holdfast._errors import StreamBroken
 from holdfast.mounts.httpx import HttpxSyncTransport, HttpxTransport
 from holdfast.mounts.httpx2 import Httpx2SyncTransport, Httpx2Transport
 from holdfast.testing.background import in_background
-from holdfast.testing.server import Close, Repeat, Reset, ScriptedServer, Send, Stall, chunked, respond
+from holdfast.testing.server import Close, Repeat, Reset, ScriptedServer, Send, Stall, Step, chunked, head, respond
 from tests.mounts.shop import BODY, CHAT, EVENTS, TEXT, WIRE, Nought, begun, healthy, text_of
 
 BOTH = {httpx: (HttpxSyncTransport, HttpxTransport), httpx2: (Httpx2SyncTransport, Httpx2Transport)}
@@ -128,6 +128,15 @@ def test_closing_early_closes_the_connection(client: Any) -> None:
             for _ in response.iter_raw():
                 break
         assert closed(server)
+
+
+def test_a_download_that_is_left_is_closed(client: Any) -> None:
+    endless: list[Step] = [Send(head(content_type="audio/mpeg")), Repeat(bytes(60_000), 0)]
+    with in_background(ScriptedServer([endless])) as server, client() as c:
+        with c.stream("GET", f"{server.url}/v1/audio") as response:
+            assert next(response.iter_raw())
+        assert closed(server)
+        gc.collect()
 
 
 def test_a_slow_reader_is_waited_for(client: Any) -> None:

@@ -264,6 +264,9 @@ class _Exchange:
             await self.drop()
             raise
         self.latest = stream.response
+        call = request.call
+        if not self.policy.repeatable and (call.dialect is None or call.dialect.event_ids != "get"):
+            call.max_requests = call.requests  # no layer is to wait for another try
         return stream
 
     def _refuse(self, request: Request) -> None:

@@ -91,7 +91,7 @@ def ask(s: requests.Session, server: ScriptedServer, **settings: Any) -> bytes:
 WAYS: dict[str, Callable[[requests.Response], bytes]] = {
     "pieces": lambda r: b"".join(r.iter_content(None)),
     "sized pieces": lambda r: b"".join(r.iter_content(7)),
-    "lines": lambda r: b"".join(line + b"\n" for line in r.iter_lines(delimiter=b"\n"))[:-1],
+    "lines": lambda r: b"".join(line + b"\n" for line in r.iter_lines()),
     "content": lambda r: r.content,
     "text": lambda r: r.content if r.text else b"",
     "raw": lambda r: bytes(r.raw.read()),

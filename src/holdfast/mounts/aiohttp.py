@@ -134,8 +134,14 @@ def _told_on(first: aiohttp.ClientResponse, relay: Relay, attempts: _Attempts) -
         _cache={},
     )
     told._writer = None  # noqa: SLF001 - the first response's own: to give back a connection is to wait for it
-    told.content.on_eof(told._response_eof)  # noqa: SLF001 - as aiohttp does with its own
+    # Not the method itself: an exception that the pipe keeps holds the frames that read, and those hold the body.
+    told.content.on_eof(partial(_ended, ref(told)))
     return told
+
+
+def _ended(response: ref[aiohttp.ClientResponse]) -> None:
+    if (told := response()) is not None:
+        told._response_eof()  # noqa: SLF001 - what aiohttp calls at the end of its own bodies
 
 
 class _Attempts:

@@ -8,6 +8,7 @@ import gzip
 import json
 import warnings
 from collections.abc import AsyncIterator, Callable
+from random import Random
 from typing import Any
 
 import aiohttp
@@ -511,6 +512,19 @@ async def test_cancelled_anywhere_nothing_is_left(session: Made, fault: list[lis
             assert await server.all_closed()
 
         assert await cancel_everywhere(go, check=check) > 10
+
+
+async def test_a_request_that_is_cancelled_between_tries_leaves_nothing(session: Made) -> None:
+    # Longer than what is read to learn why: the rest, and the connection, wait for whoever gets the response.
+    script: list[Step] = [Send(head(503, content_length=200_000) + b"x" * 100_000), Stall()]
+    async with ScriptedServer([script]) as server, session(layers=[Retry(base=30, cap=30)], random=Random(1)) as s:
+        asking = asyncio.create_task(s.get(server.url).__aenter__())
+        await asyncio.sleep(0.3)
+        assert server.open_connections == 1
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert await server.all_closed(0.5)
 
 
 async def test_the_sessions_total_timeout_is_over_all_attempts(session: Made) -> None:

@@ -94,6 +94,9 @@ async def _tried(mount: Mount, attempts: _Attempts) -> aiohttp.ClientResponse:
         await source.open(replace(attempts.asked, call=call))
     except (StreamError, UsageError) as failure:
         return attempts.instead(failure, call.report)
+    except BaseException:
+        attempts.drop()
+        raise
     return attempts.given_away()
 
 

@@ -128,6 +128,9 @@ async def _tried(mount: Mount, attempts: _Attempts) -> requests.Response:
         await source.open(replace(attempts.asked, call=call))
     except (StreamError, UsageError) as failure:
         return attempts.instead(failure, call.report)
+    except BaseException:
+        attempts.drop()
+        raise
     return attempts.given_away()
 
 

@@ -65,9 +65,12 @@ class Retrying(Moment, kw_only=True):
 
 
 class Resuming(Moment, kw_only=True):
-    """A broken stream will be re-opened in `delay` seconds, on the named rung of the resume ladder."""
+    """A broken stream will be re-opened in `delay` seconds, on the named rung of the resume ladder.
 
-    error: StreamError
+    `error` is what broke it; None where it broke in another process.
+    """
+
+    error: StreamError | None = None
     rung: str = ""
     delay: float = 0.0
 
@@ -226,7 +229,8 @@ class Report:
                 self.retries += 1
                 self.faults.append(moment.error)
             case Resuming() | Outlived():
-                self.faults.append(moment.error)
+                if moment.error is not None:
+                    self.faults.append(moment.error)
             case Resumed():
                 self.seams.append(moment)
             case Continued():

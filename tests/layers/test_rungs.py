@@ -283,8 +283,11 @@ async def test_a_model_that_takes_no_prefix_is_remembered(clock: FakeClock) -> N
     pipe = pipe_of(server, clock, "vllm", Seams(rungs=("prefix",)))
     for requests in (2, 3):
         _, error = await read(pipe.stream(VLLM))
-        assert isinstance(error, StreamBroken | StatusError)
+        # What broke is told, and not that a rung was refused: the request was right.
+        assert isinstance(error, StreamBroken)
+        assert error.retryable
         assert len(server.asked) == requests
+        assert any("prefix" in note for note in error.__notes__)
 
 
 @pytest.mark.parametrize("wanted", [{"response_format": {"type": "json_object"}}, {"n": 2}])
@@ -360,6 +363,36 @@ async def test_what_was_not_kept_is_resumed_by_its_digests(clock: FakeClock) -> 
     got, error = await read(reader)
     assert error is None
     assert before + said(got) == "".join(words)
+
+
+@pytest.mark.parametrize(
+    ("seams", "requests", "why"),
+    [
+        (Seams(), 1, "max_requests"),
+        (Seams(max_barren=1), 9, "max_barren"),
+        (Seams(max_seams=0), 9, "max_seams"),
+        (Seams(max_repaid_tokens=0), 9, "replay: it would cost too much"),
+        (Seams(rungs=("cursor",)), 9, "cursor: not to be had here"),
+        (Seams(rungs=()), 9, "no rung is allowed"),
+    ],
+)
+async def test_the_error_says_why_it_was_not_resumed(seams: Seams, requests: int, why: str, clock: FakeClock) -> None:
+    server = Upstream(lambda _r, _t: cut(wire(story()), 5))
+    pipe = Pipe(server, clock=clock, max_requests=requests) | parse_sse() | verify("openai") | Reconnect(seams=seams)
+    _, error = await read(pipe.stream(VLLM))
+    assert isinstance(error, StreamBroken)
+    assert any(why in note for note in error.__notes__), error.__notes__
+
+
+async def test_who_takes_an_answer_up_does_not_wait_and_meets_no_fault(clock: FakeClock) -> None:
+    partial, _ = await broken_off(Upstream(lambda _r, _t: cut(wire(story()), 5)), clock, "openai")
+    before = clock.now()
+    reader = pipe_of(Upstream(lambda _r, _t: wire(story())), clock, "openai").stream(VLLM, resume=partial)
+    _, error = await read(reader)
+    assert error is None
+    assert clock.now() == before
+    assert reader.report.faults == []
+    assert [seam.gap for seam in reader.report.seams] == [0.0]
 
 
 async def test_a_partial_that_nothing_resumes_raises_at_once(clock: FakeClock) -> None:

@@ -48,7 +48,7 @@ async def _play(path: Path, stories: Sequence[Story], dialect: Dialect) -> Playe
     def hear(moment: Moment) -> None:
         if isinstance(moment, Opening):
             clock.then = stories[moment.attempt - 1].ended_at or clock.then
-        elif isinstance(moment, Retrying | Resuming):
+        elif isinstance(moment, Retrying | Resuming) and moment.error is not None:
             played.ends[moment.attempt] = moment.error
 
     # What was recorded is all there is: the source would play its last attempt again.

@@ -229,7 +229,7 @@ def _hear(act: Act, moment: Moment) -> None:
         case Retrying():
             side.said = f"{_word(moment.error)}: again in {seconds(moment.delay)}"
         case Resuming():
-            side.said = f"{_word(moment.error)}: going on in {seconds(moment.delay)}"
+            side.said = f"{_word(moment.error) if moment.error else 'broken'}: going on in {seconds(moment.delay)}"
         case Resumed():
             side.seams.append(len(side.text))
 

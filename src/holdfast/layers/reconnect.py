@@ -107,6 +107,7 @@ class _ReconnectSource(Generic[T]):
 class _ReconnectStream(Generic[T]):
     __slots__ = (
         "_asking",
+        "_broke",
         "_broke_at",
         "_call",
         "_current",
@@ -158,6 +159,7 @@ class _ReconnectStream(Generic[T]):
         # Set while a seam is being made, from the failure to the first new item:
         self._step: Step | None = None
         self._failure: StreamError | None = None
+        self._broke: StreamError | None = None  # what ended the attempt that was being delivered
         self._replay: Replay | None = None
         self._extension: Extension | None = None
         self._waiting: list[T] = []  # pieces that say nothing, behind all that was delivered
@@ -178,8 +180,7 @@ class _ReconnectStream(Generic[T]):
         self._started = True
         self._place, self._last_origin = state.get("place", ""), state.get("offset", 0)
         self._last_proof = state.get("proof", "")
-        await self._broken(StreamBroken("the answer is taken up from what had arrived of it"))
-        self._resume_at = self._call.clock.now()  # who comes later has waited already
+        self._take_step(StreamBroken("the answer broke elsewhere, and no way leads on"))
         while self._inner is None:
             if isinstance(self._end, EndOfStream):
                 self._inner = _Over(self._head)
@@ -255,23 +256,13 @@ class _ReconnectStream(Generic[T]):
             call.proven = deepcopy(call.evidence)
         if self._step is not None and self._step.rung == "prefix" and isinstance(failure, StatusError):
             self._remember_refusal(failure)
-        step = self._ladder.next(failure, self._situation()) if self._started else None
-        if step is not None and step.finish:
-            call.note(Outlived(error=failure))
-            self._end = EndOfStream()
-            return
-        if step is None:
-            self._disown()
-            self._end = self._give_up(failure)
-            return
-        now = call.clock.now()
         if self._step is None:
-            self._broke_at = now
-        self._resume_at = now + step.delay
-        self._diverging = False
-        self._step, self._failure, self._inner, self._replay, self._extension = step, failure, None, None, None
-        self._waiting = []
-        call.note(Resuming(error=failure, rung=step.rung or "", delay=step.delay))
+            self._broke, self._broke_at = failure, call.clock.now()
+        step = self._ladder.next(failure, self._situation()) if self._started else None
+        if step is None or step.finish:
+            self._settle(step, failure)
+            return
+        self._climb(step, failure, step.delay)
         if inner is not None:
             self._head = inner.head
             self._mending = True
@@ -279,6 +270,33 @@ class _ReconnectStream(Generic[T]):
                 await inner.aclose()
             finally:
                 self._mending = False
+
+    def _take_step(self, unresumed: StreamError) -> None:
+        """Takes the first step of an answer that broke in another process: who comes later has waited already."""
+        self._call.proven = deepcopy(self._call.evidence)
+        self._broke_at = self._call.clock.now()
+        step = self._ladder.next(unresumed, self._situation())
+        if step is None or step.finish:
+            self._settle(step, unresumed)
+        else:
+            self._climb(step, None, 0.0)
+
+    def _climb(self, step: Step, failure: StreamError | None, delay: float) -> None:
+        call = self._call
+        self._resume_at = call.clock.now() + delay
+        self._diverging = False
+        self._step, self._failure, self._inner, self._replay, self._extension = step, failure, None, None, None
+        self._waiting = []
+        call.note(Resuming(error=failure, rung=step.rung or "", delay=delay))
+
+    def _settle(self, step: Step | None, failure: StreamError) -> None:
+        """No step leads on: the answer had been proven, or the failure is the end."""
+        if step is not None:
+            self._call.note(Outlived(error=failure))
+            self._end = EndOfStream()
+            return
+        self._disown()
+        self._end = self._give_up(failure)
 
     def _situation(self) -> Situation:
         call = self._call
@@ -306,11 +324,17 @@ class _ReconnectStream(Generic[T]):
             self._call.evidence = deepcopy(self._call.proven)
 
     def _give_up(self, failure: StreamError) -> StreamError:
-        """The last real failure is what the reader wants to know; that we refused to go on is a note on it."""
-        if isinstance(failure, BudgetExhausted | CircuitOpen) and self._failure is not None:
-            self._failure.add_note(f"it was not resumed: {failure}")
-            return self._failure
-        return failure
+        """The failure that broke the answer is what the reader wants to know; why it was not resumed is a note on it.
+
+        That a rung was refused says nothing of the request: who was told "400" would look for the mistake there.
+        """
+        ours = isinstance(failure, BudgetExhausted | CircuitOpen)
+        told = (self._failure if ours else self._broke if self._ladder.blames_rung else None) or failure
+        if told is not failure:
+            told.add_note(f"it was not resumed: {failure}")
+        if self._ladder.why:
+            told.add_note(f"it was not resumed{' any more' if self._step is not None else ''}: {self._ladder.why}")
+        return told
 
     # -- the next request ----------------------------------------------------------------------
 

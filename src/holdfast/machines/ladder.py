@@ -155,6 +155,8 @@ class Ladder:
         "_repaid",
         "_rung",
         "_seams",
+        "blames_rung",
+        "why",
     )
 
     def __init__(self, policy: Seams | None = None, *, backoff: Backoff | None = None) -> None:
@@ -167,6 +169,10 @@ class Ladder:
         self._repaid = 0
         self._cost = 0
         self._proven = False
+        self.why = ""
+        """Why the last failure has no next step, in words; empty where that failure itself says it."""
+        self.blames_rung = False
+        """True where the last failure was the refusal of a rung: it says nothing of what the caller asked for."""
 
     def made_progress(self) -> None:
         """New content came: the tries in a row without any count from zero again, and so does a refused cursor."""
@@ -193,6 +199,7 @@ class Ladder:
 
     def next(self, failure: StreamError, at: Situation) -> Step | None:
         """Gives the next step, or None: raise the failure."""
+        self.why, self.blames_rung = "", False
         if self._proven:
             return Step()  # what we asked for was no more than the usage
         self._proven = at.complete and isinstance(failure, StreamBroken | DeadlineExceeded)
@@ -202,11 +209,15 @@ class Ladder:
         return self._climb(failure, at) or (Step() if self._proven else None)
 
     def _climb(self, failure: StreamError, at: Situation) -> Step | None:
-        if isinstance(failure, BudgetExhausted | CircuitOpen) or not at.may_request:
+        if isinstance(failure, BudgetExhausted | CircuitOpen):
             return None
         if self._rung is not None and self._rung != "replay" and _refuses_cursor(failure):
             self._refused.add(self._rung)
+            self.blames_rung = True
         elif not failure.retryable:
+            return None
+        if not at.may_request:
+            self.why = "the call has sent all its requests (max_requests)"
             return None
         if isinstance(failure, IntegrityError):
             # Told when all had been delivered: behind the cursor is nothing, and something before it is not as it was
@@ -215,11 +226,19 @@ class Ladder:
         if self._rung in _PAID and isinstance(failure, ConnectError | StatusError):
             self._repaid -= self._cost  # nothing was generated for it
         policy = self._policy
-        if self._barren >= policy.max_barren or self._seams >= policy.max_seams:
+        if self._barren >= policy.max_barren:
+            self.why = f"{self._barren} tries in a row brought nothing new (Seams(max_barren=))"
+            return None
+        if self._seams >= policy.max_seams:
+            self.why = f"it has {self._seams} seams already (Seams(max_seams=))"
             return None
         rung = next((r for r in policy.rungs if r not in self._refused and self._possible(r, at)), None)
         wait = max(at.server_retry or 0.0, failure.retry_after or 0.0)
-        if rung is None or (self._proven and rung in _PAID) or wait > MAX_WAIT:
+        if wait > MAX_WAIT:
+            self.why = f"the server wants us to wait for {wait:g} s, and {MAX_WAIT:g} s is the most"
+            return None
+        if rung is None or (self._proven and rung in _PAID):
+            self.why = "; ".join(self._left_out(r, at) for r in policy.rungs) or "no rung is allowed"
             return None
         if rung in _PAID:
             self._cost = at.delivered_tokens
@@ -227,6 +246,14 @@ class Ladder:
         self._rung = rung
         self._barren += 1
         return Step(rung=rung, delay=max(wait, self._backoff.next(at.u)))
+
+    def _left_out(self, rung: Rung, at: Situation) -> str:
+        """Says why a rung is not climbed."""
+        if rung in self._refused:
+            return f"{rung}: refused, or it led to another answer"
+        if (rung == "replay" and at.replayable) or (rung == "prefix" and at.prefix):
+            return f"{rung}: it would cost too much again (Seams(max_repaid_tokens=))"
+        return f"{rung}: not to be had here"
 
     def _possible(self, rung: Rung, at: Situation) -> bool:
         if rung == "last-event-id":

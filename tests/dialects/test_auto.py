@@ -9,7 +9,7 @@ import pytest
 from holdfast._errors import Truncated
 from holdfast._types import Event
 from holdfast.dialects import DIALECTS
-from holdfast.dialects.auto import by_address, by_events
+from holdfast.dialects.auto import by_address, by_endpoint, by_events
 from holdfast.offline import assemble, parse_events
 from tests import shared
 
@@ -129,6 +129,21 @@ def test_every_dialect_is_known_by_its_own_address() -> None:
     for dialect in DIALECTS.values():
         if dialect.hosts and dialect.base_url and "localhost" not in dialect.base_url:
             assert by_address(dialect.url(dialect.base_url, {"model": "m"})) is dialect
+            assert by_endpoint(dialect.url(dialect.base_url, {"model": "m"})) is dialect
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.openai.com/v1/audio/transcriptions",
+        "https://api.openai.com/v1/threads/t1/runs",
+        "https://api.anthropic.com/v1/complete",
+        "https://api.mistral.ai/v1/conversations",
+    ],
+)
+def test_an_endpoint_of_another_kind_is_told_by_no_host(url: str) -> None:
+    assert by_endpoint(url) is None
+    assert by_address(url) is not None
 
 
 _MESSAGE = (

@@ -16,8 +16,11 @@ import pytest
 
 from holdfast import mounts
 from holdfast._errors import DeadlineExceeded, StreamBroken, StreamError
+from holdfast._types import Request
 from holdfast.dialects import Timeouts
+from holdfast.layers.deadline import Deadline
 from holdfast.layers.retry import Retry
+from holdfast.mounts._relay import Mount
 from holdfast.mounts.httpx import HttpxTransport
 from holdfast.mounts.httpx2 import Httpx2Transport
 from holdfast.testing.driving import cancel_everywhere
@@ -325,6 +328,63 @@ async def test_a_tools_answer_is_resumed_and_its_call_never_repeated(client: Any
         with pytest.raises((httpx.TransportError, httpx2.TransportError)):
             await fetch(c, server, "/mcp", json=call, headers=accept)
     assert len(server.requests) == 1
+
+
+TRANSCRIPT = [
+    sse('{"type":"transcript.text.delta","delta":"kelp"}'),
+    sse('{"type":"transcript.text.done","text":"kelp"}'),
+    b"data: [DONE]\n\n",
+]
+RUN = [sse('{"id":"r1","object":"thread.run"}', event="thread.run.created"), sse("[DONE]", event="done")]
+TURN = [sse('{"type":"conversation.response.started"}', event="conversation.response.started")]
+
+
+@pytest.mark.parametrize(
+    ("at", "events"),
+    [
+        ("https://api.openai.com/v1/audio/transcriptions", TRANSCRIPT),
+        ("https://api.openai.com/v1/threads/t/runs", RUN),
+        ("https://api.mistral.ai/v1/conversations", TURN),
+        ("https://example.com/feed", [b": hello\n\n", b"id: 1\ndata: one\n\n", b"data: two\n\n"]),
+    ],
+)
+@pytest.mark.parametrize("body", [{"stream": True}, {}])
+async def test_streams_of_other_kinds_pass_to_the_byte(
+    library: Any, client: Any, at: str, events: list[bytes], body: dict[str, Any]
+) -> None:
+    async def serve(request: Any) -> Any:
+        return library.Response(200, headers={"content-type": "text/event-stream"}, content=b"".join(events))
+
+    async with client(library.MockTransport(serve)) as c:
+        assert (await c.post(at, json=body)).content == b"".join(events)
+
+
+async def test_a_feed_may_be_silent_and_end_when_it_likes(client: Any) -> None:
+    told = sse(json.dumps({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}))
+    async with ScriptedServer([healthy([told])]) as server, client() as c:
+        for path in ("/mcp", "/feed"):
+            async with c.stream("GET", f"{server.url}{path}", headers={"Accept": "text/event-stream"}) as response:
+                assert await response.aread() == told
+    assert len(server.requests) == 2
+
+
+def test_the_clocks_are_those_of_whoever_answers() -> None:
+    mount = Mount()
+    for path, progress in (("/mcp", 600), ("/v1/messages", 120), ("/v1/responses", 300), ("/other", 120)):
+        layers = mount._default(Request(url=f"http://localhost{path}"))
+        assert next(layer.progress for layer in layers if isinstance(layer, Deadline)) == progress
+    for url, count in (("http://a/mcp", 0), ("http://a/", 0), ("http://a/?stream=true", 2)):
+        layers = mount._default(Request(url=url, method="GET"))
+        assert sum(isinstance(layer, Deadline) for layer in layers) == count
+    assert [
+        one
+        for one in mount._default(Request(url="https://stream.replicate.com/x", method="GET"))
+        if isinstance(one, Deadline)
+    ]
+    timed = Mount(timeouts=Timeouts(progress=5))
+    for method in ("GET", "POST"):
+        layers = timed._default(Request(url="http://localhost/mcp", method=method))
+        assert next(layer.progress for layer in layers if isinstance(layer, Deadline)) == 5
 
 
 # -- everything else ---------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from holdfast.dialects._dialect import (
 )
 from holdfast.dialects._prefix import AssistantPrefix
 from holdfast.dialects._registry import DIALECTS
-from holdfast.dialects.auto import AUTO, AutoReader, by_address, by_events
+from holdfast.dialects.auto import AUTO, AutoReader, by_address, by_endpoint, by_events
 from holdfast.dialects.chat import ChatWire
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ __all__ = [
     "TurnPrefix",
     "Wire",
     "by_address",
+    "by_endpoint",
     "by_events",
     "find",
     "state_of",

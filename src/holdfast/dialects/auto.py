@@ -40,11 +40,24 @@ def by_address(url: str) -> Dialect | None:
     """Gives the dialect that is spoken at an address, None where neither its host nor its path is known."""
     at = urlsplit(url)
     host, path = (at.hostname or "").lower(), at.path.rstrip("/")
-    shape = next((DIALECTS[name] for name, ending in _SHAPES.items() if path.endswith(ending)), None)
+    shape = _shape_at(path)
     here = [dialect for dialect in DIALECTS.values() if any(_lives(host, known) for known in dialect.hosts)]
     if shape is None:
         return here[0] if here else None
     return next((dialect for dialect in here if type(dialect.wire) is type(shape.wire)), shape)
+
+
+def by_endpoint(url: str) -> Dialect | None:
+    """Gives the dialect that is spoken at an endpoint, None where its path is not known.
+
+    A host says little there: at other paths it serves streams of other kinds, transcripts and images among them.
+    """
+    found = by_address(url)
+    return found if found is None or not found.path or _shape_at(urlsplit(url).path.rstrip("/")) is not None else None
+
+
+def _shape_at(path: str) -> Dialect | None:
+    return next((DIALECTS[name] for name, ending in _SHAPES.items() if path.endswith(ending)), None)
 
 
 def _lives(host: str, known: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from holdfast._core import Source, Stream, Transform, TransformStream
 from holdfast._errors import EndOfStream, StatusError
 from holdfast._types import Delta, Event, Request
-from holdfast.dialects import AUTO, AutoReader, DeltaReader, Dialect, by_address, find
+from holdfast.dialects import AUTO, AutoReader, DeltaReader, Dialect, by_endpoint, find
 from holdfast.machines.cursor import Cursor
 from holdfast.machines.digest import BodyCheck
 from holdfast.moments import Recognised
@@ -79,7 +79,7 @@ class _VerifySource:
         if dialect is not AUTO:
             call.dialect = dialect
         elif call.dialect is None or call.dialect is AUTO:
-            call.dialect = by_address(request.url) or AUTO
+            call.dialect = by_endpoint(request.url) or AUTO
             if call.dialect is not AUTO:
                 call.note(Recognised(dialect=call.dialect.name, by="address"))
         return call.dialect

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from holdfast._types import Request
-from holdfast.dialects import by_address
+from holdfast.dialects import by_endpoint
 from holdfast.mounts._relay import Mount
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
@@ -48,7 +48,7 @@ class Policy:
         asks = wants or at.path.endswith(":streamGenerateContent")
         return cls(
             asks=asks,
-            surely=wants and (mount.dialect != "auto" or by_address(request.url) is not None),
+            surely=wants and (mount.dialect != "auto" or by_endpoint(request.url) is not None),
             repeatable=replayable and (asks or request.method in IDEMPOTENT),
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
+from urllib.parse import urlsplit
 
 from holdfast._clock import Clock, Random
 from holdfast._core import Source
@@ -18,7 +19,8 @@ from holdfast._errors import UsageError
 from holdfast._pipe import Pipe
 from holdfast._reader import Reader
 from holdfast._types import Delta, Head, Request
-from holdfast.dialects import Dialect, Teller, Timeouts, find
+from holdfast.dialects import AUTO, Dialect, Teller, Timeouts, by_endpoint, find
+from holdfast.layers.deadline import Deadline
 from holdfast.layers.retry import Retry
 from holdfast.machines.ladder import Seams
 from holdfast.moments import Continued, Listener, Moment, Report, Resumed
@@ -75,15 +77,34 @@ class Mount:
 
     def relay(self, source: Source[bytes], request: Request) -> Relay:
         """Gives one call over a source; `open()` sends its request."""
-        layers = self.layers
-        if layers is None:
-            layers = default_layers(
-                self.dialect, timeouts=self.timeouts, seams=self.seams, refused=self.refused, relay=True
-            )
+        layers = self._default(request) if self.layers is None else self.layers
         pipe: Pipe[Any] = Pipe(source, clock=self.clock, random=self.random, max_requests=self.max_requests)
         for layer in layers:
             pipe = pipe | layer
         return Relay(pipe, request, self.listeners)
+
+    def _default(self, request: Request) -> list[Callable[[Source[Any]], Source[Any]]]:
+        """Gives the default layers, with the clocks of whoever answers."""
+        named = find(self.dialect)
+        found = (by_endpoint(request.url) or AUTO) if named is AUTO else named
+        timeouts = (self.timeouts or Timeouts()).over(found.timeouts)
+        feed = _is_feed(request, found)
+        layers = default_layers(
+            "sse" if feed else named, timeouts=timeouts, seams=self.seams, refused=self.refused, relay=True
+        )
+        if not feed or self.timeouts is not None:
+            return layers
+        return [layer for layer in layers if not isinstance(layer, Deadline)]
+
+
+def _is_feed(request: Request, found: Dialect) -> bool:
+    """Says whether what is fetched answers no request: MCP's other stream, for one, or some site's news.
+
+    It is silent for as long as nothing happens, and over when it ends.
+    """
+    if request.method != "GET" or "stream=true" in urlsplit(request.url).query.split("&"):
+        return False
+    return found is AUTO or found.event_ids == "get"
 
 
 class Relay:

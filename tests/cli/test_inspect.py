@@ -67,6 +67,28 @@ def test_json_has_the_events_and_the_whole(tmp_path: Path, capsys: pytest.Captur
     assert (whole["verdict"], whole["text"], whole["events"], whole["problems"]) == ("complete", "Hello", 3, [])
 
 
+@pytest.mark.parametrize(("types", "told"), [(9, "1 t8"), (23, "1 t19, and 3 more types")])
+def test_no_type_of_event_is_left_out_in_silence(
+    types: int, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    body = b"".join(b"event: t%d\ndata: x\n\n" % number for number in range(types))
+    assert main(["inspect", recorded(tmp_path, body), "--dialect", "none"]) == 0
+    events = " ".join(capsys.readouterr().out.partition("largest")[0].split())
+    assert f"events {types}: 1 t0, 1 t1, " in events
+    assert events.endswith(told)
+
+
+@pytest.mark.parametrize("folder", [".", "..", "/"])
+def test_a_folder_is_no_recording(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", folder]) == 1
+    assert capsys.readouterr().err == f"holdfast: {folder}: Is a directory\n"
+
+
+def test_help_tells_of_auto(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "--help"]) == 0
+    assert "auto lets its first event tell" in " ".join(capsys.readouterr().out.split())
+
+
 def test_an_unknown_dialect_is_2(tmp_path: Path) -> None:
     assert main(["inspect", recorded(tmp_path, WHOLE), "--dialect", "klingon"]) == 2
 

@@ -21,6 +21,8 @@ from holdfast.telemetry.recording import Inspector, Recording, judged
 _CHUNK = 64 * 1024
 _NAME = 12
 _DIALECT = "auto"
+_TYPES = 20
+"""Types of events that are told, the most frequent ones: more than any dialect has."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -39,8 +41,8 @@ def add_parser(subparsers: Any) -> None:
         "--dialect",
         metavar="NAME",
         choices=[*DIALECTS, "auto", "none"],
-        help=f"whose stream it is (the one recorded; else its first event tells): {', '.join(DIALECTS)}; none looks at "
-        "the events alone",
+        help=f"whose stream it is (the one recorded, else auto): {', '.join(DIALECTS)}; auto lets its first event tell, "
+        "none looks at the events alone",
     )
     parser.add_argument("--events", action="store_true", help="list every event")
     parser.add_argument("--json", action="store_true", help="one JSON object, after one per event with --events")
@@ -230,7 +232,9 @@ def _told(story: Story, width: int) -> list[Row]:
 def _anatomy(found: Recording, width: int) -> list[Row]:
     if not found.events and not found.comments:
         return _field("events", "none", width)
-    types = ", ".join(f"{number:,} {_clean(kind)}" for kind, number in found.types.most_common(6))
+    types = ", ".join(f"{number:,} {_clean(kind)}" for kind, number in found.types.most_common(_TYPES))
+    if len(found.types) > _TYPES:
+        types += f", and {len(found.types) - _TYPES:,} more types"
     ends = ", ".join(f"{number:,} {kind}" for kind, number in found.line_ends.most_common() if number)
     ids = f"{found.ids:,}, from {found.first_id!r} to {found.last_event_id!r}"
     rows = [

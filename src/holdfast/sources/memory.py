@@ -7,6 +7,7 @@ not break a generator that was about to yield, and what can be read only once sa
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -214,9 +215,11 @@ async def _read_refusal(stream: Stream[Any]) -> bytes:
 def recorded(path: str | os.PathLike[str]) -> list[tuple[Path, Story | None]]:
     """Gives the files of a recording in order, each with what stands beside it; a plain file has nothing there.
 
-    Raises `UsageError` where something stands there that tells of no recording.
+    Raises `UsageError` where something stands there that tells of no recording, `IsADirectoryError` for a folder.
     """
     first = Path(path)
+    if first.is_dir():  # what stands beside a folder is nothing, and some, like ".", have no name to put it behind
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     story = _story(first)
     found: list[tuple[Path, Story | None]] = [(first, story)]
     while story is not None:

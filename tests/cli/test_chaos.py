@@ -130,16 +130,23 @@ def test_a_seed_draws_the_faults_that_it_always_draws() -> None:
     ("arguments", "said"),
     [
         (["--schedule", "/nowhere.json"], "/nowhere.json"),
-        (["--rate", "2"], "rate"),
+        (["--rate", "7"], "holdfast: --rate is a probability between 0 and 1, not 7\n"),
+        (["--rate", "nan"], "--rate is"),
         (["--pace", "0"], "--pace"),
+        (["--pace", "inf"], "--pace"),
         (["--mode", "magic"], "--mode"),
-        (["--upstream", "example.com"], "example.com"),
+        (["--port", "99999"], "holdfast: --port is a number from 0 to 65535, not 99999\n"),
+        (["--port", "-1"], "--port is"),
+        (["--upstream", "foo"], "holdfast: --upstream is a URL that begins with http:// or https://, not 'foo'\n"),
+        (["--upstream", ""], "--upstream is"),
+        (["--upstream", "http://"], "--upstream is"),
+        (["--upstream", "http://h:99999"], "--upstream is"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["chaos", "--port", "0", *arguments]) in (1, 2)
+    assert main(["chaos", "--port", "0", *arguments]) == (1 if said == "/nowhere.json" else 2)
     out, err = capsys.readouterr()
     assert out == ""
     assert said in err

@@ -10,11 +10,13 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import urlsplit
 
 from holdfast._errors import UsageError
 from holdfast.testing.books import Served
@@ -44,9 +46,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serves until it is interrupted, which is how it is meant to end."""
+    _check(args)
     schedule = _schedule(args)
-    if args.pace <= 0:
-        raise UsageError(f"--pace is a number of events above 0, not {args.pace:g}")
     where: dict[str, Any] = {"schedule": schedule, "host": args.host, "port": args.port, "heard": _report}
     server: ChaosServer | ChaosProxy
     if args.upstream:
@@ -55,6 +56,26 @@ def run(args: argparse.Namespace) -> int:
         server = ChaosServer(mode=args.mode, seed=args.seed, every=1 / args.pace, **where)
     asyncio.run(_serve(server, schedule, args.upstream or "made-up answers"))
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Tells of what would else be told in the words of the parts below, who know no options."""
+    if not 0 <= args.port <= 65_535:
+        raise UsageError(f"--port is a number from 0 to 65535, not {args.port}")
+    if not 0 < args.pace < math.inf:
+        raise UsageError(f"--pace is a number of events above 0, not {args.pace:g}")
+    if not 0 <= args.rate <= 1:
+        raise UsageError(f"--rate is a probability between 0 and 1, not {args.rate:g}")
+    if args.upstream is not None and not _is_address(args.upstream):
+        raise UsageError(f"--upstream is a URL that begins with http:// or https://, not {args.upstream!r}")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 0) >= 0
+    except ValueError:  # its port is none
+        return False
 
 
 def _schedule(args: argparse.Namespace) -> Schedule:

@@ -41,8 +41,8 @@ def add_parser(subparsers: Any) -> None:
         "--dialect",
         metavar="NAME",
         choices=[*DIALECTS, "auto", "none"],
-        help=f"whose stream it is (the one recorded, else auto): {', '.join(DIALECTS)}; auto lets its first event tell, "
-        "none looks at the events alone",
+        help=f"whose stream it is (the one recorded, else auto): {', '.join(DIALECTS)}; auto lets its first event "
+        "tell, none looks at the events alone",
     )
     parser.add_argument("--events", action="store_true", help="list every event")
     parser.add_argument("--json", action="store_true", help="one JSON object, after one per event with --events")

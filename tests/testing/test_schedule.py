@@ -72,6 +72,13 @@ def test_what_is_no_schedule_is_refused(text: str) -> None:
         Schedule.from_json(text)
 
 
+@pytest.mark.parametrize("fault", f.VOCABULARY, ids=str)
+def test_a_misspelt_setting_of_a_fault_is_named(fault: f.Fault) -> None:
+    written = json.dumps({"streams": {"*": [{"fault": fault.name, "aftr": 3}]}})
+    with pytest.raises(ValueError, match=r"unknown field `aftr`"):
+        Schedule.from_json(written)
+
+
 class MyFault:
     """A fault that somebody wrote."""
 

@@ -42,7 +42,7 @@ def _kebab(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
 
 
-class BaseFault(msgspec.Struct, frozen=True, kw_only=True, tag_field="fault", tag=_kebab):
+class BaseFault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="fault", tag=_kebab):
     """What all faults have; a `Fault` of your own needs only the protocol."""
 
     words: ClassVar[str] = ""

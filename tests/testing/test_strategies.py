@@ -17,6 +17,7 @@ from holdfast.dialects import DEEPSEEK
 from holdfast.offline import assemble
 from holdfast.testing import faults as f
 from holdfast.testing import strategies
+from holdfast.testing.schedule import Schedule
 from holdfast.testing.strategies import chunkings, completions, event_streams, retellings, schedules
 
 ONCE = settings(
@@ -76,6 +77,22 @@ def test_schedules_are_evident_unless_told() -> None:
 def test_a_schedule_shrinks_to_one_early_fault() -> None:
     found = find(schedules([f.CleanCut(), f.HtmlPage()]), lambda s: bool(s.streams["*"]), settings=ONCE)
     assert found.streams["*"] == (f.CleanCut(after=0),)
+
+
+def test_a_schedule_that_fails_is_printed_as_it_can_be_written_down() -> None:
+    met: list[Schedule] = []
+
+    @settings(ONCE, print_blob=False)
+    @given(schedules([f.HtmlPage(), f.CleanCut()], min_faults=2, max_faults=2, key="tides"))
+    def fails(schedule: Schedule) -> None:
+        met.append(schedule)
+        assert {fault.name for fault in schedule.streams["tides"]} != {"html-page", "clean-cut"}
+
+    with pytest.raises(AssertionError) as failure:
+        fails()
+    printed = "\n".join(failure.value.__notes__)
+    written = printed[printed.index("Schedule(") : printed.rindex(")")].rstrip().rstrip(",")
+    assert eval(written, {**vars(f), "Schedule": Schedule}) == met[-1]
 
 
 @pytest.mark.parametrize("wrong", [{"faults": []}, {"within": 0}])

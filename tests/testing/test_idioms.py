@@ -135,6 +135,27 @@ async def test_a_refusal_is_the_dialects_own_document(session: aiohttp.ClientSes
     assert fits(json.loads(said), DOCUMENTS[which]), said
 
 
+@pytest.mark.parametrize("which", ASKED)
+async def test_an_answer_that_is_not_streamed_is_the_dialects_own_document(
+    session: aiohttp.ClientSession, which: str
+) -> None:
+    members = {
+        "ChatShape": "choices",
+        "ResponsesShape": "output",
+        "AnthropicShape": "content",
+        "GeminiShape": "candidates",
+        "InteractionsShape": "steps",
+        "CohereShape": "message",
+    }
+    status, said = await ask(session, which, f.JsonAnswer())
+    assert status == 200
+    assert members.keys() == ASKED.keys()
+    assert members.keys() - {name for name, member in members.items() if member in json.loads(said)} == (
+        members.keys() - {which}
+    )
+    assert b"All at once." in said
+
+
 # -- ends and pings ----------------------------------------------------------------------------
 
 

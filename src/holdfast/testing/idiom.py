@@ -50,6 +50,9 @@ def _document(_status: int, code: str, message: str) -> bytes:
     return json.dumps({"error": {"message": message, "type": code, "code": code}}).encode()
 
 
+_WHOLE = b'{"choices": [{"message": {"role": "assistant", "content": "All at once."}, "finish_reason": "stop"}]}'
+
+
 def _error(code: str, message: str, _last: bytes) -> bytes:
     return b"data: " + _document(200, code, message) + b"\n\n"
 
@@ -60,14 +63,16 @@ class Idiom:
 
     `document(status, code, message)` is an error in the place of a stream, `error(code, message, last)` one inside it
     (`last` being the event before it), `gave_up(reason, last)` the event that ends an answer that the provider did not
-    finish, None where that is a finish reason of chat completions. `end` is the end mark, empty where there is none,
-    and `ends` how its line begins. `tokens(event)` counts what an event cost, `place(event)` is what a client says to
-    go on behind it, and `unplaced(event)` is the event in a form that nobody can go on behind.
+    finish, None where that is a finish reason of chat completions. `whole` is an answer that was not streamed, as one
+    document. `end` is the end mark, empty where there is none, and `ends` how its line begins. `tokens(event)` counts
+    what an event cost, `place(event)` is what a client says to go on behind it, and `unplaced(event)` is the event in a
+    form that nobody can go on behind.
     """
 
     document: Callable[[int, str, str], bytes] = _document
     error: Callable[[str, str, bytes], bytes] = _error
     gave_up: Callable[[str, bytes], bytes] | None = None
+    whole: bytes = _WHOLE
     ping: bytes = b": keep-alive\n\n"
     end: bytes = b"data: [DONE]\n\n"
     ends: bytes = b"data: [DONE]"

@@ -95,8 +95,7 @@ class JsonAnswer(BaseFault, frozen=True, kw_only=True):
         return True
 
     def play(self, asked: Asked) -> Play:
-        body = b'{"choices": [{"message": {"role": "assistant", "content": "All at once."}}]}'
-        yield Refuse(status=200, body=body, headers={"content-type": "application/json"})
+        yield Refuse(status=200, body=asked.idiom.whole, headers={"content-type": "application/json"})
 
 
 class EarlyHints(BaseFault, frozen=True, kw_only=True):

@@ -35,6 +35,7 @@ class PlainShape:
     idiom: ClassVar[Idiom] = Idiom(
         error=_error,
         gave_up=lambda _reason, _last: event('{"reason": "error"}', name="done"),
+        whole=b'{"status":"succeeded","output":["All at once."]}',
         end=event("{}", name="done"),
         ends=b"event: done",
         tokens=_tokens,

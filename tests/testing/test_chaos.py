@@ -202,6 +202,51 @@ async def test_sums_and_reports_say_what_was_served(session: aiohttp.ClientSessi
     assert heard[1].as_dict()["fault"] is None
 
 
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        ("/chat/completions", {"n": 2, "messages": [{"role": "user", "content": "tides"}]}),
+        (
+            "/v1beta/models/m:streamGenerateContent?alt=sse",
+            {"generationConfig": {"candidateCount": 2}, "contents": [{"parts": [{"text": "tides"}]}]},
+        ),
+    ],
+)
+async def test_more_than_one_choice_is_refused_in_words(
+    session: aiohttp.ClientSession, path: str, more: dict[str, object]
+) -> None:
+    async with ChaosServer() as upstream, session.post(upstream.url + path, json={**more, "stream": True}) as response:
+        assert response.status == 400
+        assert "This server gives one c" in (await response.json())["error"]["message"]
+    assert [(served.attempt, served.status, served.rung) for served in upstream.served] == [(0, 400, "")]
+
+
+async def test_answers_of_ones_own_are_made_of_texts(session: aiohttp.ClientSession) -> None:
+    async with ChaosServer(write=lambda seed: Answer.of(f"About {seed}.")) as upstream:
+        assert read(await ask(session, upstream)) == "About 0 tides." == upstream.answer("tides").text
+    async with ChaosServer(thoughts=0) as upstream:
+        assert assemble([await ask(session, upstream)], dialect="deepseek").reasoning == ""
+
+
+async def test_what_a_writer_does_wrong_is_told_whatever_the_client_raises(session: aiohttp.ClientSession) -> None:
+    server = ChaosServer(write=lambda seed: seed)  # type: ignore[arg-type, return-value]  # that is the point
+    with pytest.raises(aiohttp.ClientError) as failure:
+        async with server as upstream:
+            await ask(session, upstream)
+    assert any("must give an Answer, such as Answer.of(text), not str" in note for note in failure.value.__notes__)
+
+
+@pytest.mark.parametrize("fault", [f.StallMidStream(after=2), f.StallBehindPings(after=2, ping=0.01)], ids=str)
+async def test_who_bears_a_stall_for_too_long_is_reset_and_noted(
+    session: aiohttp.ClientSession, fault: f.Fault
+) -> None:
+    async with ChaosServer(schedule=tides(fault), patience=0.05) as upstream:
+        with pytest.raises(aiohttp.ClientError):
+            await asyncio.wait_for(ask(session, upstream), 5)
+        await ask(session, upstream)
+    assert [served.stuck for served in upstream.served] == [True, False]
+
+
 async def test_a_client_that_leaves_ends_its_request(session: aiohttp.ClientSession) -> None:
     async with ChaosServer(schedule=tides(f.StallMidStream(after=2))) as upstream:
         body = {"messages": [{"role": "user", "content": "tides"}]}

@@ -9,10 +9,12 @@ from typing import Any
 import aiohttp
 import pytest
 
+from holdfast.client import Client
 from holdfast.offline import assemble
-from holdfast.testing import Answer, ChaosServer, write_answer
+from holdfast.testing import Answer, ChaosServer, Schedule, write_answer
 from holdfast.testing.answers import in_pieces
 from holdfast.testing.continuing import continued
+from holdfast.testing.faults import ResetMidStream
 from holdfast.testing.shapes import ChatShape
 from holdfast.testing.shapes.anthropic import takes_prefill
 
@@ -33,6 +35,13 @@ ASKED: dict[str, tuple[str, Mapping[str, Any]]] = {
 MORE: dict[str, dict[str, Any]] = {"vllm": {"continue_final_message": True, "add_generation_prompt": False}} | {
     "anthropic": {"max_tokens": 4096, "model": "claude-sonnet-4-5"}
 }
+
+
+class Nought:
+    """Chance without chance: no try waits."""
+
+    def random(self) -> float:
+        return 0.0
 
 
 @pytest.fixture
@@ -126,19 +135,62 @@ def test_earlier_claudes_do(model: str) -> None:
     assert takes_prefill(model)
 
 
-@pytest.mark.parametrize("prompts", [{}, {"add_generation_prompt": True}])
-async def test_vllm_cannot_begin_and_go_on_at_once(session: aiohttp.ClientSession, prompts: dict[str, bool]) -> None:
-    async with ChaosServer(mode="prefix") as server:
+@pytest.mark.parametrize(
+    ("strict", "prompts", "expected"),
+    [
+        (False, {}, 200),  # SGLang
+        (False, {"add_generation_prompt": False}, 200),
+        (False, {"add_generation_prompt": True}, 400),
+        (True, {}, 400),  # vLLM
+        (True, {"add_generation_prompt": False}, 200),
+        (True, {"add_generation_prompt": True}, 400),
+    ],
+)
+async def test_nobody_can_begin_and_go_on_at_once(
+    session: aiohttp.ClientSession, *, strict: bool, prompts: dict[str, bool], expected: int
+) -> None:
+    async with ChaosServer(mode="prefix", shape=ChatShape(strict=True) if strict else None) as server:
         status, body = await ask(session, server, CHAT, ending("The tide") | {"continue_final_message": True} | prompts)
-    assert status == 400
-    assert b"continue_final_message" in body
-
-
-async def test_sglang_goes_on_where_it_is_told_to(session: aiohttp.ClientSession) -> None:
-    async with ChaosServer(mode="prefix", shape=ChatShape(strict=False)) as server:
-        status, _ = await ask(session, server, CHAT, ending("The tide") | {"continue_final_message": True})
-    assert status == 200
+    assert status == expected
+    assert (b"add_generation_prompt" in body) == (expected == 400)
     assert server.served[0].rung == "prefix"
+
+
+# -- what it costs -----------------------------------------------------------------------------
+
+
+async def test_a_beginning_is_billed_with_the_prompt_whether_or_not_it_is_continued(
+    session: aiohttp.ClientSession,
+) -> None:
+    for mode in ("prefix", "no-ids"):
+        async with ChaosServer(mode=mode) as server:
+            beginning = server.answer("tides").text[:60]
+            _, body = await ask(session, server, CHAT, ending(beginning, prefix=True, reasoning_content="The moon."))
+        usage = assemble([body], dialect="deepseek").usage
+        assert usage is not None
+        assert usage.input_tokens == 19 + len(in_pieces(beginning)) + len(in_pieces("The moon."))
+
+
+@pytest.mark.parametrize("dialect", ["deepseek", "mistral", "vllm", "sglang", "anthropic"])
+async def test_a_seamed_answers_usage_is_that_of_the_uncut_one_within_the_estimate(dialect: str) -> None:
+    question = {"model": "kelp-1", "max_tokens": 4096, "messages": [USER]}
+    used = []
+    for faults in ([], [ResetMidStream(after=40)]):
+        schedule = Schedule(streams={"tides": faults})
+        async with ChaosServer(mode="prefix", thoughts=0, schedule=schedule) as server:
+            url = server.url if dialect == "anthropic" else f"{server.url}/v1"
+            async with Client(dialect, api_key="k", base_url=url, seams=True, random=Nought()) as client:
+                answer = await client.complete(question)
+        assert answer.text == server.answer("tides").text
+        assert [served.rung for served in server.served] == (["", "replay", "prefix"] if faults else [""])
+        assert answer.usage is not None
+        used.append(answer.usage)
+    uncut, seamed = used
+    assert (uncut.estimated, seamed.estimated) == (False, True)
+    for count in ("input_tokens", "output_tokens", "total_tokens"):
+        true, estimate = getattr(uncut, count), getattr(seamed, count)
+        # Off by no more than the tail that was said again, of which nobody tells the tokens.
+        assert abs(estimate - true) <= 8, (count, true, estimate)
 
 
 # -- room --------------------------------------------------------------------------------------

@@ -38,6 +38,18 @@ def test_a_cut(chaos_server):
 def test_every_test_has_its_own(chaos_server):
     assert chaos_server.served == []
 """
+STUCK = """
+import contextlib, json, urllib.request
+from holdfast.testing import Schedule
+from holdfast.testing.faults import StallBehindPings
+
+def test_a_stall_behind_pings(chaos_server):
+    chaos_server.patience = 0.3
+    chaos_server.schedule = Schedule(streams={"*": [StallBehindPings(after=5, ping=0.05)]})
+    body = json.dumps({"messages": [{"role": "user", "content": "tides?"}]}).encode()
+    with contextlib.suppress(OSError), urllib.request.urlopen(chaos_server.url + "/chat/completions", body, 1) as reply:
+        reply.read()
+"""
 ASYNCHRONOUS = """
 import asyncio
 from holdfast import Client
@@ -75,6 +87,12 @@ def test_the_fixtures_are_there_and_a_stall_of_minutes_takes_a_moment(tmp_path: 
 
 
 # -- servers in the background -----------------------------------------------------------------
+
+
+def test_a_client_that_would_hang_for_ever_is_told_so(tmp_path: Path) -> None:
+    told = suite(tmp_path, STUCK)
+    assert "1 passed, 1 error" in told.stdout
+    assert "after 0.3 s the client still bore this: stall behind pings after 5 events" in told.stdout
 
 
 def ask(url: str) -> bytes:
@@ -118,6 +136,15 @@ def test_what_went_wrong_in_it_is_told_at_the_end() -> None:
         contextlib.suppress(OSError),
     ):
         urllib.request.urlopen(server.url, timeout=10)
+
+
+def test_what_went_wrong_in_it_is_told_beside_what_the_client_raises() -> None:
+    def broken(request: ReceivedRequest) -> Reply:
+        raise LookupError("a broken script")
+
+    with pytest.raises(OSError, match=r".") as failure, in_background(ScriptedServer(broken)) as server:
+        urllib.request.urlopen(server.url, timeout=10)
+    assert failure.value.__notes__ == ["while its server raised LookupError('a broken script')"]
 
 
 def test_asyncio_is_left_as_it_was() -> None:

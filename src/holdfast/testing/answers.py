@@ -61,6 +61,7 @@ class Answer:
     """One true answer: the pieces a model would stream, and what they add up to.
 
     What was thought comes first, then the text or the refusal, then the tools that are called. A piece is a token.
+    `prompt_tokens` are those of what was asked, which the usage tells beside them.
     """
 
     reasoning_pieces: tuple[str, ...] = ()
@@ -68,6 +69,12 @@ class Answer:
     refusal_pieces: tuple[str, ...] = ()
     tools: tuple[CalledTool, ...] = ()
     finish: Finish = "stop"
+    prompt_tokens: int = 19
+
+    @classmethod
+    def of(cls, text: str) -> Answer:
+        """Gives the answer that says `text`, in pieces as a tokenizer cuts it, and nothing else."""
+        return cls(pieces=in_pieces(text))
 
     @property
     def text(self) -> str:
@@ -108,8 +115,13 @@ class Answer:
             left -= len(kept[-1])
         thoughts, words, refused, *arguments = kept
         begun = [replace(tool, pieces=cut) for tool, cut in zip(self.tools, arguments, strict=True) if cut]
-        return Answer(
-            reasoning_pieces=thoughts, pieces=words, refusal_pieces=refused, tools=tuple(begun), finish="length"
+        return replace(
+            self,
+            reasoning_pieces=thoughts,
+            pieces=words,
+            refusal_pieces=refused,
+            tools=tuple(begun),
+            finish="length",
         )
 
 

@@ -42,10 +42,18 @@ def in_background(server: S) -> Iterator[S]:
     loop, stop = started.result(_PATIENCE_SECONDS)
     try:
         yield server
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(_PATIENCE_SECONDS)
+    except BaseException as failure:
+        _leave(loop, stop, thread)
+        if ended.done() and (cause := ended.exception()) is not None:
+            failure.add_note(f"while its server raised {cause!r}")  # what the client raises says nothing of the cause
+        raise
+    _leave(loop, stop, thread)
     ended.result(_PATIENCE_SECONDS)
+
+
+def _leave(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, thread: threading.Thread) -> None:
+    loop.call_soon_threadsafe(stop.set)
+    thread.join(_PATIENCE_SECONDS)
 
 
 __all__ = ["in_background"]

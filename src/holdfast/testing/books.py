@@ -7,7 +7,7 @@ twice is seen as such, with ids and without. It must never change what is sent.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -27,7 +27,7 @@ from holdfast.testing.acts import (
 from holdfast.testing.faults import Fault
 from holdfast.testing.idiom import CHAT, Idiom
 from holdfast.testing.schedule import HEALTHY, Schedule
-from holdfast.testing.server import Drip, Send, Step
+from holdfast.testing.server import Drip, Pause, Repeat, Reset, Send, Stall, Step
 
 Rung = Literal["", "last-event-id", "cursor", "prefix", "replay"]
 """How a request goes on with an answer that was begun; the first request for one does not."""
@@ -41,6 +41,7 @@ class Served:
     generated for it, and are paid for, read or not; those of an answer that is generated without a reader are all with
     the request that began it. A request that was refused on its merits is attempt 0, and is not counted.
 
+    `stuck`: the client bore a stall for as long as its server has patience, so it has no timeout that ends one.
     `status` is 0 where no head was sent; `events` counts those that were sent whole, `events_again` those of them that
     an earlier attempt had been sent already, `bytes` all that left. `over` turns true with the reply's end or the
     client's leaving.
@@ -58,6 +59,7 @@ class Served:
     tokens: int = 0
     bytes: int = 0
     over: bool = False
+    stuck: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Gives what a line of JSON says of it."""
@@ -86,11 +88,15 @@ class _Stream:
 
 
 class Books:
-    """Keeps the count for one server. `heard`, where given, is called with each request when it is over."""
+    """Keeps the count for one server. `heard`, where given, is called with each request when it is over.
+
+    A client that bears a stall for `patience` seconds is reset, and noted as stuck; None waits for ever.
+    """
 
     def __init__(self, heard: Callable[[Served], None] | None = None) -> None:
         self.served: list[Served] = []
         self.cancels = 0
+        self.patience: float | None = None
         self._heard = heard
         self._streams: dict[str, _Stream] = {}
 
@@ -114,9 +120,9 @@ class Books:
         self.served.append(served)
         return served
 
-    def refused(self, key: str, status: int, *, cursor: str = "") -> None:
+    def refused(self, key: str, status: int, *, cursor: str = "", prefix: bool = False) -> None:
         """Notes a request that the provider did not take: it meets no fault, and is no attempt."""
-        rung: Rung = "cursor" if cursor else "prefix"
+        rung: Rung = "cursor" if cursor else "prefix" if prefix else ""
         served = Served(key=key, attempt=0, fault=HEALTHY, cursor=cursor, rung=rung, status=status)
         self.served.append(served)
         self.close(served)
@@ -147,12 +153,27 @@ class Books:
             async with aclosing(noted), aclosing(perform(served.fault.play(asked), noted)) as performed:
                 async for act in performed:
                     counter.count(act)
-                    for step in performer.steps(act):
+                    for step in self._patient(performer.steps(act), served):
                         if isinstance(step, Send | Drip):
                             served.bytes += len(step.data)
                         yield step
         finally:
             self.close(served)
+
+    def _patient(self, steps: Iterator[Step], served: Served) -> Iterator[Step]:
+        """Gives the steps, those without an end only for as long as there is patience."""
+        for step in steps:
+            if self.patience is None or not isinstance(step, Stall | Repeat):
+                yield step
+                continue
+            if isinstance(step, Stall):
+                yield Pause(self.patience)
+            else:
+                for _ in range(1 + int(self.patience / step.every)):
+                    yield Send(step.data)
+                    yield Pause(step.every)
+            served.stuck = True
+            yield Reset()
 
     def close(self, served: Served) -> None:
         """The request is over."""

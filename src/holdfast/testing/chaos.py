@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from holdfast._clock import Clock, SystemClock
 from holdfast.testing import server
 from holdfast.testing.acts import event_id
-from holdfast.testing.answers import Answer, write_answer
+from holdfast.testing.answers import Answer, in_pieces, write_answer
 from holdfast.testing.books import Books, Served
 from holdfast.testing.continuing import Continuing, continued
 from holdfast.testing.keeping import Keeper, Kept
@@ -45,8 +45,10 @@ class ChaosServer:
     `schedule`, `mode` and the rest may be changed between requests.
 
     What a request is for is known by its path and body; a `shape` takes only requests of its own. Answers have so many
-    `sentences` and `tools`, unless `write` writes them, which is given a seed. What a provider keeps for later can be
-    gone on with until `window` seconds have passed on `clock`, or within the last `ring` bytes.
+    `sentences`, `thoughts` (0 to 2) before them and `tools` behind, unless `write` writes them, which is given a seed
+    and gives an `Answer`. What a provider keeps for later can be gone on with until `window` seconds have passed on
+    `clock`, or within the last `ring` bytes. Who bears a stall for `patience` seconds, real ones, is reset, and noted
+    as `stuck` in `served`; None waits as long as the client does.
     """
 
     schedule: Schedule = field(default_factory=Schedule)
@@ -56,6 +58,7 @@ class ChaosServer:
     seed: int = 0
     every: float = 0.0
     sentences: int = 6
+    thoughts: int = 2
     tools: int = 0
     write: Callable[[str], Answer] | None = None
     shape: Shape | None = None
@@ -64,6 +67,7 @@ class ChaosServer:
     clock: Clock = field(default_factory=SystemClock)
     host: str = "127.0.0.1"
     port: int = 0
+    patience: float | None = None
     heard: Callable[[Served], None] | None = None
     server: ScriptedServer = field(init=False)
     books: Books = field(init=False)
@@ -98,7 +102,13 @@ class ChaosServer:
         """Gives the answer to a prompt; only where answers diverge has another attempt another one."""
         divergent = self._mode(prompt) in ("divergent", "prefix") and attempt > 1
         seed = f"{self.seed} {prompt} {attempt}" if divergent else f"{self.seed} {prompt}"
-        return self.write(seed) if self.write else write_answer(seed, sentences=self.sentences, tools=self.tools)
+        if self.write is None:
+            return write_answer(seed, sentences=self.sentences, thoughts=self.thoughts, tools=self.tools)
+        written: object = self.write(seed)
+        if not isinstance(written, Answer):
+            kind = type(written).__name__
+            raise TypeError(f"ChaosServer(write=...) must give an Answer, such as Answer.of(text), not {kind}")
+        return written
 
     def answers(self, prompt: str) -> list[Answer]:
         """Gives every answer that the attempts so far were told: what a client delivers must be one of them."""
@@ -109,6 +119,7 @@ class ChaosServer:
         return self.modes.get(prompt, self.mode)
 
     def _reply(self, request: ReceivedRequest) -> Reply:
+        self.books.patience = self.patience
         if (visit := read_visit(request)) is not None:
             self._keeper.window, self._keeper.ring, self._keeper.clock = self.window, self.ring, self.clock
             return self._keeper.reply(visit, self.schedule)
@@ -125,7 +136,7 @@ class ChaosServer:
     def _answered(self, question: Question, shape: Shape, last: str) -> Reply:
         key, idiom = question.prompt, idiom_of(shape)
         if question.refused:
-            self.books.refused(key, 400)
+            self.books.refused(key, 400, prefix=question.prefix is not None)
             body = idiom.document(400, "invalid_request_error", question.refused)
             return server.respond(body, 400, content_type="application/json")
         served = self.books.open(self.schedule, key, last, prefix=question.prefix is not None)
@@ -157,6 +168,9 @@ class ChaosServer:
             if (rest := next((rest for rest in rests if rest is not None), None)) is not None:
                 # No event of it was ever sent before.
                 answer, place = continued(rest, question.prefix, self.continuing), self.books.furthest(prompt)
+        # A beginning that is sent back is read as the prompt is, and billed with it, whatever becomes of it.
+        brought = len(in_pieces(question.prefix or "")) + len(in_pieces(question.thought))
+        answer = replace(answer, prompt_tokens=answer.prompt_tokens + brought)
         events = shape.events(answer.cut(question.max_tokens), self._name(prompt, attempt), ids=mode == "ids")
         if mode == "ids" and last:
             begin = next((number for number, event in enumerate(events, 1) if event_id(event) == last), 0)

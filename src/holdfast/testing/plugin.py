@@ -14,14 +14,26 @@ import pytest
 if TYPE_CHECKING:
     from holdfast.testing import ChaosServer, FakeClock
 
+PATIENCE = 30.0
+"""Seconds for which the server of `chaos_server` lets a client bear a stall."""
+
 
 @pytest.fixture
 def chaos_server() -> Iterator[ChaosServer]:
-    """An LLM upstream on real TCP, in a thread of its own: set its `schedule`, ask its `url`, look at `served`."""
+    """An LLM upstream on real TCP, in a thread of its own: set its `schedule`, ask its `url`, look at `served`.
+
+    A client that bears a stall for its `patience`, 30 real seconds unless told, is cut off, and its test in error: one
+    without a timeout that ends a stall would hang for ever. None leaves that out.
+    """
     from holdfast.testing import ChaosServer, in_background  # noqa: PLC0415 - see the module's docstring
 
-    with in_background(ChaosServer()) as server:
+    with in_background(ChaosServer(patience=PATIENCE)) as server:
         yield server
+    if stuck := [str(served.fault) for served in server.served if served.stuck]:
+        pytest.fail(
+            f"after {server.patience} s the client still bore this: {', '.join(stuck)}. It needs a timeout for the "
+            "whole answer, since pings reset one for each read; where it has a longer one, raise chaos_server.patience"
+        )
 
 
 @pytest.fixture

@@ -204,6 +204,9 @@ class ScriptedServer:
         await asyncio.sleep(0)  # transports that were aborted close their sockets in the loop's next turn
         if self._errors and error is None:
             raise self._errors[0]
+        for failure in self._errors:
+            # What the client raises of it says nothing of the cause.
+            error.add_note(f"while its server raised {failure!r}")  # type: ignore[union-attr]
 
     async def reply(self, request: ReceivedRequest) -> Reply:
         """Notes a request and gives the reply the script has for it."""

@@ -21,6 +21,7 @@ BEGAN = 1_767_225_600
 class Question:
     """What a request asks: the last thing the user said, and what the model is to go on from, None without that.
 
+    `thought` is what the model had thought before that beginning, where the request brings it, too.
     `max_tokens` is how long the answer may be. `refused` is why the provider does not take the request. `keep`: the
     answer is generated to its end whether or not somebody reads it, and can be gone on with under its own id or the one
     in `keep_as`. `shape` is the shape as this request wants it, where that is not the shape that read it.
@@ -28,6 +29,7 @@ class Question:
 
     prompt: str
     prefix: str | None = None
+    thought: str = ""
     max_tokens: int | None = None
     refused: str = ""
     keep: bool = False

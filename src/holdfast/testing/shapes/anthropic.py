@@ -19,7 +19,6 @@ from holdfast.testing.idiom import HOPELESS, Idiom
 from holdfast.testing.server import ReceivedRequest
 from holdfast.testing.shapes._shape import Question, body_of, compact, event, number, route, turns
 
-_ASKED = 19
 _NO_PREFILL = "This model does not support assistant message prefill. The conversation must end with a user message."
 _PING = event('{"type": "ping"}', name="ping")
 _TYPES = {400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error"} | {
@@ -65,6 +64,8 @@ class AnthropicShape:
         document=_document,
         error=_error,
         gave_up=lambda reason, last: _error(reason, "", last),
+        whole=b'{"type":"message","role":"assistant","content":[{"type":"text","text":"All at once."}],'
+        b'"stop_reason":"end_turn"}',
         ping=_PING,
         end=event('{"type":"message_stop"}', name="message_stop"),
         ends=b'data: {"type":"message_stop"',
@@ -95,7 +96,7 @@ class AnthropicShape:
         ]
 
     def _payloads(self, answer: Answer, answer_id: str) -> Iterator[dict[str, Any]]:
-        yield {"type": "message_start", "message": self._message(answer_id)}
+        yield {"type": "message_start", "message": self._message(answer, answer_id)}
         for index, (block, deltas) in enumerate(_blocks(answer, answer_id)):
             yield {"type": "content_block_start", "index": index, "content_block": block}
             if index == 0:
@@ -103,14 +104,14 @@ class AnthropicShape:
             for delta in deltas:
                 yield {"type": "content_block_delta", "index": index, "delta": delta}
             yield {"type": "content_block_stop", "index": index}
-        usage = {"input_tokens": _ASKED, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+        usage = {"input_tokens": answer.prompt_tokens, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
         ending = {"stop_reason": _stop_reason(answer), "stop_sequence": None, "stop_details": _details(answer)}
         yield {"type": "message_delta", "delta": ending, "usage": {**usage, "output_tokens": answer.tokens}}
         yield {"type": "message_stop"}
 
-    def _message(self, answer_id: str) -> dict[str, Any]:
+    def _message(self, answer: Answer, answer_id: str) -> dict[str, Any]:
         usage = {
-            "input_tokens": _ASKED,
+            "input_tokens": answer.prompt_tokens,
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": 0,
             "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},

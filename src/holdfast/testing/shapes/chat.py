@@ -14,10 +14,21 @@ from typing import Any, ClassVar, Literal
 from holdfast.testing.answers import Answer
 from holdfast.testing.idiom import CHAT, Idiom
 from holdfast.testing.server import ReceivedRequest
-from holdfast.testing.shapes._shape import BEGAN, Question, body_of, compact, event, number, numbered, route, turns
+from holdfast.testing.shapes._shape import (
+    BEGAN,
+    Question,
+    body_of,
+    compact,
+    event,
+    number,
+    numbered,
+    route,
+    turns,
+    words,
+)
 
-_ASKED = 19
 _BOTH_TRUE = "Cannot set both `continue_final_message` and `add_generation_prompt` to True."
+_ONE_CHOICE = "This server gives one choice: leave `n` out, or make it 1."
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -25,13 +36,14 @@ class ChatShape:
     """The chat completions of OpenAI, by default as DeepSeek streams them.
 
     `reasoning` is the member that holds what was thought: `reasoning_content`, or `reasoning` (vLLM, Ollama, Groq).
-    `strict`: a request that continues its last message must say that no new one is prompted for (vLLM; SGLang is not).
+    What says both that its last message is to be continued and that a new one is prompted for is refused; `strict`
+    takes silence about the second for a yes, as vLLM does, and SGLang does not.
     """
 
     model: str = "deepseek-flash"
     style: Literal["deepseek", "openai"] = "deepseek"
     reasoning: str = "reasoning_content"
-    strict: bool = True
+    strict: bool = False
     idiom: ClassVar[Idiom] = CHAT
 
     def read(self, request: ReceivedRequest) -> Question | None:
@@ -42,15 +54,17 @@ class ChatShape:
             return None
         prompt, beginning = asked
         continues = body.get("continue_final_message") is True
-        # vLLM prompts for a new message unless it is told not to, and cannot do both.
-        both = self.strict and continues and body.get("add_generation_prompt", True) is not False
-        named = continues or bool(body["messages"][-1].get("prefix"))
+        both = continues and body.get("add_generation_prompt", self.strict) is True
+        several = body.get("n", 1) not in (1, None)
+        last = body["messages"][-1]
+        named = continues or bool(last.get("prefix"))
         conversation = request.headers.get("x-conversation-id", "")
         return Question(
             prompt=prompt,
             prefix=beginning if named else None,
+            thought=words(last.get(self.reasoning)) if named else "",
             max_tokens=number(body.get("max_completion_tokens")) or number(body.get("max_tokens")),
-            refused=_BOTH_TRUE if both else "",
+            refused=_ONE_CHOICE if several else _BOTH_TRUE if both else "",
             keep=bool(conversation),  # llama.cpp
             keep_as=conversation,
         )
@@ -79,7 +93,7 @@ class ChatShape:
         for delta in _calls(answer):
             yield _chunk(delta)
         usage = _usage(answer)
-        usage |= {"prompt_cache_hit_tokens": 0, "prompt_cache_miss_tokens": _ASKED}
+        usage |= {"prompt_cache_hit_tokens": 0, "prompt_cache_miss_tokens": answer.prompt_tokens}
         yield _chunk({"content": "", **partner}, _finish(answer), usage)
 
     def _openai(self, answer: Answer) -> Iterator[dict[str, Any]]:
@@ -120,9 +134,9 @@ def _finish(answer: Answer) -> str:
 
 def _usage(answer: Answer) -> dict[str, Any]:
     usage: dict[str, Any] = {
-        "prompt_tokens": _ASKED,
+        "prompt_tokens": answer.prompt_tokens,
         "completion_tokens": answer.tokens,
-        "total_tokens": _ASKED + answer.tokens,
+        "total_tokens": answer.prompt_tokens + answer.tokens,
         "prompt_tokens_details": {"cached_tokens": 0},
     }
     if answer.reasoning_pieces:

@@ -15,8 +15,6 @@ from holdfast.testing.idiom import HOPELESS, Idiom
 from holdfast.testing.server import ReceivedRequest
 from holdfast.testing.shapes._shape import Question, body_of, compact, event, number, route, turns
 
-_ASKED = 19
-
 
 def _document(_status: int, code: str, message: str) -> bytes:
     return compact({"id": "f3b2d3c8", "message": f"{code}: {message}"}).encode()
@@ -36,7 +34,11 @@ class CohereShape:
     """The Chat v2 of Cohere. An error is a message's end that says so."""
 
     idiom: ClassVar[Idiom] = Idiom(
-        document=_document, error=_error, gave_up=lambda reason, last: _error(reason, "The model gave up.", last)
+        document=_document,
+        error=_error,
+        gave_up=lambda reason, last: _error(reason, "The model gave up.", last),
+        whole=b'{"id":"f3b2d3c8","finish_reason":"COMPLETE",'
+        b'"message":{"role":"assistant","content":[{"type":"text","text":"All at once."}]}}',
     )
 
     def read(self, request: ReceivedRequest) -> Question | None:
@@ -84,8 +86,8 @@ def _finish(answer: Answer) -> str:
 
 
 def _usage(answer: Answer) -> dict[str, Any]:
-    counts = {"input_tokens": _ASKED, "output_tokens": answer.tokens}
-    return {"billed_units": counts, "tokens": {**counts, "input_tokens": _ASKED + 500}}
+    counts = {"input_tokens": answer.prompt_tokens, "output_tokens": answer.tokens}
+    return {"billed_units": counts, "tokens": {**counts, "input_tokens": answer.prompt_tokens + 500}}
 
 
 __all__ = ["CohereShape"]

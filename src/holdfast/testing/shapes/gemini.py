@@ -17,7 +17,6 @@ from holdfast.testing.idiom import HOPELESS, Idiom, said_once
 from holdfast.testing.server import ReceivedRequest
 from holdfast.testing.shapes._shape import Question, body_of, compact, number, numbered, route, turns
 
-_ASKED = 19
 _STATUSES = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"} | {
     429: "RESOURCE_EXHAUSTED",
     500: "INTERNAL",
@@ -55,6 +54,8 @@ class GeminiShape:
         document=_document,
         error=_error,
         gave_up=lambda reason, last: _error(reason, f"The model gave up: {reason}.", last),
+        whole=b'{"candidates": [{"content": {"parts": [{"text": "All at once."}], "role": "model"}, '
+        b'"finishReason": "STOP"}]}',
         end=b"",
         ends=b"",
         tokens=_tokens,
@@ -69,8 +70,14 @@ class GeminiShape:
             return None
         config = body.get("generationConfig")
         limit = config.get("maxOutputTokens") if isinstance(config, dict) else None
-        shape = replace(self, model=found["model"])
-        return Question(prompt=asked[0], prefix=asked[1], max_tokens=number(limit), shape=shape)
+        several = isinstance(config, dict) and config.get("candidateCount", 1) != 1
+        return Question(
+            prompt=asked[0],
+            prefix=asked[1],
+            max_tokens=number(limit),
+            refused="This server gives one candidate: leave `candidateCount` out, or make it 1." if several else "",
+            shape=replace(self, model=found["model"]),
+        )
 
     def events(self, answer: Answer, answer_id: str, *, ids: bool) -> list[bytes]:
         payloads = (_written({**chunk, **self._names(answer_id)}) for chunk in _chunks(answer))
@@ -81,28 +88,29 @@ class GeminiShape:
 
 
 def _chunks(answer: Answer) -> Iterator[dict[str, Any]]:
-    thought = said = 0
+    asked, thought, said = answer.prompt_tokens, 0, 0
     for piece in answer.reasoning_pieces:
         thought += 1
-        yield _chunk({"text": piece, "thought": True}, said, thought)
+        yield _chunk({"text": piece, "thought": True}, asked, said, thought)
     for piece in answer.pieces:
         said += 1
-        yield _chunk({"text": piece}, said, thought)
+        yield _chunk({"text": piece}, asked, said, thought)
     for tool in answer.tools:
         said += len(tool.pieces)
         if answer.finish == "stop" or tool is not answer.tools[-1]:  # a call that was cut never comes
-            yield _chunk({"functionCall": {"name": tool.name, "args": json.loads(tool.arguments)}}, said, thought)
+            call = {"name": tool.name, "args": json.loads(tool.arguments)}
+            yield _chunk({"functionCall": call}, asked, said, thought)
     said += len(answer.refusal_pieces)
-    yield _chunk({"text": ""}, said, thought, _finish(answer))
+    yield _chunk({"text": ""}, asked, said, thought, _finish(answer))
 
 
-def _chunk(part: dict[str, Any], said: int, thought: int, finish: str = "") -> dict[str, Any]:
+def _chunk(part: dict[str, Any], asked: int, said: int, thought: int, finish: str = "") -> dict[str, Any]:
     candidate: dict[str, Any] = {"content": {"parts": [part], "role": "model"}}
     candidate |= {"finishReason": finish} if finish else {}
-    usage: dict[str, Any] = {"promptTokenCount": _ASKED}
+    usage: dict[str, Any] = {"promptTokenCount": asked}
     usage |= {"candidatesTokenCount": said} if said else {}
-    usage |= {"totalTokenCount": _ASKED + said + thought}
-    usage |= {"promptTokensDetails": [{"modality": "TEXT", "tokenCount": _ASKED}]}
+    usage |= {"totalTokenCount": asked + said + thought}
+    usage |= {"promptTokensDetails": [{"modality": "TEXT", "tokenCount": asked}]}
     usage |= {"thoughtsTokenCount": thought} if thought else {}
     return {"candidates": [{**candidate, "index": 0}], "usageMetadata": usage}
 

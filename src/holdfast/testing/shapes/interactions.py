@@ -17,7 +17,6 @@ from holdfast.testing.idiom import HOPELESS, Idiom, in_data
 from holdfast.testing.server import ReceivedRequest
 from holdfast.testing.shapes._shape import Question, body_of, compact, event, number, route, turns
 
-_ASKED = 19
 _CREATED = "2026-01-01T00:00:00Z"
 
 
@@ -48,6 +47,8 @@ class InteractionsShape:
         document=_document,
         error=_error,
         gave_up=lambda reason, last: _error(reason, f"The model gave up: {reason}.", last),
+        whole=b'{"id":"v1_whole","object":"interaction","status":"completed",'
+        b'"steps":[{"type":"model_output","content":[{"type":"text","text":"All at once."}]}]}',
         end=event("[DONE]", name="done"),
         place=in_data(rb'"event_id":"([^"]+)"'),
         unplaced=_unplaced,
@@ -118,9 +119,9 @@ def _status(answer: Answer) -> str:
 def _usage(answer: Answer) -> dict[str, Any]:
     thought = len(answer.reasoning_pieces)
     return {
-        "total_tokens": _ASKED + answer.tokens,
-        "total_input_tokens": _ASKED,
-        "input_tokens_by_modality": [{"modality": "text", "tokens": _ASKED}],
+        "total_tokens": answer.prompt_tokens + answer.tokens,
+        "total_input_tokens": answer.prompt_tokens,
+        "input_tokens_by_modality": [{"modality": "text", "tokens": answer.prompt_tokens}],
         "total_cached_tokens": 0,
         "total_output_tokens": answer.tokens - thought,
         "total_tool_use_tokens": 0,

@@ -19,7 +19,6 @@ from holdfast.testing.idiom import HOPELESS, Idiom, in_data, said_once
 from holdfast.testing.server import ReceivedRequest
 from holdfast.testing.shapes._shape import BEGAN, Question, body_of, compact, event, number, route, turns, words
 
-_ASKED = 19
 _place = in_data(rb'"sequence_number":(\d+)')
 
 
@@ -76,6 +75,8 @@ class ResponsesShape:
         document=_document,
         error=_error,
         gave_up=_gave_up,
+        whole=b'{"id":"resp_whole","object":"response","status":"completed","output":[{"type":"message",'
+        b'"role":"assistant","content":[{"type":"output_text","text":"All at once."}]}]}',
         end=b"",
         ends=b"",
         tokens=_tokens,
@@ -227,11 +228,11 @@ class _Telling:
 
     def _usage(self) -> dict[str, Any]:
         return {
-            "input_tokens": _ASKED,
+            "input_tokens": self.answer.prompt_tokens,
             "input_tokens_details": {"cached_tokens": 0},
             "output_tokens": self.answer.tokens,
             "output_tokens_details": {"reasoning_tokens": len(self.answer.reasoning_pieces)},
-            "total_tokens": _ASKED + self.answer.tokens,
+            "total_tokens": self.answer.prompt_tokens + self.answer.tokens,
         }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -191,6 +192,41 @@ async def test_holdfast_behind_the_proxy_is_exact_and_both_count_alike(mode: Any
     assert got == upstream.answer("tides").text
     assert reader.report.attempts == len(proxy.served) == 4
     assert (proxy.summary["events_again"] == 0) == (mode == "ids")
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "cursor"),
+    [
+        (
+            "/v1/responses",
+            {"background": True},
+            r'"sequence_number":(\d+)',
+        ),
+        ("/v1beta/interactions", {}, r'"event_id":"(\w+)"'),
+    ],
+)
+async def test_going_on_by_an_id_is_an_attempt_of_the_stream_that_began_it(
+    path: str, more: dict[str, Any], cursor: str
+) -> None:
+    cut = always(f.CleanCut(after=9), f.CleanCut(after=4))
+    async with (
+        ChaosServer() as upstream,
+        ChaosProxy(upstream=upstream.url, schedule=cut) as proxy,
+        aiohttp.ClientSession(proxy.url) as session,
+    ):
+        async with session.post(path, json={"input": "tides", "stream": True, **more}) as response:
+            said = await response.text()
+        which = re.findall(r'"id":"((?:resp|v1)_\w+)"', said)[0]
+        name = "starting_after" if more else "last_event_id"
+        for _ in range(2):
+            url = f"{path}/{which}?stream=true&{name}={re.findall(cursor, said)[-1]}"
+            async with session.get(url, headers={"accept": "application/json"}) as response:
+                said += await response.text()
+    assert list(proxy.attempts.values()) == [3]
+    assert [served.rung for served in proxy.served] == ["", "cursor", "cursor"]
+    assert [served.events_again for served in proxy.served] == [0, 0, 0]
+    assert [served.events for served in proxy.served[:2]] == [9, 4]
+    assert proxy.summary["tokens"] == upstream.answer("tides").tokens
 
 
 async def test_the_openai_sdk_reads_through_it() -> None:

@@ -189,7 +189,7 @@ class Books:
     def _counter(self, served: Served, place: int | None, idiom: Idiom | None) -> _Counter:
         stream = self._streams[served.key]
         if place is None:
-            place = stream.places[served.last_event_id] + 1 if served.last_event_id in stream.places else 0
+            place = stream.places.get(served.last_event_id or served.cursor, -1) + 1
         return _Counter(served, stream, place, idiom)
 
     @property
@@ -232,6 +232,8 @@ class _Counter:
                     self._served.tokens += self._idiom.tokens(event)
                 name = event_id(event)
                 place = places.setdefault(name, self._next) if name else self._next
+                if self._idiom is not None and (cursor := self._idiom.place(event)):
+                    places.setdefault(cursor, place)
                 self._taken.setdefault(event, deque()).append(place)
                 self._edited = place
                 self._next = place + 1

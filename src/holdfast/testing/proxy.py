@@ -8,6 +8,7 @@ account in silence: an upstream that breaks is passed on as a break.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ _HOP_BY_HOP = frozenset(
     }
 )
 """What speaks of one connection (RFC 9110, section 7.6.1), and what is written anew for the next."""
+_ID = re.compile(rb'"id":\s*"(?:resp_|v1_)?([^"]+)"')
+"""How an answer says under which id it can be gone on with, without what its kind puts before it."""
+_MAX_BEGUN = 1000
 _OWN_HEADERS = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 
 
@@ -39,7 +43,8 @@ class ChaosProxy:
     """Stands before `upstream`, a URL, on a free `port` unless told.
 
     An asynchronous context manager. `url` is what a client takes in the place of the upstream's. A stream's key is its
-    Idempotency-Key, or a hash of what is asked for: see `stream_key()`. `served` lists the requests for event streams,
+    Idempotency-Key, or a hash of what is asked for: see `stream_key()`; a request that goes on with a response or an
+    interaction by its id is another attempt of the stream that began it. `served` lists the requests for event streams,
     and `heard` is called with every request when it is over. A fault that needs no answer sends the upstream nothing.
     """
 
@@ -50,6 +55,7 @@ class ChaosProxy:
     heard: Callable[[Served], None] | None = None
     server: ScriptedServer = field(init=False)
     books: Books = field(init=False)
+    _begun: dict[str, str] = field(default_factory=dict)
     _session: aiohttp.ClientSession | None = None
     _exits: AsyncExitStack = field(default_factory=AsyncExitStack)
 
@@ -82,10 +88,11 @@ class ChaosProxy:
     # -- one request ---------------------------------------------------------------------------
 
     async def _reply(self, request: ReceivedRequest) -> Reply:
-        key = stream_key(request.method, request.path, request.headers, request.body)
+        visit, idiom = read_visit(request), idiom_for(request)
+        key = self._begun.get(visit.id, "") if visit else ""
+        key = key or stream_key(request.method, request.path, request.headers, request.body)
         if not _wants_events(request):
             return self._forwarded(request, self.books.aside(key))
-        visit, idiom = read_visit(request), idiom_for(request)
         cursor = visit.cursor if visit else ""
         served = self.books.open(self.schedule, key, request.headers.get("last-event-id", ""), cursor=cursor)
         asked = Asked(attempt=served.attempt, last_event_id=served.last_event_id, cursor=cursor, idiom=idiom)
@@ -115,13 +122,19 @@ class ChaosProxy:
     ) -> AsyncGenerator[Step, None]:
         broken: list[Exception] = []
         headers = _end_to_end(response.headers)
-        events = _events(response, broken)
+        events = _events(response, broken, lambda name: self._began(name, served.key))
         async with aclosing(self.books.steps(served, events, headers=headers, idiom=idiom)) as steps:
             async for step in steps:
                 if broken:  # what the upstream did not finish must not look finished
                     yield Reset()
                     return
                 yield step
+
+    def _began(self, name: str, key: str) -> None:
+        """Notes under which id a stream's answer goes on, and forgets the oldest where there are too many."""
+        self._begun[name] = key
+        if len(self._begun) > _MAX_BEGUN:
+            del self._begun[next(iter(self._begun))]
 
     def _ask(self, request: ReceivedRequest, *, forget: bool = False) -> Any:
         if self._session is None:
@@ -159,7 +172,8 @@ class ChaosProxy:
 
 
 def _wants_events(request: ReceivedRequest) -> bool:
-    if "text/event-stream" in request.headers.get("accept", ""):
+    visit = read_visit(request)  # of which some clients accept JSON alone
+    if "text/event-stream" in request.headers.get("accept", "") or (visit is not None and visit.action == "read"):
         return True
     try:
         body = json.loads(request.body)
@@ -178,12 +192,20 @@ async def _none() -> AsyncGenerator[bytes, None]:
     yield
 
 
-async def _events(response: aiohttp.ClientResponse, broken: list[Exception]) -> AsyncGenerator[bytes, None]:
-    """Gives the events of a body as they come; how it broke, if it did, is put into `broken`."""
-    cutter, failure = EventCutter(), None
+async def _events(
+    response: aiohttp.ClientResponse, broken: list[Exception], began: Callable[[str], None]
+) -> AsyncGenerator[bytes, None]:
+    """Gives the events of a body as they come; how it broke, if it did, is put into `broken`.
+
+    `began` is told the first id that stands in them.
+    """
+    cutter, failure, named = EventCutter(), None, False
     try:
         async for chunk in response.content.iter_any():
             for event in cutter.feed(chunk):
+                if not named and (found := _ID.search(event)) is not None:
+                    named = True
+                    began(found[1].decode("utf-8", "replace"))
                 yield event
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         failure = error

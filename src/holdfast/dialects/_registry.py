@@ -6,6 +6,7 @@ A file is imported when its dialect is asked for: nobody waits for twenty provid
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import import_module
 
 from holdfast.dialects._dialect import Dialect
@@ -37,11 +38,16 @@ _FILES = {
 """Name -> the module and what it is called there."""
 
 
+@cache  # an address is held against all of them, at every call of a mount
+def _imported(name: str) -> Dialect:
+    module, attribute = _FILES[name]
+    dialect: Dialect = getattr(import_module(f"holdfast.dialects.{module}"), attribute)
+    return dialect
+
+
 class _Dialects(Mapping[str, Dialect]):
     def __getitem__(self, name: str) -> Dialect:
-        module, attribute = _FILES[name]
-        dialect: Dialect = getattr(import_module(f"holdfast.dialects.{module}"), attribute)
-        return dialect
+        return _imported(name)
 
     def __contains__(self, name: object) -> bool:
         return name in _FILES

@@ -759,9 +759,11 @@ async def consume_all(reader: Reader[Delta]) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"times": 0}, r"AutoContinue\(times=...\) must be at least 1, not 0"),
+        ({"times": 0}, r"AutoContinue\(times=...\) must be a whole number from 1, not 0"),
+        ({"times": "3"}, r"AutoContinue\(times=...\) must be a whole number from 1, not '3'"),
+        ({"inside_json": "no"}, r"AutoContinue\(inside_json=...\) must be True or False, not 'no'"),
         ({"prompt": " "}, r"AutoContinue\(prompt=...\) must say something or be None, not ' '"),
-        ({"max_total_tokens": 0}, r"AutoContinue\(max_total_tokens=...\) must be at least 1 or None, not 0"),
+        ({"max_total_tokens": 0}, r"AutoContinue\(max_total_tokens=...\) must be a whole number from 1 or None, not 0"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(settings: dict[str, Any], words: str) -> None:

@@ -39,11 +39,11 @@ async def batches(layer: Buffer, *steps: Any, clock: FakeClock | None = None) ->
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"count": 0}, r"Buffer\(count=...\) must be from 1 to max_items=256, not 0"),
+        ({"count": 0}, r"Buffer\(count=...\) must be a whole number from 1 or None, not 0"),
         ({"count": 9, "max_items": 8}, "max_items=8, not 9"),
-        ({"seconds": 0.0}, r"Buffer\(seconds=...\) must be above 0 seconds or None, not 0.0"),
+        ({"seconds": 0.0}, r"Buffer\(seconds=...\) must be a number of seconds above 0 or None, not 0.0"),
         ({"seconds": float("nan")}, "not nan"),
-        ({"max_items": 0}, "at least 1, not 0"),
+        ({"max_items": 0}, "a whole number from 1, not 0"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(settings: dict[str, Any], message: str) -> None:

@@ -440,7 +440,7 @@ async def test_it_keeps_the_contract_of_a_stream(layer: Deadline) -> None:
 
 
 @pytest.mark.parametrize("name", ["open", "first_token", "progress", "total"])
-@pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), float("inf"), "30", True])
 def test_settings_that_make_no_sense_are_refused(name: str, seconds: float) -> None:
     with pytest.raises(ValueError, match=f"{name} must be .* not {seconds!r}"):
         Deadline(**{name: seconds})
@@ -453,5 +453,5 @@ class Retry:
 
 def test_a_total_that_starts_anew_at_every_attempt_is_told() -> None:
     pipe = Pipe(Puppet())
-    assert "! Deadline(total=...) left of" in str(pipe | Deadline(total=9.0) | Retry())
+    assert "! Deadline(total=...) belongs right of Retry" in str(pipe | Deadline(total=9.0) | Retry())
     assert "!" not in str(pipe | Deadline(open=3.0, progress=9.0) | Retry() | Deadline(total=9.0))

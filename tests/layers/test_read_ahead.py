@@ -17,7 +17,7 @@ from tests.puppet import Puppet, Script, Wait, drain, request_on
 
 
 def test_a_bound_that_cannot_be_is_named() -> None:
-    with pytest.raises(ValueError, match=r"ReadAhead\(max_items=...\) must be at least 1, not 0"):
+    with pytest.raises(ValueError, match=r"ReadAhead\(max_items=...\) must be a whole number from 1, not 0"):
         ReadAhead(max_items=0)
 
 

@@ -16,7 +16,9 @@ from holdfast._errors import ConnectError, DecodeError, StatusError, StreamBroke
 from holdfast._pipe import Pipe
 from holdfast._reader import Reader
 from holdfast._types import Delta, Head, Request
+from holdfast.layers.buffer import Buffer
 from holdfast.layers.parse import parse_sse
+from holdfast.layers.read_ahead import ReadAhead
 from holdfast.layers.reconnect import Reconnect
 from holdfast.layers.retry import Retry
 from holdfast.layers.verify import verify
@@ -542,3 +544,10 @@ def test_bad_settings_are_named(settings: dict[str, int]) -> None:
 def test_an_unknown_rung_is_named() -> None:
     with pytest.raises(ValueError, match="elevator"):
         Seams(rungs=("elevator",))  # type: ignore[arg-type]  # the wrong value is the point
+
+
+@pytest.mark.parametrize("layer", [Buffer(count=2), ReadAhead()])
+def test_what_groups_or_reads_ahead_left_of_it_is_told(layer: Any) -> None:
+    judged = Pipe(Puppet()) | parse_sse() | verify("openai")
+    assert f"! {type(layer).__name__} belongs right of Reconnect" in str(judged | layer | Reconnect())
+    assert "!" not in str(judged | Reconnect() | layer)

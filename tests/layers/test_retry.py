@@ -372,6 +372,6 @@ def test_orders_that_cannot_work_are_told() -> None:
     source: Any = Pipe(Puppet())
     assert "!" not in str(source | Retry())
     assert "!" not in str(source | parse_sse() | verify("openai") | Retry() | Reconnect())
-    assert "! Retry right of Reconnect" in str(source | Reconnect() | Retry())
-    assert "! Retry left of verify()" in str(source | parse_sse() | Retry() | verify("openai"))
+    assert "! Retry belongs left of Reconnect" in str(source | Reconnect() | Retry())
+    assert "! Retry belongs right of verify()" in str(source | parse_sse() | Retry() | verify("openai"))
     assert "! Retry twice" in str(source | Retry() | Retry())

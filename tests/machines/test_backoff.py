@@ -72,6 +72,8 @@ def test_decorrelated_delays_stay_between_the_base_and_thrice_the_one_before(
     ("settings", "named"),
     [
         ({"base": -1.0}, "base must be .* not -1.0"),
+        ({"base": "1"}, "base must be .* not '1'"),
+        ({"cap": True}, "cap must be .* not True"),
         ({"base": float("nan")}, "base must be .* not nan"),
         ({"base": 5.0, "cap": 4.0}, "cap must be .* not 4.0"),
         ({"cap": float("inf")}, "cap must be .* not inf"),

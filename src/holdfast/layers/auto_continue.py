@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Generic, TypeVar, cast
 
 from holdfast._core import Call, Source, Stream
@@ -20,6 +21,7 @@ from holdfast.dialects._turns import another_turn
 from holdfast.dialects._wire import asked
 from holdfast.machines.replay import DivergenceError
 from holdfast.machines.seam import MIN_PREFIX, Extension, joint, with_usage
+from holdfast.machines.settings import check_bool, check_count, check_kind
 from holdfast.moments import Continued, Diverged
 
 T = TypeVar("T")
@@ -42,14 +44,20 @@ class AutoContinue:
     inside_json: bool = False
 
     def __post_init__(self) -> None:
-        if self.times < 1:
-            raise ValueError(f"AutoContinue(times=...) must be at least 1, not {self.times!r}")
+        check_count("AutoContinue(times=...)", self.times)
+        check_count("AutoContinue(max_total_tokens=...)", self.max_total_tokens, optional=True)
+        check_bool("AutoContinue(inside_json=...)", self.inside_json)
+        check_kind("AutoContinue(prompt=...)", self.prompt, (str, NoneType), "a text or None")
         if self.prompt is not None and not self.prompt.strip():
             raise ValueError(f"AutoContinue(prompt=...) must say something or be None, not {self.prompt!r}")
-        if self.max_total_tokens is not None and self.max_total_tokens < 1:
-            raise ValueError(
-                f"AutoContinue(max_total_tokens=...) must be at least 1 or None, not {self.max_total_tokens!r}"
-            )
+
+    @classmethod
+    def of(cls, allowed: AutoContinue | bool | None) -> AutoContinue | None:  # noqa: FBT001 - as `Seams.of` takes it
+        """Gives the layer that `auto_continue=` names: True is one with its defaults. Raises `UsageError`."""
+        if allowed is None or isinstance(allowed, bool):
+            return cls() if allowed else None
+        check_kind("auto_continue=", allowed, AutoContinue, "True, False or AutoContinue(...)")
+        return allowed
 
     def __call__(self, inner: Source[T]) -> Source[T]:
         return _AutoContinueSource(inner, self)

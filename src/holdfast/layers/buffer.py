@@ -16,6 +16,7 @@ from holdfast._core import Source, Stream
 from holdfast._errors import EndOfStream, StreamError, UsageError
 from holdfast._types import Head, Request
 from holdfast.machines.grouping import Grouping
+from holdfast.machines.settings import check_bool, check_count, check_seconds
 
 T = TypeVar("T")
 
@@ -41,12 +42,12 @@ class Buffer:
     hold_first: bool = False
 
     def __post_init__(self) -> None:
-        if self.max_items < 1:
-            raise ValueError(f"Buffer(max_items=...) must be at least 1, not {self.max_items!r}")
-        if self.count is not None and not 1 <= self.count <= self.max_items:
+        check_count("Buffer(max_items=...)", self.max_items)
+        check_count("Buffer(count=...)", self.count, optional=True)
+        check_seconds("Buffer(seconds=...)", self.seconds)
+        check_bool("Buffer(sentences=...)", self.sentences)
+        if self.count is not None and self.count > self.max_items:
             raise ValueError(f"Buffer(count=...) must be from 1 to max_items={self.max_items}, not {self.count!r}")
-        if self.seconds is not None and not self.seconds > 0:
-            raise ValueError(f"Buffer(seconds=...) must be above 0 seconds or None, not {self.seconds!r}")
 
     def __call__(self, inner: Source[T]) -> Source[T]:
         if self.count is None and not self.sentences and self.seconds is None:

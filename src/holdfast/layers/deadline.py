@@ -17,6 +17,7 @@ from holdfast._clock import Alarm
 from holdfast._core import Call, Source, Stream
 from holdfast._errors import ClockName, DeadlineExceeded, UsageError
 from holdfast._types import Delta, Event, Head, Request
+from holdfast.machines.settings import check_seconds
 from holdfast.moments import Stalled
 
 T = TypeVar("T")
@@ -46,18 +47,17 @@ class Deadline:
 
     def __post_init__(self) -> None:
         for clock in fields(self):
-            seconds = getattr(self, clock.name)
-            if seconds is not None and not 0 < seconds < math.inf:
-                raise ValueError(f"{clock.name} must be a number of seconds above 0 or None, not {seconds!r}")
+            check_seconds(clock.name, getattr(self, clock.name))
 
     def __call__(self, inner: Source[T]) -> Source[T]:
         return _DeadlineSource(inner, self)
 
     def advise(self, left: Sequence[object], right: Sequence[object]) -> list[str]:
         """Warns of neighbours among which it cannot do its work."""
-        if self.total is None or not {type(layer).__name__ for layer in right} & {"Retry", "Reconnect"}:
+        again = [name for layer in right if (name := type(layer).__name__) in ("Retry", "Reconnect")]
+        if self.total is None or not again:
             return []
-        return ["Deadline(total=...) left of a layer that opens again starts anew at every attempt: put it right"]
+        return [f"Deadline(total=...) belongs right of {again[-1]}: left of it, it begins anew at every attempt"]
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from holdfast._types import Choice, Head, Request
 from holdfast.dialects import AUTO, Dialect
 from holdfast.dialects._wire import asked
 from holdfast.machines.json_text import SchemaCheck, read_json
+from holdfast.machines.settings import check_kind
 
 T = TypeVar("T")
 
@@ -33,6 +34,7 @@ class ExpectJson:
     _own: SchemaCheck | None = field(init=False, default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        check_kind("schema=", self.schema, (bool, Mapping), "True, False or a mapping")
         if isinstance(self.schema, Mapping):
             object.__setattr__(self, "_own", SchemaCheck(self.schema))
 

@@ -15,6 +15,7 @@ from holdfast._core import Source, Stream
 from holdfast._errors import UsageError
 from holdfast._tasks import outlast
 from holdfast._types import Head, Request
+from holdfast.machines.settings import check_count
 
 T = TypeVar("T")
 
@@ -31,8 +32,7 @@ class ReadAhead:
     max_items: int = 1024
 
     def __post_init__(self) -> None:
-        if self.max_items < 1:
-            raise ValueError(f"ReadAhead(max_items=...) must be at least 1, not {self.max_items!r}")
+        check_count("ReadAhead(max_items=...)", self.max_items)
 
     def __call__(self, inner: Source[T]) -> Source[T]:
         return _ReadAheadSource(inner, self.max_items)

@@ -32,6 +32,7 @@ from holdfast.machines.cursor import proof_of
 from holdfast.machines.ladder import Ladder, Seams, Situation, Step
 from holdfast.machines.replay import DivergenceError, Replay
 from holdfast.machines.seam import MIN_PREFIX, Extension, join_usage, joint, with_usage
+from holdfast.machines.settings import check_kind
 from holdfast.moments import Diverged, Outlived, Resumed, Resuming
 
 T = TypeVar("T")
@@ -61,6 +62,7 @@ class Reconnect:
     """A pipe with such a layer can go on from a `Partial`."""
 
     def __post_init__(self) -> None:
+        check_kind("Reconnect(seams=...)", self.seams, Seams, "Seams(...)")
         self.ladder()  # tells bad delays here
 
     def ladder(self) -> Ladder:
@@ -72,10 +74,14 @@ class Reconnect:
 
     def advise(self, left: Sequence[object], right: Sequence[object]) -> list[str]:
         """Warns of orders that cannot work."""
-        names = {type(layer).__name__ for layer in right}
+        late, early = ({type(layer).__name__ for layer in side} for side in (right, left))
         return [
-            f"{name} belongs left of Reconnect: {why}"
-            for name, why in (("Verify", "it tells a cut answer from a whole one"),)
+            f"{name} belongs {side} of Reconnect: {why}"
+            for name, names, side, why in (
+                ("Verify", late, "left", "it tells a cut answer from a whole one"),
+                ("Buffer", early, "right", "left of it, groups end where attempts do"),
+                ("ReadAhead", early, "right", "left of it, it begins anew with every attempt"),
+            )
             if name in names
         ]
 

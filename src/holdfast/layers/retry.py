@@ -17,6 +17,7 @@ from holdfast._errors import BudgetExhausted, StreamError, UsageError
 from holdfast._tasks import Opening
 from holdfast._types import Head, Request
 from holdfast.machines.backoff import Backoff, Jitter
+from holdfast.machines.settings import check_count, is_number
 from holdfast.moments import Retrying
 
 T = TypeVar("T")
@@ -41,9 +42,8 @@ class Retry:
     max_retry_after: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ValueError(f"attempts must be at least 1, not {self.attempts!r}")
-        if not self.max_retry_after >= 0:
+        check_count("attempts", self.attempts)
+        if not (is_number(self.max_retry_after) and self.max_retry_after >= 0):
             raise ValueError(f"max_retry_after must be a number of seconds from 0, not {self.max_retry_after!r}")
         self.backoff()
 
@@ -59,12 +59,10 @@ class Retry:
         warnings = []
         if "Reconnect" in map(_name, left):
             warnings.append(
-                "Retry right of Reconnect retries the first open() alone: put it left, and re-opening is retried too"
+                "Retry belongs left of Reconnect: right of it, it tries the first open() again and no re-opening"
             )
         if "Verify" in map(_name, right):
-            warnings.append(
-                "Retry left of verify() sees no error that came in the place of an answer with status 200: put it right"
-            )
+            warnings.append("Retry belongs right of verify(): left of it, it sees no error that came with status 200")
         if "Retry" in map(_name, right):
             warnings.append("Retry twice multiplies the attempts: leave one out")
         return warnings

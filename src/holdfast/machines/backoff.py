@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from holdfast.machines.settings import is_number
+
 Jitter = Literal["full", "decorrelated"]
 
 
@@ -22,9 +24,9 @@ class Backoff:
     __slots__ = ("_base", "_cap", "_jitter", "_reach")
 
     def __init__(self, *, base: float = 1.0, cap: float = 10.0, jitter: Jitter = "full") -> None:
-        if not 0 <= base < float("inf"):
+        if not (is_number(base) and 0 <= base < float("inf")):
             raise ValueError(f"base must be a number of seconds from 0, not {base!r}")
-        if not base <= cap < float("inf"):
+        if not (is_number(cap) and base <= cap < float("inf")):
             raise ValueError(f"cap must be a number of seconds from base ({base!r}), not {cap!r}")
         if jitter not in get_args(Jitter):
             raise ValueError(f"jitter must be one of {', '.join(get_args(Jitter))}, not {jitter!r}")

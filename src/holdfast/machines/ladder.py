@@ -12,7 +12,7 @@ strongest first; each is left for the next when the server refuses it:
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from holdfast._errors import (
     BudgetExhausted,
@@ -27,6 +27,7 @@ from holdfast._errors import (
 )
 from holdfast._types import BatchMode, Guarantee
 from holdfast.machines.backoff import Backoff
+from holdfast.machines.settings import check_bool, check_count, check_kind
 
 Rung = Literal["last-event-id", "cursor", "replay", "prefix"]
 RUNGS: tuple[Rung, ...] = get_args(Rung)
@@ -76,13 +77,12 @@ class Seams:
 
     def __post_init__(self) -> None:
         for name in ("max_barren", "max_seams"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative: {getattr(self, name)}")
-        if self.max_repaid_tokens is not None and self.max_repaid_tokens < 0:
-            raise ValueError(f"max_repaid_tokens must be None or not negative: {self.max_repaid_tokens}")
-        for rung in self.rungs:
-            if rung not in RUNGS:
-                raise ValueError(f"rungs must be of {', '.join(RUNGS)}, not {rung!r}")
+            check_count(name, getattr(self, name), least=0)
+        check_count("max_repaid_tokens", self.max_repaid_tokens, least=0, optional=True)
+        for name in ("inside_json", "cancel_abandoned"):
+            check_bool(name, getattr(self, name))
+        if not isinstance(cast("object", self.rungs), tuple) or not all(rung in RUNGS for rung in self.rungs):
+            raise ValueError(f"rungs must be a tuple of {', '.join(RUNGS)}, not {self.rungs!r}")
         if self.on_divergence not in ("climb", "raise"):
             raise ValueError(f'on_divergence must be "climb" or "raise", not {self.on_divergence!r}')
 
@@ -92,10 +92,14 @@ class Seams:
 
     @classmethod
     def of(cls, allowed: Seams | bool) -> Seams:  # noqa: FBT001 - `seams=True` is how users say it
-        """Gives the policy that `seams=` names: True allows every rung, False those that keep the meaning."""
-        if isinstance(allowed, Seams):
-            return allowed
-        return cls(rungs=RUNGS) if allowed else cls()
+        """Gives the policy that `seams=` names: True allows every rung, False those that keep the meaning.
+
+        Raises `UsageError` for anything else.
+        """
+        if isinstance(allowed, bool):
+            return cls(rungs=RUNGS) if allowed else cls()
+        check_kind("seams=", allowed, Seams, "True, False or Seams(...)")
+        return allowed
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

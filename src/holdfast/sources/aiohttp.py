@@ -18,7 +18,7 @@ import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import partial
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -30,6 +30,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from holdfast._errors import ConnectError, EndOfStream, StreamBroken, StreamError, UsageError
 from holdfast._types import Head, Request
 from holdfast.machines.inflate import inflater
+from holdfast.machines.settings import check_kind, check_seconds
 from holdfast.machines.statuses import RETRYABLE, status_error
 from holdfast.sources._foreign import ForeignError
 from holdfast.sources._http import (
@@ -75,8 +76,8 @@ class AiohttpSource:
         max_error_body: int = MAX_ERROR_BODY,
         trust_env: bool = True,
     ) -> None:
-        if not connect_timeout > 0:
-            raise ValueError(f"connect_timeout must be above 0 seconds, not {connect_timeout!r}")
+        check_kind("session=", session, (aiohttp.ClientSession, NoneType), "an aiohttp.ClientSession")
+        check_seconds("connect_timeout", connect_timeout, optional=False)
         if max_error_body < 0:
             raise ValueError(f"max_error_body must be at least 0 bytes, not {max_error_body}")
         self._borrowed = session

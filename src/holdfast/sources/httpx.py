@@ -38,6 +38,7 @@ from holdfast._errors import (
 from holdfast._tasks import outlast
 from holdfast._types import Head, Request
 from holdfast.machines.inflate import inflater
+from holdfast.machines.settings import check_seconds
 from holdfast.machines.statuses import RETRYABLE, status_error
 from holdfast.sources._foreign import ForeignError, causes
 from holdfast.sources._http import (
@@ -94,8 +95,7 @@ class _AnyHttpxSource(Generic[C, T]):
         trust_env: bool = True,
         extensions: Mapping[str, Any] | None = None,
     ) -> None:
-        if not connect_timeout > 0:
-            raise ValueError(f"connect_timeout must be above 0 seconds, not {connect_timeout!r}")
+        check_seconds("connect_timeout", connect_timeout, optional=False)
         if max_error_body < 0:
             raise ValueError(f"max_error_body must be at least 0 bytes, not {max_error_body}")
         if client is not None and transport is not None:

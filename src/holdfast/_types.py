@@ -280,7 +280,15 @@ class Partial:
     @classmethod
     def from_json(cls, data: bytes | str) -> Partial:
         """Gives what `to_json()` was called on. Raises `ValueError` for anything else."""
+        why = "it names no dialect"
         try:
-            return msgspec.json.decode(data, type=cls)
+            partial = msgspec.json.decode(data, type=cls)
+            if partial.dialect:
+                return partial
         except RecursionError:
-            raise ValueError("what is nested that deeply is no partial") from None
+            why = "it is nested too deeply"
+        except (msgspec.MsgspecError, UnicodeError):
+            why = "it is not its JSON"
+        except TypeError:
+            why = f"it is {type(data).__name__}"
+        raise ValueError(f"Partial.from_json() takes what to_json() gave, and this is none: {why}")

@@ -21,7 +21,7 @@ from holdfast._errors import UsageError
 from holdfast._pipe import Pipe
 from holdfast._reader import Reader
 from holdfast._types import Completion, Delta, Partial, Request
-from holdfast.dialects import AUTO, Dialect, Timeouts, by_address, find
+from holdfast.dialects import AUTO, Dialect, Timeouts, at_address, find
 from holdfast.layers.auto_continue import AutoContinue
 from holdfast.machines.ladder import Seams
 from holdfast.machines.redact import clean_url
@@ -64,7 +64,9 @@ class Client:
         random: Random | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
-        self._dialect, base_url = _known(find(dialect), base_url)
+        self._dialect = find(dialect)
+        if self._dialect is AUTO:
+            self._dialect, base_url = at_address(base_url or "")
         if timeouts is not None and layers is not None:
             raise UsageError("timeouts= sets the clocks of the default layers; with layers= give Deadline its own")
         if seams is not False and layers is not None:
@@ -212,7 +214,7 @@ class Client:
         await self.aclose()
 
     def __repr__(self) -> str:
-        return f"<Client {self._dialect.name} {clean_url(self._dialect.url(self._base_url, {}))}>"
+        return f"<Client {self._dialect.name} {clean_url(self._dialect.url(self._base_url, {'model': 'MODEL'}))}>"
 
 
 def _check(timeouts: Timeouts | None, headers: Mapping[str, str] | None) -> None:
@@ -222,18 +224,6 @@ def _check(timeouts: Timeouts | None, headers: Mapping[str, str] | None) -> None
     for name, value in (headers or {}).items():
         if not all(isinstance(part, str) for part in (name, value)):
             raise UsageError(f"headers= are strings, and {name!r} is {type(value).__name__}")
-
-
-def _known(dialect: Dialect, base_url: str | None) -> tuple[Dialect, str | None]:
-    """Of `auto`, the dialect that is spoken at an address, which may be that of the endpoint itself."""
-    if dialect is not AUTO:
-        return dialect, base_url
-    found = by_address(base_url or "")
-    if found is None:
-        raise UsageError(f"Client('auto') cannot tell who answers at {clean_url(base_url or '')!r}: name the dialect")
-    path = found.path.partition("?")[0]
-    base, _, query = (base_url or "").partition("?")
-    return found, "?".join(part for part in (base.rstrip("/").removesuffix(path), query) if part)
 
 
 def _base_url(dialect: Dialect, given: str | None) -> str:

@@ -16,6 +16,8 @@ from holdfast._errors import StatusError, Truncated, UpstreamError
 from holdfast._types import Head
 from holdfast.cli import main
 from holdfast.cli.stream import advice
+from holdfast.dialects import DIALECTS
+from holdfast.testing.chaos import ChaosServer
 from holdfast.testing.server import (
     STREAM_HEAD,
     Reply,
@@ -62,6 +64,101 @@ async def test_the_text_goes_to_stdout_and_the_report_to_stderr(capsys: pytest.C
     assert sent["messages"] == [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi there"}]
 
 
+# -- whoever is asked ------------------------------------------------------------------------------
+
+ASKED = [name for name, dialect in DIALECTS.items() if dialect.wire.question("") is not None]
+SHAPES = ["deepseek", "openai-responses", "anthropic", "gemini", "gemini-interactions", "cohere"]
+
+
+async def run(*words: str) -> int:
+    return await asyncio.to_thread(main, ["stream", *words])
+
+
+@pytest.mark.parametrize("dialect", ASKED)
+async def test_every_dialect_that_takes_a_prompt_is_asked_in_its_own_way(
+    dialect: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with ChaosServer() as server:
+        where = ("--dialect", dialect, "--base-url", server.url)
+        assert await run("tides", *where, "--model", "m1", "--system", "be brief") == 0
+        captured = capsys.readouterr()
+        assert captured.out == server.answer("tides").text + "\n"
+        assert captured.err.startswith("COMPLETE")
+        (request,) = server.server.requests
+    question = DIALECTS[dialect].wire.question("tides", "be brief") or {}
+    assert question.items() <= request.json().items()
+    assert request.json().get("model", "m1") == "m1"
+    assert ("m1" in request.path) == (dialect == "gemini")
+
+
+@pytest.mark.parametrize("dialect", SHAPES)
+async def test_auto_asks_whoever_is_at_the_address(dialect: str, capsys: pytest.CaptureFixture[str]) -> None:
+    async with ChaosServer() as server:
+        endpoint = DIALECTS[dialect].url(server.url, {"model": "m1"})
+        model = [] if dialect == "gemini" else ["--model", "m1"]
+        assert await run("tides", "--dialect", "auto", "--base-url", endpoint, *model) == 0
+        assert capsys.readouterr().out == server.answer("tides").text + "\n"
+        assert server.url + server.server.requests[0].path == endpoint
+
+
+@pytest.mark.parametrize("dialect", ["mcp", "replicate", "sse"])
+async def test_what_takes_no_prompt_is_refused_and_those_that_do_are_named(
+    dialect: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with ChaosServer() as server:
+        assert await run("tides", "--dialect", dialect, "--base-url", server.url) == 2
+        assert server.server.requests == []
+    err = capsys.readouterr().err
+    assert err == f"holdfast: --dialect {dialect} takes no prompt; these do: {', '.join(ASKED)}\n"
+
+
+@pytest.mark.parametrize("dialect", [name for name in ASKED if DIALECTS[name].needs_model])
+async def test_a_model_that_must_be_named_is_missed_before_anything_is_sent(
+    dialect: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with ChaosServer() as server:
+        code = await run("tides", "--dialect", dialect, "--base-url", server.url)
+        sent = len(server.server.requests)
+    err = capsys.readouterr().err
+    if DIALECTS[dialect].default_model:
+        assert (code, sent) == (0, 1)
+    else:
+        assert (code, sent) == (2, 0)
+        assert err == f"holdfast: --dialect {dialect} has no default model: name one with --model\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), "--dialect auto needs --base-url"),
+        (("--base-url", "http://localhost:11434/v1"), "name the dialect, or give the endpoint's full address"),
+        (("--base-url", "http://localhost/mcp"), "--dialect mcp takes no prompt"),
+        (("--base-url", "http://localhost/v1/messages"), "--dialect anthropic has no default model"),
+    ],
+)
+def test_auto_that_cannot_be_is_2(words: Sequence[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stream", "hi", "--dialect", "auto", *words]) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ((), "look at --dialect, --model and the prompt"),
+        (("--dialect", "openai-compatible"), "name a --model, and look at --dialect"),
+        (("--dialect", "openai-compatible", "--model", "m1"), "look at --dialect, --model and the prompt"),
+    ],
+)
+async def test_the_hint_of_a_400_fits_the_request(
+    options: Sequence[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (await ask(respond(REFUSAL, 400), *options))[0] == 1
+    assert f"the server does not take this request: {told}\n" in capsys.readouterr().err
+
+
+# -- what is told ----------------------------------------------------------------------------------
+
+
 async def test_json_is_an_object_a_piece_and_the_report(capsys: pytest.CaptureFixture[str]) -> None:
     code, _ = await ask(WHOLE, "--json")
     *pieces, last = (json.loads(row) for row in capsys.readouterr().out.splitlines())
@@ -106,8 +203,8 @@ REFUSAL = b'{"error":{"message":"no such model: m1","type":"invalid_request_erro
         (REFUSAL, "no such model: m1"),
         (b"max_tokens:\x1b[2J\n too large", "the server says: max_tokens: [2J too large"),
         (b'{"error":"wrong key: ' + KEY.encode() + b'"}', "the server says: wrong key: [redacted]"),
-        (b"<html>Bad Request</html>", "look at --model"),
-        (b"", "look at --model"),
+        (b"<html>Bad Request</html>", "look at --dialect, --model"),
+        (b"", "look at --dialect, --model"),
     ],
 )
 async def test_what_a_refusing_server_says_is_told_once(
@@ -183,6 +280,9 @@ def test_help_names_the_variables_and_shows_a_quoted_prompt(capsys: pytest.Captu
     out = capsys.readouterr().out
     for told in ("DEEPSEEK_API_KEY", "OPENAI_API_KEY", "--timeout SECONDS", 'holdfast stream "Why is'):
         assert told in out
+    told = " ".join(out.split())
+    assert "these have a default: deepseek, deepseek- responses, deepseek-anthropic" in told
+    assert "(deepseek); auto tells by --base-url" in told
     assert max(map(len, out.splitlines())) <= 80
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from holdfast._errors import Truncated
+from holdfast._errors import Truncated, UsageError
 from holdfast._types import Event
 from holdfast.dialects import DIALECTS
-from holdfast.dialects.auto import by_address, by_endpoint, by_events
+from holdfast.dialects.auto import at_address, by_address, by_endpoint, by_events
 from holdfast.offline import assemble, parse_events
 from tests import shared
 
@@ -144,6 +144,47 @@ def test_every_dialect_is_known_by_its_own_address() -> None:
 def test_an_endpoint_of_another_kind_is_told_by_no_host(url: str) -> None:
     assert by_endpoint(url) is None
     assert by_address(url) is not None
+
+
+_VERTEX = "https://aiplatform.googleapis.com/v1/projects/p/models/m:streamGenerateContent?alt=sse"
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "asked"),
+    [
+        ("https://api.openai.com/v1", "openai", "https://api.openai.com/v1/chat/completions"),
+        ("http://h/v1/chat/completions", "openai-compatible", "http://h/v1/chat/completions"),
+        ("http://h/v1/chat/completions/?a=1", "openai-compatible", "http://h/v1/chat/completions?a=1"),
+        ("http://h/api/v1/messages", "anthropic", "http://h/api/v1/messages"),
+        ("http://h/api/messages/interactions", "gemini-interactions", "http://h/api/messages/interactions"),
+        ("http://h/v1beta/models/a%20b:streamGenerateContent?alt=sse&x=1", "gemini", ""),
+        (_VERTEX, "gemini", _VERTEX),
+        ("https://generativelanguage.googleapis.com", "gemini", ""),
+        ("http://h/mcp", "mcp", "http://h/mcp"),
+    ],
+)
+def test_an_endpoint_is_asked_where_it_is(given: str, name: str, asked: str) -> None:
+    dialect, base = at_address(given)
+    assert dialect.name == name
+    if asked:
+        assert dialect.url(base, {}) == asked
+
+
+def test_the_model_in_an_address_is_the_default() -> None:
+    dialect, base = at_address("http://h/x/v1beta/models/a%20b:streamGenerateContent?alt=sse&k=1")
+    assert dialect.url(base, {}) == "http://h/x/v1beta/models/a%20b:streamGenerateContent?k=1&alt=sse"
+    assert dialect.url(base, {"model": "c"}) == "http://h/x/v1beta/models/c:streamGenerateContent?k=1&alt=sse"
+    assert not at_address(_VERTEX)[0].needs_model
+    assert at_address("http://h/interactions")[0].needs_model
+
+
+@pytest.mark.parametrize("url", ["http://localhost:11434/v1", "http://localhost:11434/v1?key=secret", "nonsense"])
+def test_an_address_that_does_not_tell_is_refused_with_what_would_do(url: str) -> None:
+    with pytest.raises(UsageError, match="name the dialect, or give the endpoint's full address, such as") as raised:
+        at_address(url)
+    assert "secret" not in str(raised.value)
+    with pytest.raises(UsageError, match="give a base URL, or name the dialect"):
+        at_address("")
 
 
 _MESSAGE = (

@@ -26,7 +26,7 @@ from holdfast._errors import (
 from holdfast._types import Delta
 from holdfast.cli._paper import Paper, cut, wrap
 from holdfast.client import Client
-from holdfast.dialects import DIALECTS, Timeouts, find
+from holdfast.dialects import AUTO, DIALECTS, Dialect, Timeouts, at_address, find
 from holdfast.layers.record import Record
 from holdfast.machines.redact import scrub
 from holdfast.moments import Moment, RecordingFailed, Report
@@ -44,7 +44,8 @@ _EXAMPLES = """examples:
 
 def add_parser(subparsers: Any) -> None:
     """Declares the command."""
-    keys = "\n".join(f"  {name:<20}{dialect.key_variable or 'none'}" for name, dialect in DIALECTS.items())
+    keys = "\n".join(f"  {name:<20}{DIALECTS[name].key_variable or 'none'}" for name in _asked())
+    named = ", ".join(name for name in _asked() if DIALECTS[name].default_model)
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "stream",
         help="ask a model, and print its answer as it comes",
@@ -53,19 +54,31 @@ Prints the answer's text to standard output as it comes, and the report to
 standard error. Exits with 1 when the answer is not whole.
 
 The API key is read from the dialect's environment variable:
-{keys}""",
+{keys}
+  {AUTO.name:<20}that of the dialect spoken at --base-url""",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("prompt", metavar="PROMPT", nargs="+", help="what to ask: quoted, or its words; - reads it from standard input")
-    add("--dialect", metavar="NAME", default="deepseek", choices=list(DIALECTS), help="the provider (deepseek)")
-    add("--model", help="the model, where the provider's default is not wanted")
+    add(
+        "--dialect",
+        metavar="NAME",
+        default="deepseek",
+        choices=[*DIALECTS, AUTO.name],
+        help="the provider (deepseek); auto tells by --base-url",
+    )
+    add("--model", help=f"the model; these have a default: {named}")
     add("--base-url", metavar="URL", help="another server of that dialect, /v1 included where it has one")
     add("--system", metavar="TEXT", help="a system prompt")
     add("--timeout", metavar="SECONDS", type=_seconds, help="give up after so long in all, new attempts included")
     add("--record", metavar="FILE", help="write what arrives to FILE, for `holdfast inspect FILE`")
     add("--json", action="store_true", help="one JSON object per piece, and the report as the last")
+
+
+def _asked() -> list[str]:
+    """Names the dialects that a prompt can be put to."""
+    return [name for name, dialect in DIALECTS.items() if dialect.wire.question("") is not None]
 
 
 def _seconds(text: str) -> float:
@@ -83,19 +96,38 @@ def run(args: argparse.Namespace) -> int:
     prompt = sys.stdin.read() if args.prompt == ["-"] else " ".join(args.prompt)
     if not prompt.strip():
         raise UsageError("the prompt is empty")
-    said = [{"role": "system", "content": args.system}] if args.system else []
-    request: dict[str, Any] = {"messages": [*said, {"role": "user", "content": prompt}]}
+    dialect, base_url = _dialect(args)
+    return asyncio.run(_ask(args, dialect, base_url, _request(args, dialect, prompt)))
+
+
+def _dialect(args: argparse.Namespace) -> tuple[Dialect, str | None]:
+    """Gives who is asked, and where it is if not at the dialect's own place."""
+    dialect = find(args.dialect)
+    if dialect is not AUTO:
+        return dialect, args.base_url
+    if not args.base_url:
+        raise UsageError("--dialect auto needs --base-url: the endpoint's address tells who answers")
+    return at_address(args.base_url)
+
+
+def _request(args: argparse.Namespace, dialect: Dialect, prompt: str) -> dict[str, Any]:
+    """Gives the dialect's own request. Raises `UsageError` for one that could only be refused."""
+    request = dialect.wire.question(prompt, args.system or "")
+    if request is None:
+        raise UsageError(f"--dialect {dialect.name} takes no prompt; these do: {', '.join(_asked())}")
     if args.model:
-        request["model"] = args.model
-    return asyncio.run(_ask(args, request))
+        return {**request, "model": args.model}
+    if dialect.needs_model and not dialect.default_model:
+        raise UsageError(f"--dialect {dialect.name} has no default model: name one with --model")
+    return request
 
 
-async def _ask(args: argparse.Namespace, request: dict[str, Any]) -> int:
+async def _ask(args: argparse.Namespace, dialect: Dialect, base_url: str | None, request: dict[str, Any]) -> int:
     printer = _Json() if args.json else _Text()
-    layers = default_layers(args.dialect, timeouts=Timeouts(total=args.timeout))
+    layers = default_layers(dialect, timeouts=Timeouts(total=args.timeout))
     if args.record:
         layers.insert(0, _recorder(args.record))
-    async with Client(args.dialect, base_url=args.base_url, layers=layers, listeners=[_hear]) as client:
+    async with Client(dialect, base_url=base_url, layers=layers, listeners=[_hear]) as client:
         reader = client.stream(request)
         try:
             async with reader as deltas:
@@ -104,7 +136,9 @@ async def _ask(args: argparse.Namespace, request: dict[str, Any]) -> int:
                         printer.show(delta)
                     sys.stdout.flush()
         except StreamError as error:
-            printer.failed(error, _server_words(error, args.dialect))
+            printer.failed(
+                error, _server_words(error, dialect), advice(error, model=bool(args.model or dialect.default_model))
+            )
             return 1
         printer.done(reader.report)
     return 0
@@ -123,7 +157,7 @@ def _hear(moment: Moment) -> None:
         _say(f"holdfast: --record: nothing more is written to {moment.path}: {moment.reason}")
 
 
-def _server_words(error: StreamError, dialect: str) -> str:
+def _server_words(error: StreamError, dialect: Dialect) -> str:
     """Gives what the provider said of a failure, or what stands in its place; errors keep it out of their own text.
 
     It is shown to the one who asked and to nobody else, and still without the key.
@@ -134,7 +168,7 @@ def _server_words(error: StreamError, dialect: str) -> str:
     if not words and isinstance(error, StatusError):
         words = error.body.decode("utf-8", "replace").strip()
         words = "" if words.startswith("<") else words  # a page says nothing
-    key = os.environ.get(find(dialect).key_variable, "")
+    key = os.environ.get(dialect.key_variable, "")
     return cut(scrub(" ".join(_tame(words).split()), {"authorization": key}), _WORDS)
 
 
@@ -175,12 +209,12 @@ class _Text:
         self._end_line()
         _say(str(report))
 
-    def failed(self, error: StreamError, words: str) -> None:
+    def failed(self, error: StreamError, words: str, hint: str) -> None:
         self._end_line()
         _say(f"holdfast: {type(error).__name__}: {_tame(str(error))}")
         if words:
             _say(f"the server says: {words}", indent=2)
-        _say(advice(error), indent=2)
+        _say(hint, indent=2)
         if error.report is not None:
             _say(str(error.report), indent=2)
 
@@ -211,8 +245,8 @@ class _Json:
     def done(self, report: Report) -> None:
         print(json.dumps({"report": _facts(report)}))
 
-    def failed(self, error: StreamError, words: str) -> None:
-        said = {"error": type(error).__name__, "message": str(error), "server": words, "advice": advice(error)}
+    def failed(self, error: StreamError, words: str, hint: str) -> None:
+        said = {"error": type(error).__name__, "message": str(error), "server": words, "advice": hint}
         print(json.dumps({**said, "report": _facts(error.report)}))
 
 
@@ -233,21 +267,24 @@ def _facts(report: Report) -> dict[str, Any]:
     }
 
 
+_REFUSED = "the server does not take this request: look at --dialect, --model and the prompt"
+_UNNAMED = "the server does not take this request: name a --model, and look at --dialect"
 _STATUS_ADVICE = {
-    400: "the server does not take this request: look at --model and the prompt",
+    400: _REFUSED,
     401: "the API key is not accepted: see the provider's environment variable",
     402: "the account has no balance left",
     403: "the API key may not do this",
     404: "there is no such model or path: see --model and --base-url",
-    422: "the server does not take this request: look at --model and the prompt",
+    422: _REFUSED,
     429: "too many requests, or no quota left: wait, then ask again",
 }
 
 
-def advice(error: StreamError) -> str:
-    """Says what to do about a failure, in one line."""
+def advice(error: StreamError, *, model: bool = True) -> str:
+    """Says what to do about a failure, in one line; `model` says whether the request named one, or a default did."""
     if isinstance(error, StatusError):
-        return _STATUS_ADVICE.get(error.status, "the server is in trouble: ask again later")
+        hint = _STATUS_ADVICE.get(error.status, "the server is in trouble: ask again later")
+        return _UNNAMED if hint is _REFUSED and not model else hint
     if isinstance(error, ConnectError):
         return "nobody answered: see the network, a proxy, and --base-url"
     if isinstance(error, NotAStream):

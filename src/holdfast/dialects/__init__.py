@@ -18,7 +18,7 @@ from holdfast.dialects._dialect import (
 )
 from holdfast.dialects._prefix import AssistantPrefix
 from holdfast.dialects._registry import DIALECTS
-from holdfast.dialects.auto import AUTO, AutoReader, by_address, by_endpoint, by_events
+from holdfast.dialects.auto import AUTO, AutoReader, at_address, by_address, by_endpoint, by_events
 from holdfast.dialects.chat import ChatWire
 
 if TYPE_CHECKING:
@@ -138,6 +138,7 @@ __all__ = [
     "Timeouts",
     "TurnPrefix",
     "Wire",
+    "at_address",
     "by_address",
     "by_endpoint",
     "by_events",

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import msgspec
 
-from holdfast._errors import StatusError, UpstreamError
+from holdfast._errors import StatusError, UpstreamError, UsageError
 from holdfast._types import Delta, Event, Head, Request, Usage
 from holdfast.dialects._wire import is_hopeful
 from holdfast.machines.cursor import Cursor
@@ -120,6 +120,9 @@ class Wire(Protocol):
     @property
     def unnumbered(self) -> tuple[bytes, ...]:
         """How events begin that are no part of an answer: servers that number their events give these no id."""
+
+    def question(self, prompt: str, system: str = "") -> dict[str, Any] | None:
+        """Gives the simplest request of this shape, which names no model; None for a shape that is asked nothing."""
 
     def prepare(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Makes a request ask for a stream, and for its usage."""
@@ -235,6 +238,8 @@ class Dialect:
     key_prefix: str = "Bearer "
     fixed_headers: Mapping[str, str] = field(default_factory=dict)
     default_model: str = ""
+    needs_model: bool = True
+    """False where a request without a model may do: the server has one, or its address names it."""
     timeouts: Timeouts = Timeouts(open=600, first_token=600, progress=120, total=3600)
     call_header: str = ""
     """A header that takes the call's id: every attempt that bears it means the same answer."""
@@ -263,10 +268,14 @@ class Dialect:
         return {**self.fixed_headers, **key}
 
     def url(self, base_url: str, body: Mapping[str, Any]) -> str:
-        """The address of the streaming endpoint: the path comes after the base's own path, before its query."""
+        """The address of the streaming endpoint: the path comes after the base's own path, before its query.
+
+        Raises `UsageError` where the path has a place for the model, and the request names none.
+        """
         model = body.get("model") or self.default_model
-        path = self.path.replace("{model}", quote(model, safe="/:@") if isinstance(model, str) else "")
-        path, _, query = path.partition("?")
+        if "{model}" in self.path and not (model and isinstance(model, str)):
+            raise UsageError(f'a request of {self.name!r} must name its "model": it stands in the address')
+        path, _, query = self.path.replace("{model}", quote(str(model), safe="/:@")).partition("?")
         base = urlsplit(base_url)
         both = "&".join(part for part in (base.query, query) if part)
         return urlunsplit(base._replace(path=base.path.rstrip("/") + path, query=both, fragment=""))

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
-from holdfast._errors import UpstreamError
+from holdfast._errors import UpstreamError, UsageError
 from holdfast._types import Delta, Event, Head
 from holdfast.dialects._dialect import DeltaReader, Dialect, Evidence
 from holdfast.dialects._profiles import profile_of
@@ -23,6 +23,7 @@ from holdfast.dialects._tell import PlainTeller
 from holdfast.dialects._wire import error_in, plain
 from holdfast.dialects.chat import ChatEvidence
 from holdfast.machines.cursor import Cursor
+from holdfast.machines.redact import clean_url
 
 _SHAPES = {
     "openai-compatible": "/chat/completions",
@@ -60,6 +61,32 @@ def _shape_at(path: str) -> Dialect | None:
     return next((DIALECTS[name] for name, ending in _SHAPES.items() if path.endswith(ending)), None)
 
 
+def at_address(url: str) -> tuple[Dialect, str]:
+    """Gives the dialect that is spoken at an address, and its base URL: the address may be the endpoint's own.
+
+    An endpoint in another place than the dialect's own stays where it is, and a model in its path is the default.
+    Raises `UsageError` where nothing tells who answers.
+    """
+    if not url:
+        raise UsageError("'auto' is told by the endpoint's address: give a base URL, or name the dialect")
+    found, at = by_address(url), urlsplit(url)
+    if found is None:
+        raise UsageError(
+            f"'auto' cannot tell who answers at {clean_url(url) or url[:80]!r}: name the dialect, or give the "
+            "endpoint's full address, such as one that ends with /v1/chat/completions"
+        )
+    path, _, query = found.path.partition("?")
+    before, model, after = path.partition("{model}")
+    own = re.search(re.escape(before) + (f"(.+){re.escape(after)}" if model else "") + "/?$", at.path)
+    if own is not None:
+        rest = "&".join(part for part in at.query.split("&") if part and part not in query.split("&"))
+        named = replace(found, default_model=unquote(own[1])) if model else found
+        return named, urlunsplit(at._replace(path=at.path[: own.start()], query=rest))
+    if _shape_at(at.path.rstrip("/")) is not None:
+        return replace(found, path="", needs_model=found.needs_model and not model), url
+    return found, url
+
+
 def _lives(host: str, known: str) -> bool:
     return host.endswith(known) if known.startswith(".") else host == known
 
@@ -86,6 +113,10 @@ class AutoWire:
     """
 
     unnumbered: tuple[bytes, ...] = ()
+
+    def question(self, prompt: str, system: str = "") -> dict[str, Any] | None:
+        """Nobody knows yet how to ask."""
+        return None
 
     def prepare(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Nobody knows yet what to ask for."""

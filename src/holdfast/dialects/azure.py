@@ -20,5 +20,6 @@ AZURE = Dialect(
     key_variable="AZURE_OPENAI_API_KEY",
     key_header="api-key",
     key_prefix="",
+    needs_model=False,
     timeouts=Timeouts(open=120, first_token=600, progress=60, total=3600),
 )

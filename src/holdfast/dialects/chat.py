@@ -427,6 +427,11 @@ class ChatWire:
     """True where `stream_options.include_usage` is known to be understood."""
     unnumbered: tuple[bytes, ...] = (b"[DONE]", b'{"error"', b'{"type":"error"')
 
+    def question(self, prompt: str, system: str = "") -> dict[str, Any]:
+        """A turn of the user's; the system's comes before it."""
+        said = [{"role": "system", "content": system}] if system else []
+        return {"messages": [*said, {"role": "user", "content": prompt}]}
+
     def prepare(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Asks for a stream, and for its usage where that is understood."""
         asked: dict[str, Any] = {**body, "stream": True}

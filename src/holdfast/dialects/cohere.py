@@ -268,6 +268,11 @@ class CohereWire:
 
     unnumbered: tuple[bytes, ...] = (b"[DONE]", b'{"error"', b'{"type":"error"')
 
+    def question(self, prompt: str, system: str = "") -> dict[str, Any]:
+        """A turn of the user's; the system's comes before it."""
+        said = [{"role": "system", "content": system}] if system else []
+        return {"messages": [*said, {"role": "user", "content": prompt}]}
+
     def prepare(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Asks for a stream; usage comes by itself."""
         return {**body, "stream": True}

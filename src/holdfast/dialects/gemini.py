@@ -351,6 +351,11 @@ class GeminiWire:
 
     unnumbered: tuple[bytes, ...] = (b"[DONE]", b'{"error"')
 
+    def question(self, prompt: str, system: str = "") -> dict[str, Any]:
+        """A turn of the user's, in parts; the system's has no role."""
+        said = {"systemInstruction": {"parts": [{"text": system}]}} if system else {}
+        return {**said, "contents": [{"role": "user", "parts": [{"text": prompt}]}]}
+
     def prepare(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The model goes into the address; that a stream is wanted stands there already."""
         return {name: value for name, value in body.items() if name != "model"}

@@ -383,6 +383,10 @@ class InteractionWire:
 
     unnumbered: tuple[bytes, ...] = (b"[DONE]", b'{"error"')
 
+    def question(self, prompt: str, system: str = "") -> dict[str, Any]:
+        """The prompt as it is, and the system's beside it."""
+        return {**({"system_instruction": system} if system else {}), "input": prompt}
+
     def prepare(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Asks for a stream; usage comes by itself."""
         return {**body, "stream": True}

@@ -60,6 +60,7 @@ LLAMA_CPP = Dialect(
     base_url="http://localhost:8080/v1",
     path="/chat/completions",
     key_variable="LLAMA_API_KEY",
+    needs_model=False,
     timeouts=Timeouts(open=600, first_token=600, progress=120, total=3600),
     call_header="X-Conversation-Id",
     cursor=ByteOffset(),

@@ -77,6 +77,8 @@ class _Event(msgspec.Struct, gc=False):
 _DECODER = msgspec.json.Decoder(_Event)
 _BLOCKS = ("content_block_start", "content_block_delta", "content_block_stop")
 _MAX_COUNTS = 256  # keys of a usage, which grows by what each event says: each costs all of them
+_LIMIT = 4096
+"""The tokens allowed to the answer of a simple question: the shape has no request without a limit."""
 _OURS = frozenset(["message_start", *_BLOCKS, "message_delta", "message_stop"])
 
 
@@ -356,6 +358,11 @@ class MessagesWire:
     unnumbered: tuple[bytes, ...] = tuple(
         b'{"type":' + blank + b'"' + kind + b'"' for kind in (b"error", b"ping") for blank in (b"", b" ")
     )
+
+    def question(self, prompt: str, system: str = "") -> dict[str, Any]:
+        """A turn of the user's. The system has a key of its own, and a limit must be named."""
+        said = {"system": system} if system else {}
+        return {"max_tokens": _LIMIT, **said, "messages": [{"role": "user", "content": prompt}]}
 
     def prepare(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Asks for a stream; usage always comes."""

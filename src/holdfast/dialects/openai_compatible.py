@@ -8,5 +8,9 @@ from holdfast.dialects._dialect import Dialect
 from holdfast.dialects.chat import ChatWire
 
 OPENAI_COMPATIBLE = Dialect(
-    name="openai-compatible", wire=ChatWire(strict=False), path="/chat/completions", key_variable="OPENAI_API_KEY"
+    name="openai-compatible",
+    wire=ChatWire(strict=False),
+    path="/chat/completions",
+    key_variable="OPENAI_API_KEY",
+    needs_model=False,
 )

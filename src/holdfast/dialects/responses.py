@@ -377,6 +377,10 @@ class ResponsesWire:
     """True where `sequence_number` counts without a gap; some gateways write any number there."""
     unnumbered: tuple[bytes, ...] = (b"[DONE]", b'{"error"', b'{"type":"error"', b'{"type": "error"')
 
+    def question(self, prompt: str, system: str = "") -> dict[str, Any]:
+        """The prompt as it is, and the system's as instructions."""
+        return {**({"instructions": system} if system else {}), "input": prompt}
+
     def prepare(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Asks for a stream; usage comes with its last event."""
         return {**body, "stream": True}

@@ -17,6 +17,7 @@ SGLANG = Dialect(
     wire=ChatWire(ask_usage=True),
     base_url="http://localhost:30000/v1",
     path="/chat/completions",
+    needs_model=False,
     timeouts=Timeouts(open=600, first_token=600, progress=120, total=3600),
     prefix=AssistantPrefix(body={"continue_final_message": True}),
 )

@@ -164,6 +164,10 @@ class SseWire:
             self.end_data and event.payload == self.end_data.encode()
         )
 
+    def question(self, prompt: str, system: str = "") -> dict[str, Any] | None:
+        """Nothing is known of what is asked: there is no question."""
+        return None
+
     def prepare(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Nothing is known of the request."""
         return dict(body)

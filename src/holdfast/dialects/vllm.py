@@ -20,6 +20,7 @@ VLLM = Dialect(
     base_url="http://localhost:8000/v1",
     path="/chat/completions",
     key_variable="VLLM_API_KEY",
+    needs_model=False,
     timeouts=Timeouts(open=600, first_token=600, progress=120, total=3600),
     prefix=AssistantPrefix(body={"add_generation_prompt": False, "continue_final_message": True}),
 )

@@ -70,11 +70,14 @@ call.
 MARKS = """
 ## Whose bytes these are
 
-The chat shape has many speakers. These leave a mark in their pieces that no other is known to send: {marked}. Of
-{unmarked} nothing can be told by the bytes, nor of a gateway that rewrites them, of Azure's models of other makers,
-or of OpenAI's answers from before their pieces were padded: the host tells, or they are read as `openai-compatible`,
-which forgives more.
+The chat shape has many speakers. These have a mark that no other is known to send: {marked}. Where the host does not
+tell, the first piece does, and not every piece bears its speaker's mark: the first of {late} may bear none. Nor is
+there one in the pieces of {unmarked}, of a gateway that rewrites them, of Azure's models of other makers, or of OpenAI
+from before they were padded. All these are read as `openai-compatible`, which forgives more.
 """
+
+LATE = ("mistral", "vllm")
+"""Those whose first piece was recorded without the mark that a later one bears."""
 
 SDKS = """
 ## Whom they agree with
@@ -153,7 +156,8 @@ def page() -> str:
     chat = [dialect for dialect in dialects if isinstance(dialect.wire, ChatWire)]
     marked = [dialect for dialect in chat if dialect.name in marks({})]
     unmarked = [dialect for dialect in chat if dialect not in marked]
-    parts.append(MARKS.format(marked=names(marked), unmarked=names(unmarked)))
+    late = " and ".join(f"`{name}`" for name in LATE)
+    parts.append(MARKS.format(marked=names(marked), unmarked=names(unmarked), late=late))
     parts.append(compared())
     return "".join(parts)
 

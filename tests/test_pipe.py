@@ -244,7 +244,7 @@ async def test_a_spent_call_says_how_to_raise_its_bound(clock: FakeClock) -> Non
 
 
 def test_a_pipe_without_a_single_request_is_refused() -> None:
-    with pytest.raises(ValueError, match="max_requests must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="max_requests must be a whole number from 1, not 0"):
         Pipe(Puppet(), max_requests=0)
 
 
@@ -269,6 +269,12 @@ async def test_the_report_counts(clock: FakeClock) -> None:
     assert (report.url, report.labels, report.finish_reason) == ("http://upstream/v1", {"team": "a"}, "stop")
     assert [type(m) for m in heard] == [Started, Opening, Opened, FirstDelta, Delivered, Ended]
     assert str(report).startswith("COMPLETE · 1 attempt · 4 deltas · first after 3.000 s")
+
+
+async def test_what_no_dialect_judged_is_counted_as_items(clock: FakeClock) -> None:
+    async with Pipe(Puppet([b"a", b"b"]), clock=clock).stream() as chunks:
+        await read_all(chunks)
+    assert str(chunks.report).startswith("ended · 1 attempt · 2 items")
 
 
 async def test_each_stream_of_a_pipe_is_a_call_of_its_own(clock: FakeClock) -> None:

@@ -27,7 +27,7 @@ def default_layers(
     seams: Seams | bool = False,
     breaker: pybreaker.CircuitBreaker | None = None,
     refused: set[str] | None = None,
-    auto_continue: AutoContinue | None = None,
+    auto_continue: AutoContinue | bool | None = None,
     schema: Mapping[str, Any] | bool = False,
     relay: bool = False,
 ) -> list[Callable[[Source[Any]], Source[Any]]]:
@@ -39,7 +39,7 @@ def default_layers(
     on at token limits; nothing does by default. `relay` hands over every event, for whoever passes the bytes on.
     """
     dialect = find(dialect)
-    clocks = (timeouts or Timeouts()).over(dialect.timeouts)
+    clocks = Timeouts.of(timeouts).over(dialect.timeouts)
     layers: list[Callable[[Source[Any]], Source[Any]]] = [
         parse_sse(comments=relay),
         verify(dialect, relay=relay),
@@ -47,8 +47,9 @@ def default_layers(
         Retry(),
         Reconnect(seams=Seams.of(seams), refused=refused if refused is not None else set()),
     ]
-    if auto_continue is not None:
-        layers.append(auto_continue)
+    asking_on = AutoContinue.of(auto_continue)
+    if asking_on is not None:
+        layers.append(asking_on)
     if breaker is not None:
         layers.append(CircuitBreaker(breaker))
     # What the model writes is no fault of the upstream's: the breaker does not hear of it.

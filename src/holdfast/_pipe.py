@@ -12,6 +12,7 @@ from holdfast._core import Call, Source, Stream
 from holdfast._errors import UsageError
 from holdfast._reader import Reader
 from holdfast._types import Partial, Request
+from holdfast.machines.settings import check_count, check_kind, check_strings
 from holdfast.moments import (
     Listener,
     Opened,
@@ -71,8 +72,7 @@ class Pipe(Generic[T]):
         max_requests: int = 8,
         listeners: Iterable[Listener] = (),
     ) -> None:
-        if max_requests < 1:
-            raise ValueError(f"max_requests must be at least 1, not {max_requests}")
+        check_call(clock=clock, random=random, max_requests=max_requests, listeners=listeners)
         if isinstance(source, type) or not hasattr(source, "open"):
             raise UsageError(f"a pipe begins with a source, something that has open(), and {source!r} is none")
         self._source: Source[Any] = source
@@ -120,6 +120,7 @@ class Pipe(Generic[T]):
         where another stream of the same request broke: what had arrived is not handed over again, and is part of the
         completion. Raises `UsageError` for a partial of another dialect, and where no layer resumes.
         """
+        check_strings("labels=", labels)
         call = Call(
             clock=self._clock,
             random=self._random,
@@ -132,6 +133,8 @@ class Pipe(Generic[T]):
                 *listeners,
             ),
         )
+        if resume is not None:
+            check_partial("stream(resume=...)", resume)
         if request is not None and not isinstance(request, Request):
             raise UsageError(f"a pipe streams a Request(url=..., body=...), not {type(request).__name__}")
         call.dialect = self._dialect
@@ -162,6 +165,22 @@ class Pipe(Generic[T]):
         return "\n".join(lines)
 
     __repr__ = __str__
+
+
+def check_call(*, clock: object, random: object, max_requests: object, listeners: object) -> None:
+    """Tells of what would else be found out in the middle of a call. Raises `ValueError` and `UsageError`."""
+    check_count("max_requests", max_requests)
+    for name, value, does in (("clock", clock, "now"), ("random", random, "random")):
+        if value is not None and (isinstance(value, type) or not hasattr(value, does)):
+            raise UsageError(f"{name}= takes something that has {does}(), and {value!r} has none")
+    check_kind("listeners=", listeners, Iterable, "functions, in a list or tuple")
+
+
+def check_partial(name: str, partial: object) -> None:
+    """Raises `UsageError` for what is no `Partial`: what was saved of one, for example."""
+    if not isinstance(partial, Partial):
+        made = "Partial.from_json(...) makes one of saved bytes"
+        raise UsageError(f"{name} takes a Partial, not {type(partial).__name__}; {made}")
 
 
 listener_factories: list[Callable[[], Listener | None]] = []

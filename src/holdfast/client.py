@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -18,13 +18,14 @@ from holdfast._clock import Clock, Random
 from holdfast._core import Source
 from holdfast._defaults import default_layers
 from holdfast._errors import UsageError
-from holdfast._pipe import Pipe
+from holdfast._pipe import Pipe, check_call, check_partial
 from holdfast._reader import Reader
 from holdfast._types import Completion, Delta, Partial, Request
 from holdfast.dialects import AUTO, Dialect, Timeouts, at_address, find
 from holdfast.layers.auto_continue import AutoContinue
 from holdfast.machines.ladder import Seams
 from holdfast.machines.redact import clean_url
+from holdfast.machines.settings import check_kind, check_strings
 from holdfast.moments import Listener
 from holdfast.sources.aiohttp import AiohttpSource
 
@@ -41,8 +42,9 @@ class Client:
     own, `headers` go on every request, `layers` replace `default_layers()`, and `max_requests` bounds what one call may
     send upstream (8). A broken stream is resumed where its answer stays what it was; `seams=True` also lets a model
     continue its own words, and `Seams(...)` says it in detail. An answer that was asked for in JSON must parse, with
-    `schema=True` also fit the schema in its request, with a mapping that one. `auto_continue=AutoContinue()` asks on
-    where an answer was cut at its token limit. Raises `UsageError` for an unknown dialect or a missing key.
+    `schema=True` also fit the schema in its request, with a mapping that one. `auto_continue=True`, or an
+    `AutoContinue(...)`, asks on where an answer was cut at its token limit. Raises `UsageError` for an unknown dialect,
+    a missing key, or a setting of another kind.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class Client:
         timeouts: Timeouts | None = None,
         headers: Mapping[str, str] | None = None,
         seams: Seams | bool = False,
-        auto_continue: AutoContinue | None = None,
+        auto_continue: AutoContinue | bool | None = None,
         schema: Mapping[str, Any] | bool = False,
         layers: Layers | None = None,
         max_requests: int = 8,
@@ -64,6 +66,8 @@ class Client:
         random: Random | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
+        if base_url is not None:
+            _check_url(base_url)
         self._dialect = find(dialect)
         if self._dialect is AUTO:
             self._dialect, base_url = at_address(base_url or "")
@@ -71,15 +75,16 @@ class Client:
             raise UsageError("timeouts= sets the clocks of the default layers; with layers= give Deadline its own")
         if seams is not False and layers is not None:
             raise UsageError("seams= is for the default layers; with layers= give Reconnect its own")
-        if (auto_continue is not None or schema is not False) and layers is not None:
+        if (auto_continue or schema is not False) and layers is not None:
             raise UsageError("auto_continue= and schema= are for the default layers; layers= holds layers of their own")
-        _check(timeouts, headers)
+        self._timeouts = Timeouts.of(timeouts)
+        check_strings("headers=", headers)
+        check_kind("layers=", layers, (Iterable, NoneType), "a sequence of layers")
         self._base_url = _base_url(self._dialect, base_url)
         self._headers = {
             **self._dialect.headers(_key(self._dialect, api_key, needed=base_url is None and source is None)),
             **(headers or {}),
         }
-        self._timeouts = timeouts or Timeouts()
         self._layers = layers
         self._seams = seams
         self._auto_continue = auto_continue
@@ -94,6 +99,7 @@ class Client:
         self._breaker = pybreaker.CircuitBreaker(
             fail_max=5, reset_timeout=30, name=self._dialect.name, throw_new_error_on_trip=False
         )
+        check_call(clock=clock, random=random, max_requests=max_requests, listeners=listeners)
         self._settings: dict[str, Any] = {
             "clock": clock,
             "random": random,
@@ -161,8 +167,9 @@ class Client:
 
         What had arrived is not handed over again and is part of the completion; `await client.resume(partial)` gives
         that at once. It climbs the same ladder as a stream that breaks here: where no rung leads on, the last failure
-        is raised. Raises `UsageError` for a partial of another dialect.
+        is raised. Raises `UsageError` for a partial of another dialect, and for what is no `Partial`.
         """
+        check_partial("resume()", partial)
         if partial.request is None:
             raise UsageError("resume() takes the partial of a stream that this client's kind began, with its request")
         named = {"model": self._dialect.model_in(partial.url), **partial.request}  # some name it in the address alone
@@ -179,10 +186,11 @@ class Client:
         keep: bool,
         resume: Partial | None = None,
     ) -> Reader[Delta]:
-        _check(timeouts, headers)
+        given = Timeouts.of(timeouts)
+        check_strings("headers=", headers)
         if timeouts is not None and self._layers is not None:
             raise UsageError("timeouts= sets the clocks of the default layers; this client has layers of its own")
-        pipe = self._pipe if timeouts is None else self._build(timeouts.over(self._timeouts))
+        pipe = self._pipe if timeouts is None else self._build(given.over(self._timeouts))
         request = request.with_headers({**self._headers, **(headers or {})})
         return pipe.stream(request, keep=keep, labels=labels, resume=resume)
 
@@ -217,30 +225,35 @@ class Client:
         return f"<Client {self._dialect.name} {clean_url(self._dialect.url(self._base_url, {'model': 'MODEL'}))}>"
 
 
-def _check(timeouts: Timeouts | None, headers: Mapping[str, str] | None) -> None:
-    """Tells of what would else be found out in the middle of a request, and in somebody else's words."""
-    if timeouts is not None and not isinstance(timeouts, Timeouts):
-        raise UsageError(f"timeouts= takes Timeouts(open=, first_token=, progress=, total=), not {timeouts!r}")
-    for name, value in (headers or {}).items():
-        if not all(isinstance(part, str) for part in (name, value)):
-            raise UsageError(f"headers= are strings, and {name!r} is {type(value).__name__}")
+def _check_url(base: str) -> None:
+    """Tells of what would else be found out in the middle of a request. An empty one is no leave to ask the provider.
+
+    Whoever reads the address from the environment, and finds nothing there, would send prompts to another server.
+    """
+    check_kind("base_url=", base, str, "a string")
+    try:
+        parts = urlsplit(base)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # brackets without an end, a port that is none
+        known = False
+    if not known:
+        shown = clean_url(base) or base[:80].rpartition("@")[2].partition("?")[0]
+        raise UsageError(f"base_url= must be http:// or https:// and a host, not {shown!r}")
+    if parts.username or parts.password:
+        raise UsageError("base_url= holds a user or a password; give an Authorization header in headers= instead")
 
 
 def _base_url(dialect: Dialect, given: str | None) -> str:
-    """Where the provider is. Raises `UsageError` for what could only be found out in the middle of a request."""
+    """Where the provider is."""
     base = given or dialect.base_url
     if not base:
         raise UsageError(f"Client({dialect.name!r}) needs a base_url=: there is no one server of that dialect")
-    parts = urlsplit(base)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"base_url= must be http:// or https:// and a host, not {clean_url(base) or base[:80]!r}")
-    if parts.username or parts.password:
-        raise UsageError("base_url= holds a user or a password; give an Authorization header in headers= instead")
     return base
 
 
 def _key(dialect: Dialect, api_key: str | None, *, needed: bool) -> str | None:
     """A server of one's own may need no key; the provider's does, and would say so late and in its own words."""
+    check_kind("api_key=", api_key, (str, NoneType), "a string", secret=True)
     key = api_key or os.environ.get(dialect.key_variable or "", "") or None
     if key is None:
         if needed and dialect.base_url.startswith("https:"):

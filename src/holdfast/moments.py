@@ -271,7 +271,7 @@ class Report:
         parts = [
             str(self.verdict) if self.verdict is not None else self.outcome,
             f"{self.attempts} attempt{'s' if self.attempts != 1 else ''}",
-            f"{self.items} deltas",
+            f"{self.items} {'deltas' if self.dialect else 'items'}",
         ]
         if self.legs > 1:
             parts.insert(1, f"{self.legs} legs")

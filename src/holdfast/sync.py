@@ -37,7 +37,7 @@ class Settings(TypedDict, total=False):
     timeouts: Timeouts | None
     headers: Mapping[str, str] | None
     seams: Seams | bool
-    auto_continue: AutoContinue | None
+    auto_continue: AutoContinue | bool | None
     schema: Mapping[str, Any] | bool
     layers: asynchronous.Layers | None
     max_requests: int

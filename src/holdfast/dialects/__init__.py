@@ -1,5 +1,6 @@
 """What each provider says on the wire, one file a provider. Dialects decide and never wait, like machines."""
 
+from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from holdfast.dialects._prefix import AssistantPrefix
 from holdfast.dialects._registry import DIALECTS
 from holdfast.dialects.auto import AUTO, AutoReader, at_address, by_address, by_endpoint, by_events
 from holdfast.dialects.chat import ChatWire
+from holdfast.machines.settings import check_kind
 
 if TYPE_CHECKING:
     from holdfast.dialects.anthropic import ANTHROPIC, DEEPSEEK_ANTHROPIC, TurnPrefix
@@ -78,6 +80,10 @@ _LATER = {
 """Name -> its module, imported when it is asked for."""
 
 
+_OF_MODELS = {"claude": "anthropic", "gpt": "openai", "google": "gemini", "command": "cohere"}
+"""What models and companies are called, whose dialects have other names: to suggest those, not to take these."""
+
+
 def __getattr__(name: str) -> Any:
     if name in _LATER:
         return getattr(import_module(f"holdfast.dialects.{_LATER[name]}"), name)
@@ -86,6 +92,7 @@ def __getattr__(name: str) -> Any:
 
 def find(dialect: str | Dialect) -> Dialect:
     """Gives a dialect by name; one that is a dialect already stays it. Raises `UsageError` for an unknown name."""
+    check_kind("dialect", dialect, (str, Dialect), "a name or a Dialect")
     if not isinstance(dialect, str):
         return dialect
     if dialect == AUTO.name:
@@ -93,7 +100,12 @@ def find(dialect: str | Dialect) -> Dialect:
     try:
         return DIALECTS[dialect]
     except KeyError:
-        raise UsageError(f"no dialect is called {dialect!r}; there are {', '.join(DIALECTS)}, and auto") from None
+        names = {name: name for name in (*DIALECTS, AUTO.name)} | _OF_MODELS
+        near = get_close_matches(dialect.lower(), names, n=1)
+        meant = f" (did you mean {names[near[0]]!r}?)" if near else ""
+        raise UsageError(
+            f"no dialect is called {dialect!r}{meant}; there are {', '.join(DIALECTS)}, and auto"
+        ) from None
 
 
 __all__ = [

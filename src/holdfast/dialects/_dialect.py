@@ -20,6 +20,7 @@ from holdfast._types import Delta, Event, Head, Request, Usage
 from holdfast.dialects._wire import is_hopeful
 from holdfast.machines.cursor import Cursor
 from holdfast.machines.redact import clean_url
+from holdfast.machines.settings import check_kind, check_seconds
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -38,9 +39,15 @@ class Timeouts:
 
     def __post_init__(self) -> None:
         for clock in fields(self):
-            seconds = getattr(self, clock.name)
-            if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
-                raise ValueError(f"Timeouts({clock.name}=...) must be above 0 seconds or None, not {seconds!r}")
+            check_seconds(f"Timeouts({clock.name}=...)", getattr(self, clock.name))
+
+    @classmethod
+    def of(cls, given: Timeouts | None) -> Timeouts:
+        """Gives the clocks that `timeouts=` names. Raises `UsageError` for anything else."""
+        if given is None:
+            return cls()
+        check_kind("timeouts=", given, Timeouts, "Timeouts(open=, first_token=, progress=, total=)")
+        return given
 
     def over(self, defaults: Timeouts) -> Timeouts:
         """Fills what is not given here from `defaults`."""

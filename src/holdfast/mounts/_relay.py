@@ -16,7 +16,7 @@ from holdfast._clock import Clock, Random
 from holdfast._core import Source
 from holdfast._defaults import default_layers
 from holdfast._errors import UsageError
-from holdfast._pipe import Pipe
+from holdfast._pipe import Pipe, check_call
 from holdfast._reader import Reader
 from holdfast._types import Delta, Head, Request
 from holdfast.dialects import AUTO, Dialect, Teller, Timeouts, by_endpoint, find
@@ -65,8 +65,8 @@ class Mount:
     refused: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        find(self.dialect)
-        Seams.of(self.seams)
+        default_layers(self.dialect, timeouts=self.timeouts, seams=self.seams)  # tells bad settings here
+        check_call(clock=self.clock, random=self.random, max_requests=self.max_requests, listeners=self.listeners)
         if self.layers is not None and (self.timeouts is not None or self.seams is not False):
             raise UsageError("timeouts= and seams= are for the default layers; layers= holds layers of their own")
 

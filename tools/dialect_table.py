@@ -13,6 +13,7 @@ from pathlib import Path
 from fuzz.targets.dialects import families
 from holdfast.dialects import DIALECTS, AssistantPrefix, ChatWire, Dialect, Timeouts
 from holdfast.dialects._profiles import marks
+from holdfast.dialects.auto import ENDINGS
 from holdfast.machines.cursor import Cursor
 from tests.sdks.compared import DISAGREEMENTS, ENDPOINTS
 
@@ -65,6 +66,31 @@ call.
 
 | dialects | open | first token | progress | total |
 |---|---|---|---|---|
+"""
+
+AUTO = """
+## `auto`
+
+Tells who answers by the address, or else by the first event that says something. A path that ends as one of these
+tells the shape, and the host who speaks it:
+
+| an address that ends with | is, at these hosts | elsewhere |
+|---|---|---|
+"""
+
+HOSTS = """
+A path that ends otherwise may be a base URL, or an endpoint that streams something else: its host tells only those who
+look for a base URL. Known by the host alone: {hosts}.
+
+- `Client("auto", base_url=...)` and `holdfast stream --dialect auto` must know whom to ask: they take one of these
+  hosts, or the endpoint's full address, and refuse any other, such as `http://localhost:11434/v1`.
+- `verify("auto")` and the mounts go by the endpoint that was asked. Where it does not tell, the first event does.
+- `assemble()` and `holdfast inspect` have no address: a recording that `Record` made names its dialect, and of other
+  bytes the first event tells.
+
+Events tell their shape, and not who speaks it where several do: Messages are read as `anthropic`, Responses as
+`openai-responses`, the chat shape by its marks. Events of no shape ({silent}) are read as `sse`, for which
+the framing is the proof. Pings and `[DONE]` could be anybody's, and prove nothing. Who knows the dialect names it.
 """
 
 MARKS = """
@@ -130,6 +156,24 @@ def rungs(dialect: Dialect) -> str:
     return row(f"`{dialect.name}`", dialect.event_ids.upper(), what(dialect.cursor), replay, what(dialect.prefix))
 
 
+def place(host: str) -> str:
+    """Writes a host; a leading dot stands for all below."""
+    return f"*{host}" if host.startswith(".") else host
+
+
+def auto() -> str:
+    """Says how addresses tell who answers."""
+    rows = []
+    for name, ending in ENDINGS.items():
+        wire = type(DIALECTS[name].wire)
+        here = [one for one in DIALECTS.values() if isinstance(one.wire, wire) and one.hosts and one.path]
+        told = [f"`{one.name}` at {', '.join(f'`{place(host)}`' for host in one.hosts)}" for one in here]
+        rows.append(row(f"`{ending}`", "; ".join(told) or "-", f"`{name}`"))
+    alone = [one for one in DIALECTS.values() if one.hosts and not one.path]
+    silent = [one for one in DIALECTS.values() if one.wire.question("") is None and one.name not in ENDINGS]
+    return "".join([AUTO, *rows, HOSTS.format(hosts=names(alone), silent=names(silent))])
+
+
 def compared() -> str:
     """Says which versions of the makers' SDKs the tests compare with, and where those say otherwise."""
     pins = dict(line.split("==") for line in CONSTRAINTS.read_text("utf-8").split())
@@ -157,6 +201,7 @@ def page() -> str:
     marked = [dialect for dialect in chat if dialect.name in marks({})]
     unmarked = [dialect for dialect in chat if dialect not in marked]
     late = " and ".join(f"`{name}`" for name in LATE)
+    parts.append(auto())
     parts.append(MARKS.format(marked=names(marked), unmarked=names(unmarked), late=late))
     parts.append(compared())
     return "".join(parts)

@@ -25,7 +25,7 @@ from holdfast.dialects.chat import ChatEvidence
 from holdfast.machines.cursor import Cursor
 from holdfast.machines.redact import clean_url
 
-_SHAPES = {
+ENDINGS = {
     "openai-compatible": "/chat/completions",
     "openai-responses": "/responses",
     "anthropic": "/v1/messages",
@@ -58,7 +58,7 @@ def by_endpoint(url: str) -> Dialect | None:
 
 
 def _shape_at(path: str) -> Dialect | None:
-    return next((DIALECTS[name] for name, ending in _SHAPES.items() if path.endswith(ending)), None)
+    return next((DIALECTS[name] for name, ending in ENDINGS.items() if path.endswith(ending)), None)
 
 
 def at_address(url: str) -> tuple[Dialect, str]:
@@ -97,7 +97,7 @@ def by_events(events: Sequence[Event]) -> Dialect | None:
     The chat shape without a mark of its speaker is `openai-compatible`, which forgives most.
     """
     shape = next(
-        (DIALECTS[name] for event in events for name in _SHAPES if DIALECTS[name].wire.recognises(event)), None
+        (DIALECTS[name] for event in events for name in ENDINGS if DIALECTS[name].wire.recognises(event)), None
     )
     if shape is None or shape.name != "openai-compatible":
         return shape

@@ -10,10 +10,8 @@ from holdfast import AutoContinue, Client, Reconnect, Retry, Seams, default_laye
 from holdfast.testing import ChaosServer, Schedule, faults
 from holdfast.testing.answers import Answer, write_answer
 from holdfast.testing.continuing import Continuing
-from holdfast.testing.shapes import ChatShape
 
 PREFIXES = ("deepseek", "mistral", "vllm", "sglang", "anthropic")
-LENIENT = {"sglang": ChatShape(strict=False)}
 QUESTION = {"model": "kelp-1", "messages": [{"role": "user", "content": "tides"}], "max_tokens": 40}
 
 
@@ -42,7 +40,7 @@ async def test_without_it_the_answer_is_cut() -> None:
 @pytest.mark.parametrize("dialect", PREFIXES)
 async def test_the_whole_answer_comes_as_one_stream(dialect: str, continuing: Continuing) -> None:
     async with (
-        ChaosServer(mode="prefix", continuing=continuing, write=plainly, shape=LENIENT.get(dialect)) as server,
+        ChaosServer(mode="prefix", continuing=continuing, write=plainly) as server,
         client_of(server, dialect) as client,
         client.stream(QUESTION) as deltas,
     ):

@@ -93,9 +93,9 @@ _OPENAI = ChatShape(style="openai")
 _THINKING = ChatShape(style="openai", reasoning="reasoning")
 
 HOMES: dict[str, Home] = {
-    **{name: Home(body=_CHAT, shape=_OPENAI) for name in ("openai", "azure", "llama.cpp")},
-    "sglang": Home(body=_CHAT, shape=ChatShape(style="openai", strict=False)),
-    **{name: Home(body=_CHAT, shape=_THINKING) for name in ("openrouter", "groq", "vllm", "ollama", "perplexity")},
+    **{name: Home(body=_CHAT, shape=_OPENAI) for name in ("openai", "azure", "llama.cpp", "sglang")},
+    "vllm": Home(body=_CHAT, shape=ChatShape(style="openai", reasoning="reasoning", strict=True)),
+    **{name: Home(body=_CHAT, shape=_THINKING) for name in ("openrouter", "groq", "ollama", "perplexity")},
     **{name: Home(body=_CHAT) for name in ("deepseek", "mistral", "openai-compatible")},
     "openai-responses": Home(body={"model": "m", "input": PROMPT}, background={"background": True}),
     "deepseek-responses": Home(body={"model": "m", "input": PROMPT}),

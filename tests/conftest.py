@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from holdfast.testing import FakeClock
+from tests.properties.profile import EXAMPLES, PROFILE
 
 
 @pytest.fixture
@@ -17,6 +19,29 @@ def clock() -> Iterator[FakeClock]:
     fake = FakeClock()
     yield fake
     fake.close()
+
+
+def pytest_sessionfinish(session: Any) -> None:
+    """One of several processes tells the first what it tried."""
+    told = getattr(session.config, "workeroutput", None)
+    if told is not None:
+        told["examples"] = dict(EXAMPLES)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Adds up what the processes tried."""
+    EXAMPLES.update(getattr(node, "workeroutput", {}).get("examples", {}))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Says on how many examples each property was tried."""
+    if not EXAMPLES:
+        return
+    terminalreporter.section(f"properties, examples tried ({PROFILE} profile)")
+    for name, count in sorted(EXAMPLES.items()):
+        terminalreporter.write_line(f"{count:6d}  {name}")
+    terminalreporter.write_line(f"{EXAMPLES.total():6d}  in all")
 
 
 if os.environ.get("HOLDFAST_TEST_LOOP") == "uvloop":  # make test-uvloop

@@ -1,4 +1,4 @@
-"""Profiles of the properties, and how many examples each was tried on, printed with pytest's own summary.
+"""Profiles of the properties, and how many examples each is tried on; tests/conftest.py prints it.
 
 `ci` draws the same examples every time and is part of every run of the tests; `deep` (`HOLDFAST_PROFILE=deep`) draws
 new ones, many times as many, and remembers what failed.
@@ -7,17 +7,15 @@ new ones, many times as many, and remembers what failed.
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
-from tests.properties.profile import DEEP, PROFILE
+from tests.properties.profile import DEEP, EXAMPLES, PROFILE
 
 HERE = Path(__file__).parent
-EXAMPLES: Counter[str] = Counter()
 
 settings.load_profile(PROFILE)
 
@@ -41,13 +39,3 @@ def _counted(test: Any, name: str) -> Any:
 
     counted.counted = True  # type: ignore[attr-defined]  # so that a test of several items is counted once
     return counted
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Says what was tried."""
-    if not EXAMPLES:
-        return
-    terminalreporter.section(f"properties, examples tried ({PROFILE} profile)")
-    for name, count in sorted(EXAMPLES.items()):
-        terminalreporter.write_line(f"{count:6d}  {name}")
-    terminalreporter.write_line(f"{EXAMPLES.total():6d}  in all")

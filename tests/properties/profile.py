@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 from hypothesis import HealthCheck, Phase, settings
 
 PROFILE = os.environ.get("HOLDFAST_PROFILE", "ci")
 DEEP = PROFILE == "deep"
 TIMES_DEEPER = 50
+EXAMPLES: Counter[str] = Counter()
+"""How many examples each property was tried on in this process."""
 
 # A busy machine is no finding, so no example has a time; what costs too much is found by counting, in test_bounds.py.
 # To explain a failure costs a minute of tracing, and what is shrunk explains itself.

@@ -31,6 +31,7 @@ from holdfast._errors import (
 )
 from holdfast._types import Request
 from holdfast.sources._foreign import ForeignError
+from holdfast.sources._http import cause
 from holdfast.sources.aiohttp import AiohttpSource
 from holdfast.testing.background import in_background
 from holdfast.testing.contract import check_source
@@ -632,10 +633,37 @@ async def test_a_certificate_that_is_not_trusted_is_not_retryable(authority: tru
         assert server.requests == []
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"session": "s"}, "session= takes an aiohttp.ClientSession, not 's'"),
+        ({"connect_timeout": "30"}, "connect_timeout must be a number of seconds above 0, not '30'"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises((UsageError, ValueError), match=words):
+        AiohttpSource(**settings)
+
+
 async def test_plain_text_where_tls_was_expected() -> None:
     async with ScriptedServer([respond()]) as server, AiohttpSource(connect_timeout=0.1) as source:
-        with pytest.raises(ConnectError, match=r"TLS failed|connect_timeout"):
+        with pytest.raises(ConnectError, match=r"(TLS failed|connect_timeout).*; the url says https") as caught:
             await source.open(ask(server.url.replace("http:", "https:")))
+    assert "Cancelled" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "url", "words"),
+    [
+        (TimeoutError(), "https://host/v1", " (TimeoutError); the url says https: does that port speak TLS?"),
+        (TimeoutError(), "http://host/v1", " (TimeoutError)"),
+        (TimeoutError(), "", " (TimeoutError)"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "no"), "https://host/v1", " (Connection refused)"),
+    ],
+)
+def test_https_is_named_where_it_may_be_the_cause(error: Exception, url: str, words: str) -> None:
+    error.__cause__ = asyncio.CancelledError()
+    assert cause(error, url) == words
 
 
 # -- refused -----------------------------------------------------------------------------------------

@@ -568,6 +568,12 @@ async def test_speaks_tls(library: Any, make: Any, tls: tuple[ssl.SSLContext, ss
         assert not caught.value.retryable
 
 
+async def test_plain_text_where_tls_was_expected(library: Any, make: Any, tls: tuple[ssl.SSLContext, Any]) -> None:
+    async with ScriptedServer([respond()]) as server, library.AsyncClient(verify=tls[1]) as client:
+        with pytest.raises(ConnectError, match=r"(TLS failed|connect_timeout).*; the url says https"):
+            await make(client, connect_timeout=0.1).open(ask(server.url.replace("http:", "https:")))
+
+
 # -- other statuses -----------------------------------------------------------------------------------------
 
 

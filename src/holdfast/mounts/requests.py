@@ -347,7 +347,7 @@ def _can_inflate(head: Head) -> bool:
 def _before_head(error: Exception, url: str) -> ConnectError:
     words = "took too long" if isinstance(error, theirs.Timeout) else "the connection was refused, failed, or was lost"
     root = _root(error)
-    failure = ConnectError(f"{where(url)}: {words}{cause(root)}", retryable=not isinstance(error, _FINAL))
+    failure = ConnectError(f"{where(url)}: {words}{cause(root, url)}", retryable=not isinstance(error, _FINAL))
     failure.__cause__ = ForeignError(root)
     return failure
 

@@ -120,13 +120,20 @@ def where(url: str) -> str:
         return "the server"
 
 
-def cause(error: BaseException) -> str:
-    """Names the cause without its text, which may quote bytes of the body."""
-    *_, first = causes(error)
+def cause(error: BaseException, connecting_to: str = "") -> str:
+    """Names the cause without its text, which may quote bytes of the body.
+
+    `connecting_to` is the url to which there was no connection yet. A server of plain HTTP behind `https://` refuses
+    TLS or, more often, waits for more of what it takes for a request: nothing but the time tells of it.
+    """
+    first = next(one for one in reversed([error, *causes(error)]) if not isinstance(one, asyncio.CancelledError))
+    tls = "; the url says https: does that port speak TLS?" if connecting_to.startswith("https:") else ""
     if isinstance(first, ssl.SSLCertVerificationError):
         return f" ({first.verify_message})"
     if isinstance(first, ssl.SSLError) and first.reason:
-        return f" ({first.reason})"
+        return f" ({first.reason}){tls}"
+    if isinstance(first, TimeoutError) and first.errno is None:
+        return f" ({type(first).__name__}){tls}"
     if isinstance(first, OSError) and first.errno is not None and first.errno > 0:
         return f" ({os.strerror(first.errno)})"
     return f" ({type(first).__name__})"

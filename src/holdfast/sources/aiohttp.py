@@ -418,7 +418,8 @@ def before_head(error: Exception, url: str) -> StreamError | UsageError:
     elif retryable is None:
         failure = UsageError(f"{place}: {words}{cause(error)}")
     else:
-        failure = ConnectError(f"{place}: {words}{cause(error)}", retryable=retryable)
+        connecting = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+        failure = ConnectError(f"{place}: {words}{cause(error, url if connecting else '')}", retryable=retryable)
     failure.__cause__ = ForeignError(error)
     return failure
 

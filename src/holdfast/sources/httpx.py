@@ -524,7 +524,7 @@ class Border:
             return UsageError(f"{place}: {words}{cause(error)}")
         if "ProxyError" in names and (status := str(error)[:3]).isdigit():  # it begins with the proxy's answer
             return ConnectError(f"{place}: the proxy answered {status}", retryable=int(status) in RETRYABLE)
-        return ConnectError(f"{place}: {words}{cause(error)}", retryable=again)
+        return ConnectError(f"{place}: {words}{cause(error, self.url)}", retryable=again)
 
     def _refused(self, error: Any) -> Exception:
         """A hook of the client's owner raises for a status, as this source does."""

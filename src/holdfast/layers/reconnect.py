@@ -1,7 +1,8 @@
 """The reconnector: owns the stream from its first item on, and when it breaks opens it again where it stopped.
 
-What to do is the ladder's decision (`machines/ladder.py`), whether a replay agrees the transcript's
-(`machines/transcript.py`), what is new the cursor's; here is only opening, waiting, closing. It never hands over what
+What to do is the ladder's decision (`machines/ladder.py`), what it asks for the dialect's
+(`dialects/_ways.py`), whether a replay agrees the replay's (`machines/replay.py`), where a prefix joins the seam's
+(`machines/seam.py`), what is new the cursor's; here is only opening, waiting, closing. It never hands over what
 it cannot vouch for, and each seam is a `Resumed` moment with its guarantee and its cost.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
@@ -25,13 +26,13 @@ from holdfast._errors import (
     UsageError,
 )
 from holdfast._tasks import Opening
-from holdfast._types import Delta, Event, Head, Partial, Request, Usage
-from holdfast.dialects import Evidence, Said
+from holdfast._types import Delta, Head, Partial, Request, Usage
+from holdfast.dialects import Evidence
+from holdfast.dialects._ways import Place, behind_event_id, behind_place, behind_prefix
 from holdfast.machines.backoff import Backoff, Jitter
-from holdfast.machines.cursor import proof_of
 from holdfast.machines.ladder import Ladder, Seams, Situation, Step
 from holdfast.machines.replay import DivergenceError, Replay
-from holdfast.machines.seam import MIN_PREFIX, Extension, join_usage, joint, with_usage
+from holdfast.machines.seam import Extension, join_usage, joint, with_usage
 from holdfast.machines.settings import check_kind
 from holdfast.moments import Diverged, Outlived, Resumed, Resuming
 
@@ -126,9 +127,6 @@ class _ReconnectStream(Generic[T]):
         "_inner",
         "_join",
         "_ladder",
-        "_last",
-        "_last_origin",
-        "_last_proof",
         "_layer",
         "_mending",
         "_opening",
@@ -156,11 +154,7 @@ class _ReconnectStream(Generic[T]):
         self._end: Exception | None = None
         self._started = False
         self._join: Callable[[Usage], Usage] | None = None  # set after a prefix: makes one usage of two requests'
-        # Where a cursor of the provider's own would go on:
-        self._last: object = None  # what that attempt delivered last
-        self._last_origin = 0  # bytes of the whole body before that attempt's first
-        self._place = ""  # or the place itself, where another process delivered it
-        self._last_proof = ""
+        self._place = Place()  # behind what was delivered
         self._origin = 0  # bytes of the whole body before this attempt's first
         # Set while a seam is being made, from the failure to the first new item:
         self._step: Step | None = None
@@ -182,10 +176,8 @@ class _ReconnectStream(Generic[T]):
 
     async def take_up(self, partial: Partial) -> None:
         """Opens where another stream broke. Raises what the last rung raised when none leads on."""
-        state = partial.state
         self._started = True
-        self._place, self._last_origin = state.get("place", ""), state.get("offset", 0)
-        self._last_proof = state.get("proof", "")
+        self._place = Place(partial.state)
         self._take_step(StreamBroken("the answer broke elsewhere, and no way leads on"))
         while self._inner is None:
             if isinstance(self._end, EndOfStream):
@@ -223,7 +215,7 @@ class _ReconnectStream(Generic[T]):
             if self._call.cursor.numbered:
                 self._call.cursor.commit(taken)  # what a replay only repeats is delivered, too
             if self._vouched:
-                self._last, self._last_origin = taken[-1], self._origin
+                self._place.item, self._place.origin = taken[-1], self._origin
             if batch:
                 self._started = True
                 if self._join is not None:
@@ -345,16 +337,14 @@ class _ReconnectStream(Generic[T]):
     # -- the next request ----------------------------------------------------------------------
 
     def _request_for(self, step: Step) -> Request:
-        call = self._call
+        call, place = self._call, self._place
         call.cursor.overlap = ""
         if step.rung == "last-event-id":
-            request = self._current
-            if call.dialect is not None and call.dialect.event_ids == "get":
-                request = replace(request, method="GET", body=None)
-            return request.with_headers({"Last-Event-ID": call.cursor.last_event_id})
+            return behind_event_id(call.dialect, self._current, call.cursor.last_event_id)
         if step.rung == "cursor":
-            self._origin = self._offset
-            call.cursor.overlap = self._proof if self._overlaps else ""
+            self._origin = place.offset(call.dialect)
+            if call.dialect is not None and call.dialect.cursor is not None and call.dialect.cursor.overlaps:
+                call.cursor.overlap = place.proof
             return self._cursor_request() or self._current
         if step.rung == "prefix":
             request = self._prefix_request() or self._request
@@ -365,60 +355,16 @@ class _ReconnectStream(Generic[T]):
 
     def where(self) -> dict[str, Any]:
         """Gives, as JSON values, what a cursor of the provider's own goes on from behind what was delivered."""
-        return {"place": self._where, "offset": self._offset, "proof": self._proof}
-
-    @property
-    def _last_event(self) -> Event | None:
-        event = self._last.raw if isinstance(self._last, Delta) else self._last
-        return event if isinstance(event, Event) else None
-
-    @property
-    def _overlaps(self) -> bool:
-        dialect = self._call.dialect
-        return dialect is not None and dialect.cursor is not None and dialect.cursor.overlaps
-
-    @property
-    def _offset(self) -> int:
-        """Bytes of the whole body before the place."""
-        event = self._last_event
-        return self._last_origin + (0 if event is None else event.offset if self._overlaps else event.end)
-
-    @property
-    def _proof(self) -> str:
-        event = self._last_event
-        return self._last_proof if event is None else proof_of(event)
-
-    @property
-    def _where(self) -> str:
-        event, dialect = self._last_event, self._call.dialect
-        if dialect is None or dialect.cursor is None or event is None:
-            return self._place
-        return dialect.cursor.place(event, self._offset)
+        return self._place.told(self._call.dialect)
 
     def _cursor_request(self) -> Request | None:
-        call, place = self._call, self._where
-        if call.dialect is None or call.dialect.cursor is None or not place or call.proven is None:
-            return None
-        return call.dialect.cursor.resume(self._current, call.proven.answer_id, place)
+        return behind_place(self._call.dialect, self._current, self._place, self._call.proven)
 
     def _prefix_request(self) -> Request | None:
-        """The request for what follows what was delivered, where a model can be asked so and may be."""
-        call, policy = self._call, self._layer.seams
-        if call.dialect is None or call.dialect.prefix is None or "prefix" not in policy.rungs:
+        policy = self._layer.seams
+        if "prefix" not in policy.rungs or self._model in self._layer.refused:
             return None
-        said = call.answer.said()
-        if said is None or self._model in self._layer.refused:
-            return None
-        text, reasoning = said
-        body = self._request.body
-        if not policy.inside_json and isinstance(body, Mapping) and call.dialect.wire.asks_json(body):
-            return None
-        cut = joint(text)
-        if cut < MIN_PREFIX:
-            return None
-        return call.dialect.prefix.extend(
-            self._request, Said(text=text[:cut], reasoning=reasoning, tokens=call.answer.spent(len(text) - cut))
-        )
+        return behind_prefix(self._call.dialect, self._request, self._call.answer, inside_json=policy.inside_json)
 
     @property
     def _model(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -173,7 +173,11 @@ def check_call(*, clock: object, random: object, max_requests: object, listeners
     for name, value, does in (("clock", clock, "now"), ("random", random, "random")):
         if value is not None and (isinstance(value, type) or not hasattr(value, does)):
             raise UsageError(f"{name}= takes something that has {does}(), and {value!r} has none")
-    check_kind("listeners=", listeners, Iterable, "functions, in a list or tuple")
+    takes = "functions, in a list or tuple"
+    check_kind("listeners=", listeners, Iterable, takes)
+    for listener in listeners if isinstance(listeners, Sequence) else ():  # others can be gone through once only
+        if not callable(listener):
+            raise UsageError(f"listeners= takes {takes}, not {listener!r}")
 
 
 def check_partial(name: str, partial: object) -> None:

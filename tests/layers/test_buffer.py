@@ -44,6 +44,8 @@ async def batches(layer: Buffer, *steps: Any, clock: FakeClock | None = None) ->
         ({"seconds": 0.0}, r"Buffer\(seconds=...\) must be a number of seconds above 0 or None, not 0.0"),
         ({"seconds": float("nan")}, "not nan"),
         ({"max_items": 0}, "a whole number from 1, not 0"),
+        ({"sentences": "no"}, r"Buffer\(sentences=...\) must be True or False, not 'no'"),
+        ({"hold_first": 1}, r"Buffer\(hold_first=...\) must be True or False, not 1"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(settings: dict[str, Any], message: str) -> None:

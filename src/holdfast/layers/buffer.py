@@ -45,7 +45,8 @@ class Buffer:
         check_count("Buffer(max_items=...)", self.max_items)
         check_count("Buffer(count=...)", self.count, optional=True)
         check_seconds("Buffer(seconds=...)", self.seconds)
-        check_bool("Buffer(sentences=...)", self.sentences)
+        for name in ("sentences", "hold_first"):
+            check_bool(f"Buffer({name}=...)", getattr(self, name))
         if self.count is not None and self.count > self.max_items:
             raise ValueError(f"Buffer(count=...) must be from 1 to max_items={self.max_items}, not {self.count!r}")
 

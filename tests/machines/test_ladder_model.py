@@ -118,7 +118,7 @@ class LadderAgainstModel(RuleBasedStateMachine):
     def climb(self, failure: StreamError, at: Situation) -> str | None:
         if self.proven and (at.usage_known or not at.last_event_id):
             return None
-        if isinstance(failure, BudgetExhausted | CircuitOpen) or not at.may_request:
+        if isinstance(failure, BudgetExhausted | CircuitOpen):
             return None
         about_the_cursor = isinstance(failure, NotAStream) or (
             isinstance(failure, StatusError) and failure.status == 410
@@ -126,6 +126,8 @@ class LadderAgainstModel(RuleBasedStateMachine):
         if self.rung == "last-event-id" and about_the_cursor:
             self.out.add("last-event-id")
         elif not failure.retryable:
+            return None
+        if not at.may_request:
             return None
         if self.rung == "replay" and isinstance(failure, ConnectError | StatusError):
             self.repaid -= self.cost  # it was never answered, so it cost nothing

@@ -85,7 +85,7 @@ class LadderAgainstModel(RuleBasedStateMachine):
         if self.rung == "replay":
             self.repaid -= self.cost  # nothing of it had been heard
             self.cost = 0
-        self.out |= {"replay", self.rung or "replay"}
+        self.out.add(self.rung or "replay")
 
     @rule(make=FAILURES, at=SITUATIONS)
     def fail(self, make: st.SearchStrategy[StreamError], at: Situation) -> None:

@@ -188,8 +188,9 @@ class Ladder:
             self._backoff.reset()
 
     def diverged(self, heard: int = 0) -> None:
-        """What came is another answer: neither a replay nor the rung that led to one is tried again.
+        """What came is another answer: the rung that led to it is not tried again.
 
+        A cursor may lead to one and a replay not: what was compared need not have been an answer from its beginning.
         `heard` is how many of its tokens came before that was seen: a provider bills no more of a replay.
         A model that did not take up its own words may do so at the next try: a prefix is bounded by `max_barren`.
         """
@@ -199,7 +200,7 @@ class Ladder:
         if self._policy.on_divergence == "raise":
             self._refused |= set(RUNGS)
         elif self._rung != "prefix":
-            self._refused |= {"replay", self._rung or "replay"}
+            self._refused.add(self._rung or "replay")
 
     def next(self, failure: StreamError, at: Situation) -> Step | None:
         """Gives the next step, or None: raise the failure."""

@@ -44,6 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 FOR_TYPES_ONLY: dict[tuple[str, str], str] = {
     ("_types", "_core"): "a Request carries its Call: docs/adr/0004-a-type-only-import-upward.md",
+    ("_types", "dialects"): "a Request names the Dialect of the upstream that it goes to",
     ("_errors", "moments"): "a StreamError carries its Report, which the edge attaches",
 }
 """(room, room above it) -> why a name may be imported upward under `if TYPE_CHECKING:`, and only there."""

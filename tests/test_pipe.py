@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 
+from holdfast._core import Call
 from holdfast._errors import BudgetExhausted, ConnectError, StreamBroken, Truncated, UsageError
 from holdfast._pipe import Pipe
 from holdfast._reader import Reader
 from holdfast._types import Delta, Event, Request, Usage
 from holdfast.layers.parse import parse_sse
 from holdfast.layers.reconnect import Reconnect
+from holdfast.layers.retry import Retry
 from holdfast.layers.verify import verify
 from holdfast.machines.ladder import Seams
+from holdfast.machines.retry_budget import RetryBudget
 from holdfast.moments import Delivered, Ended, FirstDelta, Moment, Opened, Opening, Started
 from holdfast.testing import FakeClock
 from tests.puppet import Puppet, Script, Wait
@@ -238,9 +241,57 @@ async def test_requests_are_bounded_over_all_layers(clock: FakeClock) -> None:
 
 async def test_a_spent_call_says_how_to_raise_its_bound(clock: FakeClock) -> None:
     reader = pipe_over(Puppet(WHOLE), clock, max_requests=1).stream()
-    reader._call.spend_request()
+    reader._call.spend_request(Request())
     with pytest.raises(BudgetExhausted, match="max_requests"):
         await reader.__aenter__()
+
+
+async def test_streams_that_share_a_retry_budget_send_no_more_again_than_it_allows(clock: FakeClock) -> None:
+    budget = RetryBudget(ratio=0, floor=0, burst=4)
+    puppet = Puppet(ConnectError("refused"), repeat=True)
+    pipe = pipe_over(puppet, clock, retry_budget=budget) | Retry(attempts=4)
+    sent = []
+    for _ in range(3):
+        with pytest.raises(ConnectError, match="refused") as raised:
+            await pipe.stream()
+        sent.append(raised.value.attempts)
+    assert sent == [4, 2, 1]
+    assert (budget.first, budget.retries, budget.amplification) == (3, 4, 7 / 3)
+
+
+async def test_a_broken_stream_says_that_the_retry_budget_kept_it_from_going_on(clock: FakeClock) -> None:
+    budget = RetryBudget(ratio=0, floor=0, burst=1)
+    budget.withdraw(clock.now())
+    puppet = Puppet([*WHOLE[:2], StreamBroken("reset")])
+    with pytest.raises(StreamBroken, match="reset") as raised:
+        await (pipe_over(puppet, clock, retry_budget=budget) | Reconnect()).stream()
+    assert "retry budget" in raised.value.__notes__[0]
+
+
+async def test_a_fork_spends_what_its_call_may_and_reads_at_a_place_of_its_own(clock: FakeClock) -> None:
+    call = Call(clock=clock, max_requests=2)
+    call.spend_request(Request(upstream="a"))
+    twin = call.fork()
+    assert twin.spend_request(Request(upstream="b")).number == 2
+    assert [attempt.upstream for attempt in call.attempts] == ["a", "b"]
+    assert not call.may_request
+    assert twin.cursor is not call.cursor
+    assert twin.report is call.report
+    call.adopt(twin)
+    assert (call.cursor, call.attempt) == (twin.cursor, twin.attempts[1])
+
+
+async def test_a_listener_may_add_to_the_request_before_it_begins(clock: FakeClock) -> None:
+    class Tracing:
+        def begin(self, request: Request) -> Request:
+            return request.with_headers({"traceparent": "00-1-2-01"})
+
+        def __call__(self, moment: Moment) -> None:
+            pass
+
+    puppet = Puppet(WHOLE)
+    await pipe_over(puppet, clock).stream(listeners=[Tracing()])
+    assert puppet.requests[0].headers == {"traceparent": "00-1-2-01"}
 
 
 def test_a_pipe_without_a_single_request_is_refused() -> None:

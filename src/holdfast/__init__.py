@@ -54,6 +54,7 @@ from holdfast.layers.record import Record
 from holdfast.layers.retry import Retry
 from holdfast.layers.verify import verify
 from holdfast.machines.ladder import Seams
+from holdfast.machines.retry_budget import RetryBudget
 from holdfast.moments import Report
 from holdfast.offline import EventLog, assemble, parse_events
 from holdfast.sources.aiohttp import AiohttpSource
@@ -107,6 +108,7 @@ __all__ = [
     "Report",
     "Request",
     "Retry",
+    "RetryBudget",
     "Seams",
     "Source",
     "StatusError",

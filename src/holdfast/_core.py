@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -27,6 +28,7 @@ from holdfast._clock import Alarm, Clock, Random, SystemClock, system_random
 from holdfast._errors import BudgetExhausted, EndOfStream, StreamError, UsageError
 from holdfast._types import Head, Partial, Request, Usage
 from holdfast.machines.cursor import Cursor
+from holdfast.machines.retry_budget import RetryBudget
 from holdfast.machines.seam import add_usage
 from holdfast.machines.transcript import Transcript
 from holdfast.moments import (
@@ -228,11 +230,29 @@ class Leg:
     """That of this leg alone, its prompt included."""
 
 
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """One request that was sent, the `number`-th of its call: what it cost is reckoned from here.
+
+    `upstream` names who was asked, empty where there is only one; `leg` the part of the answer it was for.
+    """
+
+    number: int = 1
+    upstream: str = ""
+    model: str = ""
+    leg: int = 1
+    evidence: Evidence | None = None
+    """What its answer has told; None while no answer began."""
+
+
 class Call:
     """What the attempts of one stream share: its identity, its clock, where it is, and what it may still spend."""
 
     __slots__ = (
+        "_repeats",
         "answer",
+        "attempt",
+        "attempts",
         "clock",
         "cursor",
         "dialect",
@@ -248,8 +268,8 @@ class Call:
         "random",
         "recorded",
         "report",
-        "requests",
         "resuming",
+        "retry_budget",
         "seamed",
         "wasted_tokens",
         "where",
@@ -261,6 +281,7 @@ class Call:
         clock: Clock | None = None,
         random: Random | None = None,
         max_requests: int = 8,
+        retry_budget: RetryBudget | None = None,
         keep: bool = True,
         labels: Mapping[str, str] | None = None,
         listeners: Iterable[Listener] = (),
@@ -269,7 +290,11 @@ class Call:
         self.clock: Clock = clock or SystemClock()
         self.random: Random = random or system_random()
         self.max_requests = max_requests
-        self.requests = 0
+        self.retry_budget = retry_budget
+        self.attempts: list[Attempt] = []
+        self.attempt: Attempt | None = None
+        """The one that was sent last."""
+        self._repeats = False  # the next request asks again for what was asked for before
         self.keep = keep
         self.labels = dict(labels or {})
         self.cursor = Cursor()
@@ -298,7 +323,7 @@ class Call:
     def note(self, moment: Moment) -> None:
         """Tells everybody who listens; the report first, so that a listener sees it up to date."""
         moment.at = self.clock.now()
-        moment.attempt = self.requests
+        moment.attempt = moment.attempt or self.requests
         self.report.add(moment)
         for listener in self.listeners:
             try:
@@ -361,6 +386,7 @@ class Call:
         self.answer = Transcript(keep=self.keep, before=self.answer)
         self.cursor = Cursor()
         self.evidence, self.proven, self.join, self.where, self.seamed = None, None, None, None, False
+        self._repeats = False
 
     def drop_leg(self, *, paid: bool) -> None:
         """Nothing of this leg is the answer's: the call stands again where the one before had ended.
@@ -393,14 +419,50 @@ class Call:
         self.resuming = partial
 
     @property
-    def may_request(self) -> bool:
-        """False once `max_requests` were sent: layers ask before they wait for another try."""
-        return self.requests < self.max_requests
+    def requests(self) -> int:
+        """How many were sent."""
+        return len(self.attempts)
 
-    def spend_request(self) -> None:
-        """Counts one request, or raises `BudgetExhausted`."""
-        if not self.may_request:
-            raise BudgetExhausted(
-                f"the call has sent its {self.max_requests} requests; raise it with max_requests=, or see what failed"
-            )
-        self.requests += 1
+    @property
+    def may_request(self) -> bool:
+        """False once `max_requests` were sent, or the retry budget is spent: layers ask before they wait."""
+        return not self.why_no_request
+
+    @property
+    def why_no_request(self) -> str:
+        """Says what keeps the call from sending another request; empty where nothing does."""
+        if self.requests >= self.max_requests:
+            return f"the call has sent its {self.max_requests} requests (max_requests=)"
+        if self._repeats and self.retry_budget is not None and not self.retry_budget.allows(self.clock.now()):
+            return f"the retry budget that calls share is spent: {self.retry_budget!r}"
+        return ""
+
+    def spend_request(self, request: Request) -> Attempt:
+        """Counts a request that is about to be sent, or raises `BudgetExhausted`."""
+        why, budget, now = self.why_no_request, self.retry_budget, self.clock.now()
+        if why:
+            raise BudgetExhausted(f"{why}; see what failed before, or allow more")
+        if budget is not None:
+            if self._repeats:
+                budget.withdraw(now)
+            else:
+                budget.deposit(now)
+        self._repeats = True
+        self.attempt = Attempt(number=self.requests + 1, upstream=request.upstream, leg=len(self.legs) + 1)
+        self.attempts.append(self.attempt)
+        return self.attempt
+
+    def fork(self) -> Call:
+        """Gives the same call for a request that runs beside another: with a place and an answer of its own.
+
+        What was sent, what is told and what may be spent stay common. `adopt()` makes the fork's place the call's.
+        """
+        twin = copy(self)
+        twin.cursor = Cursor()
+        twin.cursor.asked = self.cursor.asked
+        twin.evidence, twin.attempt = None, None
+        return twin
+
+    def adopt(self, twin: Call) -> None:
+        """What a fork has read is what the call's answer is made of, from here on."""
+        self.cursor, self.evidence, self.attempt, self.dialect = twin.cursor, twin.evidence, twin.attempt, twin.dialect

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from holdfast._clock import Clock, Random
@@ -12,6 +13,7 @@ from holdfast._core import Call, Source, Stream
 from holdfast._errors import UsageError
 from holdfast._reader import Reader
 from holdfast._types import Partial, Request
+from holdfast.machines.retry_budget import RetryBudget
 from holdfast.machines.settings import check_count, check_kind, check_strings
 from holdfast.moments import (
     Listener,
@@ -34,13 +36,18 @@ class _Counted(Generic[T]):
 
     async def open(self, request: Request) -> Stream[T]:
         call = request.call
-        call.spend_request()
-        call.note(Opening())
+        number = call.spend_request(request).number
+        call.note(Opening(upstream=request.upstream))
         started = call.clock.now()
         stream = await self.inner.open(request)
         head = stream.head
         request_id = head.headers.get("x-request-id") or head.headers.get("x-ds-trace-id") or ""
-        call.note(Opened(status=head.status, seconds=call.clock.now() - started, request_id=request_id))
+        seconds = call.clock.now() - started
+        call.note(
+            Opened(
+                attempt=number, upstream=request.upstream, status=head.status, seconds=seconds, request_id=request_id
+            )
+        )
         return stream
 
 
@@ -48,7 +55,8 @@ class Pipe(Generic[T]):
     """A source and the layers over it, from the wire (left) to the reader (right). Immutable; `|` makes a new one.
 
     `clock` and `random` replace time and chance, `max_requests` bounds what one stream may send upstream over all
-    its layers (8: four tries and four seams), `listeners` hear every moment of every stream.
+    its layers (8: four tries and four seams), `retry_budget` what all streams that share it may send again;
+    `listeners` hear every moment of every stream.
     """
 
     __slots__ = (
@@ -59,6 +67,7 @@ class Pipe(Generic[T]):
         "_listeners",
         "_max_requests",
         "_random",
+        "_retry_budget",
         "_source",
         "_top",
     )
@@ -70,8 +79,10 @@ class Pipe(Generic[T]):
         clock: Clock | None = None,
         random: Random | None = None,
         max_requests: int = 8,
+        retry_budget: RetryBudget | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
+        check_kind("retry_budget=", retry_budget, (RetryBudget, NoneType), "a RetryBudget")
         check_call(clock=clock, random=random, max_requests=max_requests, listeners=listeners)
         if isinstance(source, type) or not hasattr(source, "open"):
             raise UsageError(f"a pipe begins with a source, something that has open(), and {source!r} is none")
@@ -83,6 +94,7 @@ class Pipe(Generic[T]):
         self._clock = clock
         self._random = random
         self._max_requests = max_requests
+        self._retry_budget = retry_budget
         self._listeners = tuple(listeners)
 
     def __or__(self, layer: Callable[[Source[T]], Source[B]]) -> Pipe[B]:
@@ -125,6 +137,7 @@ class Pipe(Generic[T]):
             clock=self._clock,
             random=self._random,
             max_requests=self._max_requests,
+            retry_budget=self._retry_budget,
             keep=keep,
             labels=labels,
             listeners=(
@@ -144,7 +157,7 @@ class Pipe(Generic[T]):
         for listener in call.listeners:
             hear = getattr(listener, "begin", None)
             if hear is not None:
-                hear(request)
+                request = hear(request) or request
         return Reader(self._top, request)
 
     def _take_up(self, partial: Partial, call: Call) -> None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-if TYPE_CHECKING:  # the one upward name: a request carries its call, and values import nobody
+if TYPE_CHECKING:  # a request carries its call and its dialect, and values import nobody
     from holdfast._core import Call
+    from holdfast.dialects import Dialect
 
 Guarantee = Literal["exact", "verified", "seamed"]
 """How a seam was vouched for, strongest first: `exact` (the server continued at our cursor),
@@ -29,13 +30,16 @@ continuation of a prefix."""
 class Request:
     """One request to an upstream. `body` is the JSON object to send, or the bytes to send as they are.
 
-    `call` is set by `Pipe.stream()`: what the attempts of one stream share.
+    `call` is set by `Pipe.stream()`: what the attempts of one stream share. `upstream` names whom it goes to
+    where there are several, and `dialect` is that one's, None for the pipe's own.
     """
 
     url: str = ""
     method: str = "POST"
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: Mapping[str, Any] | bytes | None = field(default=None, repr=False)
+    upstream: str = ""
+    dialect: Dialect | None = field(default=None, repr=False)
     call: Call = field(default=None, repr=False, compare=False)  # type: ignore[assignment]  # set at the edge
 
     def __repr__(self) -> str:

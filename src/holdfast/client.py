@@ -25,6 +25,7 @@ from holdfast.dialects import AUTO, Dialect, Timeouts, at_address, find
 from holdfast.layers.auto_continue import AutoContinue
 from holdfast.machines.ladder import Seams
 from holdfast.machines.redact import clean_url
+from holdfast.machines.retry_budget import RetryBudget
 from holdfast.machines.settings import check_kind, check_strings
 from holdfast.moments import Listener
 from holdfast.sources.aiohttp import AiohttpSource
@@ -40,11 +41,11 @@ class Client:
     shares an aiohttp session of the caller's, which stays open; else the client has a pooled one of its own until
     `aclose()`. `source` takes the bytes from elsewhere, a `MemorySource` for one. `timeouts` are over the dialect's
     own, `headers` go on every request, `layers` replace `default_layers()`, and `max_requests` bounds what one call may
-    send upstream (8). A broken stream is resumed where its answer stays what it was; `seams=True` also lets a model
-    continue its own words, and `Seams(...)` says it in detail. An answer that was asked for in JSON must parse, with
-    `schema=True` also fit the schema in its request, with a mapping that one. `auto_continue=True`, or an
-    `AutoContinue(...)`, asks on where an answer was cut at its token limit. Raises `UsageError` for an unknown dialect,
-    a missing key, or a setting of another kind.
+    send upstream (8), a `retry_budget` what all clients that share it may send again. A broken stream is resumed where
+    its answer stays what it was; `seams=True` also lets a model continue its own words, and `Seams(...)` says it in
+    detail. An answer that was asked for in JSON must parse, with `schema=True` also fit the schema in its request, with
+    a mapping that one. `auto_continue=True`, or an `AutoContinue(...)`, asks on where an answer was cut at its token
+    limit. Raises `UsageError` for an unknown dialect, a missing key, or a setting of another kind.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Client:
         schema: Mapping[str, Any] | bool = False,
         layers: Layers | None = None,
         max_requests: int = 8,
+        retry_budget: RetryBudget | None = None,
         clock: Clock | None = None,
         random: Random | None = None,
         listeners: Iterable[Listener] = (),
@@ -104,6 +106,7 @@ class Client:
             "clock": clock,
             "random": random,
             "max_requests": max_requests,
+            "retry_budget": retry_budget,
             "listeners": tuple(listeners),
         }
         self._pipe = self._build(self._timeouts)

@@ -40,7 +40,9 @@ class Recognised(Moment, kw_only=True):
 
 
 class Opening(Moment, kw_only=True):
-    """A request is about to be sent."""
+    """A request is about to be sent, to `upstream` where there are several."""
+
+    upstream: str = ""
 
 
 class Opened(Moment, kw_only=True):
@@ -49,6 +51,7 @@ class Opened(Moment, kw_only=True):
     status: int = 0
     seconds: float = 0.0
     request_id: str = ""
+    upstream: str = ""
 
 
 class FirstDelta(Moment, kw_only=True):
@@ -113,6 +116,37 @@ class Stalled(Moment, kw_only=True):
 
     clock: str = ""
     seconds: float = 0.0
+
+
+class Waited(Moment, kw_only=True):
+    """This side held a request back for `seconds`: `reason` is "requests", "tokens", "concurrency" or "slow-down"."""
+
+    reason: str = ""
+    seconds: float = 0.0
+
+
+class Hedged(Moment, kw_only=True):
+    """No content had come after `delay` seconds: the request is sent once more, beside the one that runs."""
+
+    delay: float = 0.0
+
+
+class HedgeEnded(Moment, kw_only=True):
+    """The attempt `winner` brought content first, and the attempt `loser` was given up."""
+
+    winner: int = 0
+    loser: int = 0
+    upstream: str = ""
+    """Whose answer it is, where there are several."""
+
+
+class FellBack(Moment, kw_only=True):
+    """The upstream `old` failed, and `new` is asked: before the first item, or `midstream`, behind the last."""
+
+    error: StreamError
+    old: str = ""
+    new: str = ""
+    midstream: bool = False
 
 
 class BreakerChanged(Moment, kw_only=True):
@@ -186,6 +220,14 @@ class Report:
     error: StreamError | None = None
     cancelled: bool = False
     attempts: int = 0
+    upstream: str = ""
+    """Who answered, by the name it was given; empty where there is only one."""
+    upstreams: list[str] = field(default_factory=list)
+    """Who was asked, in order, each once; empty where there is only one."""
+    fallbacks: int = 0
+    hedges: int = 0
+    waited_seconds: float = 0.0
+    """How long this side held its requests back, in all."""
     retries: int = 0
     seams: list[Resumed] = field(default_factory=list)
     legs: int = 1
@@ -220,8 +262,11 @@ class Report:
                 self.dialect, self.dialect_known_by = moment.dialect, moment.by
             case Opening():
                 self.attempts = moment.attempt
+                if moment.upstream and moment.upstream not in self.upstreams:
+                    self.upstreams.append(moment.upstream)
             case Opened():
                 self.status = moment.status
+                self.upstream = moment.upstream
                 self.open_seconds = moment.seconds
             case FirstDelta():
                 self.first_delta_seconds = moment.seconds
@@ -235,6 +280,15 @@ class Report:
                 self.seams.append(moment)
             case Continued():
                 self.legs = moment.leg
+            case Waited():
+                self.waited_seconds += moment.seconds
+            case Hedged():
+                self.hedges += 1
+            case HedgeEnded():
+                self.upstream = moment.upstream
+            case FellBack():
+                self.fallbacks += 1
+                self.faults.append(moment.error)
             case Diverged():
                 self.diverged += 1
             case Dropped():

@@ -230,7 +230,12 @@ def test_usage_that_a_cursor_can_fetch_is_asked_for_once() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "at"),
-    [({"max_barren": 0}, {}), ({"max_seams": 0}, {}), ({"rungs": ("replay",)}, {}), ({}, {"may_request": False})],
+    [
+        ({"max_barren": 0}, {}),
+        ({"max_seams": 0}, {}),
+        ({"rungs": ("replay",)}, {}),
+        ({}, {"no_request": "none is left"}),
+    ],
 )
 def test_a_proven_answer_is_finished_where_nothing_more_may_be_asked(
     settings: dict[str, Any], at: dict[str, Any]

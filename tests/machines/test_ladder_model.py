@@ -51,7 +51,7 @@ SITUATIONS = st.builds(
     replayable=st.sampled_from([True, True, False]),
     complete=st.sampled_from([False] * 30 + [True]),
     usage_known=st.booleans(),
-    may_request=st.sampled_from([True] * 9 + [False]),
+    no_request=st.sampled_from([""] * 9 + ["the budget is spent"]),
     delivered_tokens=st.integers(0, 50),
     server_retry=st.sampled_from([None] * 6 + [0.5, 20.0, MAX_WAIT + 1]),
     u=st.floats(0.0, 1.0, exclude_max=True),
@@ -127,7 +127,7 @@ class LadderAgainstModel(RuleBasedStateMachine):
             self.out.add("last-event-id")
         elif not failure.retryable:
             return None
-        if not at.may_request:
+        if at.no_request:
             return None
         if self.rung == "replay" and isinstance(failure, ConnectError | StatusError):
             self.repaid -= self.cost  # it was never answered, so it cost nothing

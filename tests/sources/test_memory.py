@@ -278,7 +278,7 @@ class _Counting:
         self.inner = inner
 
     async def open(self, request: Request) -> Stream[bytes]:
-        request.call.spend_request()
+        request.call.spend_request(request)
         return await self.inner.open(request)
 
 

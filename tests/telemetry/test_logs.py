@@ -17,7 +17,7 @@ import pytest
 import structlog
 
 from holdfast import moments
-from holdfast._core import Call
+from holdfast._core import Attempt, Call
 from holdfast._errors import (
     ConnectError,
     DeadlineExceeded,
@@ -98,13 +98,16 @@ def full_moments() -> list[moments.Moment]:
     told: list[moments.Moment] = [
         moments.Started(url="https://x.example/v1", dialect="deepseek", labels={"user": "42"}),
         moments.Recognised(dialect="openai", by="events"),
-        moments.Opening(),
-        moments.Opened(status=200, seconds=0.25, request_id="r1"),
+        moments.Opening(upstream="eu"),
+        moments.Opened(status=200, seconds=0.25, request_id="r1", upstream="eu"),
         moments.FirstDelta(seconds=0.5),
         moments.Resumed(rung="last_event_id", gap=0.1, swallowed=3, repaid_tokens=9),
         moments.Continued(leg=2, reason="length"),
         moments.Diverged(position=12),
         moments.Stalled(clock="progress", seconds=60),
+        moments.Waited(reason="tokens", seconds=1.5),
+        moments.Hedged(delay=0.75),
+        moments.HedgeEnded(winner=2, loser=1, upstream="eu"),
         moments.BreakerChanged(name="deepseek", old="closed", new="open"),
         moments.Repaired(what="utf8", count=1),
         moments.Dropped(count=2),
@@ -115,6 +118,7 @@ def full_moments() -> list[moments.Moment]:
         told += [
             moments.Retrying(error=error, delay=0.5),
             moments.Outlived(error=error),
+            moments.FellBack(error=error, old="eu", new="us", midstream=True),
             moments.Resuming(error=error, rung="verified_replay", delay=0.5),
             moments.Ended(error=error, usage=usage, bytes_received=10),
         ]
@@ -167,7 +171,7 @@ def test_the_documented_table_and_the_code_agree() -> None:
     out = io.StringIO()
     logs.configure_logs(out, level="debug", text=True)
     call = told_call(Request(body={"messages": ["hi"]}))
-    call.requests = 1
+    call.attempts = [Attempt()] * 1
     call.answer.add(
         [delta(text="a", reasoning="b"), delta(tool_calls=(ToolCallDelta(0, "c1", "f", "{}"),), finish_reason="stop")]
     )
@@ -202,7 +206,7 @@ async def test_lines_carry_one_stream_id_the_attempt_and_the_time_since_the_star
     clock = typing.cast("FakeClock", call.clock)
     call.note(moments.Started())
     await clock.advance(0.123456)
-    call.requests = 1
+    call.attempts = [Attempt()] * 1
     call.note(moments.Opened(status=200, seconds=0.123456))
     told = lines(log)
     assert {line["stream_id"] for line in told} == {call.id}
@@ -215,7 +219,7 @@ async def test_lines_carry_one_stream_id_the_attempt_and_the_time_since_the_star
 def test_the_last_line_tells_the_whole_stream(log: io.StringIO) -> None:
     call = told_call()
     call.note(moments.Started(dialect="deepseek"))
-    call.requests = 2
+    call.attempts = [Attempt()] * 2
     call.note(moments.Opening())
     call.note(moments.Resuming(error=StreamBroken("cut"), rung="last_event_id"))
     call.note(moments.Resumed(rung="last_event_id"))

@@ -310,7 +310,7 @@ class _ReconnectStream(Generic[T]):
             and (self._replay is None or self._replay.caught_up)
             and (self._extension is None or self._extension.caught_up),
             usage_known=evidence is not None and evidence.usage is not None,
-            may_request=call.may_request,
+            no_request=call.why_no_request,
             delivered_tokens=call.answer.tokens,
             server_retry=None if cursor.retry is None else cursor.retry / 1000,
             u=call.random.random(),

@@ -70,12 +70,14 @@ class _VerifySource:
         call.cursor.hasher = check.hasher if check is not None else None
         reader = dialect.reader(_asked(request), call.cursor, before, head=stream.head, end_at_done=check is None)
         call.evidence = reader.evidence
+        if call.attempt is not None:
+            call.attempt.evidence = reader.evidence
         machine: Transform[Event, Delta] = _Checked(reader, check, request)
         return TransformStream(stream, _Relayed(machine, call.cursor) if self.layer.relay else machine, call.clock)
 
     def _dialect(self, request: Request) -> Dialect:
-        """The layer's own; where that is `auto`, the address may tell, or an attempt before has told."""
-        call, dialect = request.call, self.layer.dialect
+        """The request's or the layer's own; where that is `auto`, the address tells, or an earlier attempt has."""
+        call, dialect = request.call, request.dialect or self.layer.dialect
         if dialect is not AUTO:
             call.dialect = dialect
         elif call.dialect is None or call.dialect is AUTO:
@@ -116,6 +118,8 @@ class _Checked:
             if dialect is not None:
                 self.feed = self._reader.feed
                 call.dialect, call.evidence = dialect, self._reader.evidence
+                if call.attempt is not None:
+                    call.attempt.evidence = self._reader.evidence
                 call.note(Recognised(dialect=dialect.name, by="events"))
 
     def end(self, out: list[Delta]) -> None:

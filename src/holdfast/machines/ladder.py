@@ -139,7 +139,8 @@ class Situation:
     prefix: bool = False
     complete: bool = False
     usage_known: bool = False
-    may_request: bool = True
+    no_request: str = ""
+    """What keeps the call from sending another request, in words; empty where nothing does."""
     delivered_tokens: int = 0
     server_retry: float | None = None
     """Seconds, from the stream's own `retry:` field."""
@@ -221,8 +222,8 @@ class Ladder:
             self.blames_rung = True
         elif not failure.retryable:
             return None
-        if not at.may_request:
-            self.why = "the call has sent all its requests (max_requests)"
+        if at.no_request:
+            self.why = at.no_request
             return None
         if isinstance(failure, IntegrityError):
             # Told when all had been delivered: behind the cursor is nothing, and something before it is not as it was

@@ -41,7 +41,7 @@ class RetryBudget:
     def allows(self, now: float) -> bool:
         """Says whether a further request could be sent now."""
         self._refill(now)
-        return self._left >= 1.0
+        return self._left >= 1.0 - 1e-9  # ten tenths are a whole
 
     def withdraw(self, now: float) -> bool:
         """Takes one further request out; False where there is none left."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 VALUES = {"_types", "_errors"}
 FORMATS = VALUES | {"machines", "dialects"}
-CORE = FORMATS | {"_clock", "_tasks", "moments", "_core", "_reader", "_pipe"}
+CORE = FORMATS | {"_clock", "_tasks", "_shared", "moments", "_core", "_reader", "_pipe"}
 OUTSIDE = {"sources", "mounts", "gateway"}
 FACADE = {"client", "offline", "sync", "__init__"}
 
@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_core": FORMATS | {"_clock", "moments"},
     "_reader": FORMATS | {"_clock", "moments", "_core"},
     "_pipe": FORMATS | {"_clock", "moments", "_core", "_reader"},
+    "_shared": set(),
     "telemetry": CORE,  # it listens to moments: of what runs it knows nothing
     "layers": CORE,
     "_defaults": CORE | {"layers"},

@@ -18,6 +18,7 @@ from holdfast import (
     Reconnect,
     Retry,
     Seams,
+    Source,
     Timeouts,
     UsageError,
     parse_sse,
@@ -213,3 +214,19 @@ async def test_a_request_asks_for_a_stream_and_its_usage() -> None:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+
+
+async def test_traffic_layers_stand_between_the_clocks_and_retry() -> None:
+    def mine(inner: Source[Any]) -> Source[Any]:
+        return inner
+
+    async with Client("deepseek", api_key="sk-1", traffic=[mine]) as client:
+        drawn = str(client.pipe)
+    assert drawn.index("Deadline(open=") < drawn.index("mine()") < drawn.index("Retry(")
+
+
+def test_traffic_that_is_no_list_of_layers_is_refused() -> None:
+    with pytest.raises(UsageError, match="traffic= is for the default layers"):
+        Client("deepseek", api_key="sk-1", traffic=[Retry()], layers=[])
+    with pytest.raises(UsageError, match="traffic= takes a sequence of layers"):
+        Client("deepseek", api_key="sk-1", traffic=Retry())  # type: ignore[arg-type]  # what a user may write

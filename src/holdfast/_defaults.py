@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pybreaker
@@ -26,6 +26,7 @@ def default_layers(
     timeouts: Timeouts | None = None,
     seams: Seams | bool = False,
     breaker: pybreaker.CircuitBreaker | None = None,
+    traffic: Iterable[Callable[[Source[Any]], Source[Any]]] = (),
     refused: set[str] | None = None,
     auto_continue: AutoContinue | bool | None = None,
     schema: Mapping[str, Any] | bool = False,
@@ -35,8 +36,10 @@ def default_layers(
 
     The breaker stands right of Retry and Reconnect and so judges whole calls: a call that survived its faults is a
     success. Left of Retry it would count every attempt, and one bad call could shut the door on itself.
-    `seams` is the ladder's policy: see `Seams`. `refused` is Reconnect's, `schema` ExpectJson's. `auto_continue` asks
-    on at token limits; nothing does by default. `relay` hands over every event, for whoever passes the bytes on.
+    `traffic` are layers that see every attempt, limits, hedges and fallbacks, in their order from the wire to the reader:
+    they stand behind the clocks, so that waiting for a permit is no slow server. `seams` is the ladder's policy: see
+    `Seams`. `refused` is Reconnect's, `schema` ExpectJson's. `auto_continue` asks on at token limits; nothing does by
+    default. `relay` hands over every event, for whoever passes the bytes on.
     """
     dialect = find(dialect)
     clocks = Timeouts.of(timeouts).over(dialect.timeouts)
@@ -44,6 +47,7 @@ def default_layers(
         parse_sse(comments=relay),
         verify(dialect, relay=relay),
         Deadline(open=clocks.open, first_token=clocks.first_token, progress=clocks.progress),
+        *traffic,
         Retry(),
         Reconnect(seams=Seams.of(seams), refused=refused if refused is not None else set()),
     ]

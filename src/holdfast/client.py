@@ -40,12 +40,13 @@ class Client:
     tells by it who answers. `api_key` is taken from the provider's usual environment variable when not given. `session`
     shares an aiohttp session of the caller's, which stays open; else the client has a pooled one of its own until
     `aclose()`. `source` takes the bytes from elsewhere, a `MemorySource` for one. `timeouts` are over the dialect's
-    own, `headers` go on every request, `layers` replace `default_layers()`, and `max_requests` bounds what one call may
-    send upstream (8), a `retry_budget` what all clients that share it may send again. A broken stream is resumed where
-    its answer stays what it was; `seams=True` also lets a model continue its own words, and `Seams(...)` says it in
-    detail. An answer that was asked for in JSON must parse, with `schema=True` also fit the schema in its request, with
-    a mapping that one. `auto_continue=True`, or an `AutoContinue(...)`, asks on where an answer was cut at its token
-    limit. Raises `UsageError` for an unknown dialect, a missing key, or a setting of another kind.
+    own, `headers` go on every request, `traffic` adds layers that see every attempt (limits, hedges, fallbacks),
+    `layers` replace `default_layers()`, and `max_requests` bounds what one call may send upstream (8), a `retry_budget`
+    what all clients that share it may send again. A broken stream is resumed where its answer stays what it was;
+    `seams=True` also lets a model continue its own words, and `Seams(...)` says it in detail. An answer that was asked
+    for in JSON must parse, with `schema=True` also fit the schema in its request, with a mapping that one.
+    `auto_continue=True`, or an `AutoContinue(...)`, asks on where an answer was cut at its token limit. Raises
+    `UsageError` for an unknown dialect, a missing key, or a setting of another kind.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Client:
         seams: Seams | bool = False,
         auto_continue: AutoContinue | bool | None = None,
         schema: Mapping[str, Any] | bool = False,
+        traffic: Layers = (),
         layers: Layers | None = None,
         max_requests: int = 8,
         retry_budget: RetryBudget | None = None,
@@ -79,7 +81,10 @@ class Client:
             raise UsageError("seams= is for the default layers; with layers= give Reconnect its own")
         if (auto_continue or schema is not False) and layers is not None:
             raise UsageError("auto_continue= and schema= are for the default layers; layers= holds layers of their own")
+        if traffic and layers is not None:
+            raise UsageError("traffic= is for the default layers; with layers= put them in their place")
         self._timeouts = Timeouts.of(timeouts)
+        check_kind("traffic=", traffic, Sequence, "a sequence of layers")
         check_strings("headers=", headers)
         check_kind("layers=", layers, (Iterable, NoneType), "a sequence of layers")
         self._base_url = _base_url(self._dialect, base_url)
@@ -87,6 +92,7 @@ class Client:
             **self._dialect.headers(_key(self._dialect, api_key, needed=base_url is None and source is None)),
             **(headers or {}),
         }
+        self._traffic = tuple(traffic)
         self._layers = layers
         self._seams = seams
         self._auto_continue = auto_continue
@@ -122,6 +128,7 @@ class Client:
                 refused=self._refused,
                 auto_continue=self._auto_continue,
                 schema=self._schema,
+                traffic=self._traffic,
             )
         pipe: Pipe[Any] = Pipe(self._source, **self._settings)
         for layer in layers:

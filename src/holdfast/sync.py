@@ -24,6 +24,7 @@ from holdfast._types import Completion, Delta, Head, Partial
 from holdfast.dialects import Dialect, Timeouts
 from holdfast.layers.auto_continue import AutoContinue
 from holdfast.machines.ladder import Seams
+from holdfast.machines.retry_budget import RetryBudget
 from holdfast.moments import Listener, Report
 
 
@@ -39,8 +40,10 @@ class Settings(TypedDict, total=False):
     seams: Seams | bool
     auto_continue: AutoContinue | bool | None
     schema: Mapping[str, Any] | bool
+    traffic: asynchronous.Layers
     layers: asynchronous.Layers | None
     max_requests: int
+    retry_budget: RetryBudget | None
     clock: Clock | None
     random: Random | None
     listeners: Iterable[Listener]

@@ -23,6 +23,7 @@ from holdfast.dialects import AUTO, Dialect, Teller, Timeouts, by_endpoint, find
 from holdfast.layers.deadline import Deadline
 from holdfast.layers.retry import Retry
 from holdfast.machines.ladder import Seams
+from holdfast.machines.retry_budget import RetryBudget
 from holdfast.moments import Continued, Listener, Moment, Report, Resumed
 
 EXTENSION = "holdfast"
@@ -37,8 +38,10 @@ class Settings(TypedDict, total=False):
     dialect: str | Dialect
     timeouts: Timeouts | None
     seams: Seams | bool
+    traffic: Sequence[Callable[[Source[Any]], Source[Any]]]
     layers: Sequence[Callable[[Source[Any]], Source[Any]]] | None
     max_requests: int
+    retry_budget: RetryBudget | None
     listeners: tuple[Listener, ...]
     clock: Clock | None
     random: Random | None
@@ -51,14 +54,17 @@ class Mount:
     `dialect` is told by the address or the first event unless it is named. `timeouts` are over the dialect's own.
     `seams=True` lets a model continue its own words where nothing exact is left, and `Seams(...)` says it in detail.
     `layers` replace the default ones; they must hand over every event: `default_layers(..., relay=True)` does.
-    `max_requests` bounds what one call may send upstream.
+    `traffic` adds layers that see every attempt: limits, hedges, fallbacks. `max_requests` bounds what one call may
+    send upstream, a `retry_budget` what all calls that share it may send again.
     """
 
     dialect: str | Dialect = "auto"
     timeouts: Timeouts | None = None
     seams: Seams | bool = False
+    traffic: Sequence[Callable[[Source[Any]], Source[Any]]] = ()
     layers: Sequence[Callable[[Source[Any]], Source[Any]]] | None = None
     max_requests: int = 8
+    retry_budget: RetryBudget | None = None
     listeners: tuple[Listener, ...] = ()
     clock: Clock | None = None
     random: Random | None = None
@@ -67,8 +73,10 @@ class Mount:
     def __post_init__(self) -> None:
         default_layers(self.dialect, timeouts=self.timeouts, seams=self.seams)  # tells bad settings here
         check_call(clock=self.clock, random=self.random, max_requests=self.max_requests, listeners=self.listeners)
-        if self.layers is not None and (self.timeouts is not None or self.seams is not False):
-            raise UsageError("timeouts= and seams= are for the default layers; layers= holds layers of their own")
+        if self.layers is not None and (self.timeouts is not None or self.seams is not False or self.traffic):
+            raise UsageError(
+                "timeouts=, seams= and traffic= are for the default layers; layers= holds layers of their own"
+            )
 
     @property
     def retries(self) -> list[Retry]:
@@ -78,7 +86,13 @@ class Mount:
     def relay(self, source: Source[bytes], request: Request) -> Relay:
         """Gives one call over a source; `open()` sends its request."""
         layers = self._default(request) if self.layers is None else self.layers
-        pipe: Pipe[Any] = Pipe(source, clock=self.clock, random=self.random, max_requests=self.max_requests)
+        pipe: Pipe[Any] = Pipe(
+            source,
+            clock=self.clock,
+            random=self.random,
+            max_requests=self.max_requests,
+            retry_budget=self.retry_budget,
+        )
         for layer in layers:
             pipe = pipe | layer
         return Relay(pipe, request, self.listeners)
@@ -90,7 +104,12 @@ class Mount:
         timeouts = (self.timeouts or Timeouts()).over(found.timeouts)
         feed = _is_feed(request, found)
         layers = default_layers(
-            "sse" if feed else named, timeouts=timeouts, seams=self.seams, refused=self.refused, relay=True
+            "sse" if feed else named,
+            timeouts=timeouts,
+            seams=self.seams,
+            traffic=self.traffic,
+            refused=self.refused,
+            relay=True,
         )
         if not feed or self.timeouts is not None:
             return layers

@@ -36,7 +36,7 @@ def default_layers(
 
     The breaker stands right of Retry and Reconnect and so judges whole calls: a call that survived its faults is a
     success. Left of Retry it would count every attempt, and one bad call could shut the door on itself.
-    `traffic` are layers that see every attempt, limits, hedges and fallbacks, in their order from the wire to the reader:
+    `traffic` are layers that see every attempt, limits, hedges and fallbacks, in order from the wire to the reader:
     they stand behind the clocks, so that waiting for a permit is no slow server. `seams` is the ladder's policy: see
     `Seams`. `refused` is Reconnect's, `schema` ExpectJson's. `auto_continue` asks on at token limits; nothing does by
     default. `relay` hands over every event, for whoever passes the bytes on.

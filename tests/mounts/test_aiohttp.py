@@ -18,7 +18,7 @@ from holdfast import mounts
 from holdfast._errors import ConnectError, DeadlineExceeded, StreamBroken
 from holdfast.dialects import Timeouts
 from holdfast.layers.retry import Retry
-from holdfast.mounts.aiohttp import _open as open_answers
+from holdfast.mounts._aiohttp_body import _open as open_answers
 from holdfast.mounts.aiohttp import aiohttp_middleware
 from holdfast.testing import ChaosServer, FakeClock, Schedule
 from holdfast.testing import faults as f

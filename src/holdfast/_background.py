@@ -122,12 +122,12 @@ class _Held:
     """The one of this process."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.background: Background | None = None
+        self.forget()
 
     def forget(self) -> None:
-        """In the child of a fork there is a loop without a thread, and a lock that nobody may ever open."""
-        self.__init__()  # type: ignore[misc]  # as it began
+        """Begins anew: in the child of a fork is a loop without a thread, and a lock that nobody may ever open."""
+        self.lock = threading.Lock()
+        self.background: Background | None = None
 
     def stop(self) -> None:
         held, self.background = self.background, None

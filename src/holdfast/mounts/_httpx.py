@@ -32,6 +32,10 @@ class AnyTransport:
     library: ClassVar[Any]
     body: ClassVar[Any]
 
+    def __init_subclass__(cls) -> None:
+        if "library" in vars(cls):
+            cls.body = type("RelayedBytes", (RelayedBytes, cls.library.AsyncByteStream), {})
+
     def __init__(self, inner: Any = None, **settings: Unpack[Settings]) -> None:
         if inner is not None and not hasattr(inner, "handle_async_request"):
             raise ValueError(f"inner must be an asynchronous transport, which {type(inner).__qualname__} is not")

@@ -38,6 +38,13 @@ class AnySyncTransport:
     blocking_body: ClassVar[Any]
     upload: ClassVar[Any]
 
+    def __init_subclass__(cls) -> None:
+        if "library" in vars(cls):
+            blocking, asynchronous = cls.library.SyncByteStream, cls.library.AsyncByteStream
+            cls.body = type("PumpedBytes", (PumpedBytes, blocking), {})
+            cls.blocking_body = type("BlockingBytes", (BlockingBytes, asynchronous), {})
+            cls.upload = type("UploadBytes", (UploadBytes, asynchronous, blocking), {})
+
     def __init__(self, inner: Any = None, **settings: Unpack[Settings]) -> None:
         blocks = hasattr(inner, "handle_request")
         if inner is not None and not blocks and not hasattr(inner, "handle_async_request"):

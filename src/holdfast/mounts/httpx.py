@@ -6,40 +6,20 @@ from typing import Any, ClassVar
 
 import httpx
 
-from holdfast.mounts._httpx import AnyTransport, RelayedBytes
-from holdfast.mounts._httpx_sync import AnySyncTransport, BlockingBytes, PumpedBytes, UploadBytes
+from holdfast.mounts._httpx import AnyTransport
+from holdfast.mounts._httpx_sync import AnySyncTransport
 from holdfast.mounts._ready import ready, ready_sync
-
-
-class _Body(RelayedBytes, httpx.AsyncByteStream):
-    pass
 
 
 class HttpxTransport(AnyTransport, httpx.AsyncBaseTransport):
     __doc__ = AnyTransport.__doc__
     library: ClassVar[Any] = httpx
-    body: ClassVar[Any] = _Body
-
-
-class _SyncBody(PumpedBytes, httpx.SyncByteStream):
-    pass
-
-
-class _BlockingBody(BlockingBytes, httpx.AsyncByteStream):
-    pass
-
-
-class _Upload(UploadBytes, httpx.AsyncByteStream, httpx.SyncByteStream):
-    pass
 
 
 class HttpxSyncTransport(AnySyncTransport, httpx.BaseTransport):
     __doc__ = AnySyncTransport.__doc__
     library: ClassVar[Any] = httpx
     asynchronous: ClassVar[Any] = HttpxTransport
-    body: ClassVar[Any] = _SyncBody
-    blocking_body: ClassVar[Any] = _BlockingBody
-    upload: ClassVar[Any] = _Upload
 
 
 def httpx_client(**settings: Any) -> httpx.AsyncClient:

@@ -6,40 +6,20 @@ from typing import Any, ClassVar
 
 import httpx2
 
-from holdfast.mounts._httpx import AnyTransport, RelayedBytes
-from holdfast.mounts._httpx_sync import AnySyncTransport, BlockingBytes, PumpedBytes, UploadBytes
+from holdfast.mounts._httpx import AnyTransport
+from holdfast.mounts._httpx_sync import AnySyncTransport
 from holdfast.mounts._ready import ready, ready_sync
-
-
-class _Body(RelayedBytes, httpx2.AsyncByteStream):
-    pass
 
 
 class Httpx2Transport(AnyTransport, httpx2.AsyncBaseTransport):
     __doc__ = AnyTransport.__doc__
     library: ClassVar[Any] = httpx2
-    body: ClassVar[Any] = _Body
-
-
-class _SyncBody(PumpedBytes, httpx2.SyncByteStream):
-    pass
-
-
-class _BlockingBody(BlockingBytes, httpx2.AsyncByteStream):
-    pass
-
-
-class _Upload(UploadBytes, httpx2.AsyncByteStream, httpx2.SyncByteStream):
-    pass
 
 
 class Httpx2SyncTransport(AnySyncTransport, httpx2.BaseTransport):
     __doc__ = AnySyncTransport.__doc__
     library: ClassVar[Any] = httpx2
     asynchronous: ClassVar[Any] = Httpx2Transport
-    body: ClassVar[Any] = _SyncBody
-    blocking_body: ClassVar[Any] = _BlockingBody
-    upload: ClassVar[Any] = _Upload
 
 
 def httpx2_client(**settings: Any) -> httpx2.AsyncClient:

@@ -1,4 +1,4 @@
-"""Runs the benchmark and prints it: `python -m bench [--quick] [--rounds N]`.
+"""Runs the benchmark and prints it: `python -m bench [--quick] [--rounds N]`; `python -m bench mounts`: see there.
 
 Every figure is a ratio against a floor measured in the same run, because machines are noisy; absolute microseconds
 stand beside it for scale. `--check` exits with 1 where a ratio has passed its bound, for `make test`.
@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench import machines, memory
+from bench import machines, memory, mounts
 from bench.contenders import CONTENDERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,6 +110,8 @@ def run_import(ratios: dict[str, float], rounds: int) -> None:
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["mounts"]:
+        return mounts.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m bench", description="What a stream costs, against floors.")
     parser.add_argument("--quick", action="store_true", help="a short form: less to read, more noise")
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds per contender")

@@ -1,13 +1,15 @@
 """The upstream of the benchmark, in a process of its own so that its cost is nobody's: chat streams, busy or paced.
 
 `python -m bench.upstream [CERT.pem]` prints its port. With a file that holds a private key
-and its certificate it speaks TLS. `GET/POST /?events=N&rate=R&delay=S&coding=C`: N events, R a second (0: as fast as it
-can), the first after S seconds; C is `gzip`, flushed after each event, or `gzip-held`, as a proxy that never flushes.
+and its certificate it speaks TLS. `GET/POST /?events=N&rate=R&burst=B&delay=S&coding=C`: N events, R a second (0: as
+fast as it can), B of them at a time, the first after S seconds; C is `gzip`, flushed after each event, or `gzip-held`,
+as a proxy that never flushes. At `/v1/messages` it speaks as Anthropic does, without coding.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 import sys
 import zlib
@@ -36,6 +38,28 @@ def framed(data: bytes) -> bytes:
 
 EVENT = framed(CHUNK)
 END = b"0\r\n\r\n"
+
+
+def _named(*events: str) -> bytes:
+    """Writes events as Anthropic does: the name stands in the data, too."""
+    return b"".join(b"event: %b\ndata: %b\n\n" % (json.loads(data)["type"].encode(), data.encode()) for data in events)
+
+
+MESSAGE = framed(
+    _named(
+        '{"type":"message_start","message":{"id":"msg_1","type":"message","role":"assistant","content":[],"model":"m",'
+        '"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":9,"output_tokens":1}}}',
+        '{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}',
+    )
+)
+MESSAGE_EVENT = framed(_named('{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":" token"}}'))
+MESSAGE_LAST = framed(
+    _named(
+        '{"type":"content_block_stop","index":0}',
+        '{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":9}}',
+        '{"type":"message_stop"}',
+    )
+)
 Coder = Callable[[bytes], bytes]
 
 
@@ -46,7 +70,7 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             length = next((line[15:] for line in head.lower().split("\r\n") if line.startswith("content-length:")), "0")
             await reader.readexactly(int(length))
             asked = {name: v[0] for name, v in parse_qs(urlsplit(head.split(" ", 2)[1]).query).items()}
-            await _answer(writer, asked)
+            await _answer(writer, asked, messages="/v1/messages" in head.split(" ", 2)[1])
     except (asyncio.IncompleteReadError, ConnectionError):
         pass
     finally:
@@ -62,23 +86,27 @@ def _coders(coding: str) -> tuple[Coder, Callable[[], bytes]]:
     return lambda data: deflate.compress(data) + deflate.flush(zlib.Z_SYNC_FLUSH), deflate.flush
 
 
-async def _answer(writer: asyncio.StreamWriter, asked: dict[str, str]) -> None:
+async def _answer(writer: asyncio.StreamWriter, asked: dict[str, str], *, messages: bool) -> None:
     events, rate, coding = int(asked.get("events", 100)), float(asked.get("rate", 0)), asked.get("coding", "")
+    burst, event = int(asked.get("burst", 1)), MESSAGE_EVENT if messages else EVENT
     code, flush = _coders(coding)
     writer.write(HEAD % (b"content-encoding: gzip\r\n" if coding else b""))
     await asyncio.sleep(float(asked.get("delay", 0)))
+    if messages:
+        writer.write(MESSAGE)
     if not rate:
         for _ in range(0, events, 100):
             some = min(100, events)
-            writer.write(b"".join(framed(code(CHUNK)) for _ in range(some)) if coding else EVENT * some)
+            writer.write(b"".join(framed(code(CHUNK)) for _ in range(some)) if coding else event * some)
             await writer.drain()
     else:
         loop = asyncio.get_running_loop()
         start = loop.time()
-        for n in range(events):
+        for n in range(0, events, burst):
             await asyncio.sleep(max(0.0, start + n / rate - loop.time()))
-            writer.write(framed(code(CHUNK)) if coding else EVENT)
-    writer.write(framed(code(LAST)) + framed(code(DONE)) + framed(flush()) + END)
+            writer.write(framed(code(CHUNK)) if coding else event * min(burst, events - n))
+    last = MESSAGE_LAST if messages else framed(code(LAST)) + framed(code(DONE)) + framed(flush())
+    writer.write(last + END)
     await writer.drain()
 
 

@@ -1,0 +1,325 @@
+"""What a mount costs the client that it is in: `python -m bench mounts [--quick] [--rounds N] [--write] [NAME ...]`.
+
+Each client reads the same streams with the mount and without, in processes of their own that take turns: one event a
+read, 16 events a read, and short streams one after another for the time to the first token. What counts is the
+difference within a run, in CPU time of the whole process, threads included. `--write` puts the table into the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import requests
+
+from bench.contenders import BODY
+from holdfast import mounts
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "mounts.md"
+BURSTS = (1, 16)
+"""Events a read."""
+SECONDS = 1.5
+"""Of one measured stream: it is paced, so that a read holds one burst."""
+BURSTS_A_SECOND = {1: 400, 16: 100}
+FIRSTS = 25
+"""Short streams whose first token is timed."""
+MESSAGES: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": BODY["messages"], "stream": True}
+CHAT = "/v1/chat/completions"
+_EVENT = b"data: {"
+Read = Callable[[dict[str, str]], Iterator[int]]
+ReadAsync = Callable[[dict[str, str]], AsyncIterator[int]]
+"""Asks for a stream, and yields how many events came at a time."""
+
+
+# -- who reads: given an address and whether the mount is in, each gives a way to read a stream ----
+
+
+def _sdk(kind: str, url: str, *, mounted: bool) -> Any:
+    """Gives the client of an SDK, of which `kind` is the class."""
+    module = importlib.import_module(kind.removeprefix("Async").lower())
+    make = mounts.httpx2_client if kind.startswith("Async") else mounts.httpx2_sync_client
+    settings = {"http_client": make()} if mounted else {}
+    return getattr(module, kind)(api_key="k", base_url=url + "/v1" * kind.endswith("OpenAI"), **settings)
+
+
+def openai(url: str, *, mounted: bool) -> Read:
+    client = _sdk("OpenAI", url, mounted=mounted)
+
+    def read(query: dict[str, str]) -> Iterator[int]:
+        for chunk in client.chat.completions.create(**BODY, extra_query=query):
+            yield len(chunk.choices)
+
+    return read
+
+
+def openai_async(url: str, *, mounted: bool) -> ReadAsync:
+    client = _sdk("AsyncOpenAI", url, mounted=mounted)
+
+    async def read(query: dict[str, str]) -> AsyncIterator[int]:
+        async for chunk in await client.chat.completions.create(**BODY, extra_query=query):
+            yield len(chunk.choices)
+
+    return read
+
+
+def anthropic(url: str, *, mounted: bool) -> Read:
+    client = _sdk("Anthropic", url, mounted=mounted)
+
+    def read(query: dict[str, str]) -> Iterator[int]:
+        for event in client.messages.create(**MESSAGES, extra_query=query):
+            yield event.type == "content_block_delta"
+
+    return read
+
+
+def anthropic_async(url: str, *, mounted: bool) -> ReadAsync:
+    client = _sdk("AsyncAnthropic", url, mounted=mounted)
+
+    async def read(query: dict[str, str]) -> AsyncIterator[int]:
+        async for event in await client.messages.create(**MESSAGES, extra_query=query):
+            yield event.type == "content_block_delta"
+
+    return read
+
+
+def any_httpx(library: str, url: str, *, mounted: bool) -> Read:
+    plain = importlib.import_module(library).Client
+    client = getattr(mounts, f"{library}_sync_client")() if mounted else plain(timeout=60)
+
+    def read(query: dict[str, str]) -> Iterator[int]:
+        with client.stream("POST", url + CHAT, params=query, json=BODY) as response:
+            for data in response.iter_bytes():
+                yield data.count(_EVENT)
+
+    return read
+
+
+def any_httpx_async(library: str, url: str, *, mounted: bool) -> ReadAsync:
+    plain = importlib.import_module(library).AsyncClient
+    client = getattr(mounts, f"{library}_client")() if mounted else plain(timeout=60)
+
+    async def read(query: dict[str, str]) -> AsyncIterator[int]:
+        async with client.stream("POST", url + CHAT, params=query, json=BODY) as response:
+            async for data in response.aiter_bytes():
+                yield data.count(_EVENT)
+
+    return read
+
+
+def aiohttp_(url: str, *, mounted: bool) -> ReadAsync:
+    sessions: list[aiohttp.ClientSession] = []
+
+    async def read(query: dict[str, str]) -> AsyncIterator[int]:
+        if not sessions:  # it belongs to the loop
+            sessions.append(aiohttp.ClientSession(middlewares=[mounts.aiohttp_middleware()] if mounted else []))
+        async with sessions[0].post(url + CHAT, params=query, json=BODY) as response:
+            async for data in response.content.iter_any():
+                yield data.count(_EVENT)
+
+    return read
+
+
+def requests_(url: str, *, mounted: bool) -> Read:
+    session = requests.Session()
+    if mounted:
+        session.mount("http://", mounts.RequestsAdapter())
+
+    def read(query: dict[str, str]) -> Iterator[int]:
+        body: Any = BODY
+        with session.post(url + CHAT, params=query, json=body, stream=True) as response:
+            for data in response.iter_content(chunk_size=None):
+                yield data.count(_EVENT)
+
+    return read
+
+
+CLIENTS: dict[str, tuple[Callable[..., Read] | Callable[..., ReadAsync], str]] = {
+    "openai, async": (openai_async, "10 %"),
+    "openai": (openai, "25 %"),
+    "anthropic, async": (anthropic_async, "10 %"),
+    "anthropic": (anthropic, "25 %"),
+    "httpx2, async": (partial(any_httpx_async, "httpx2"), "10 us"),
+    "httpx2": (partial(any_httpx, "httpx2"), "10 us"),
+    "httpx, async": (partial(any_httpx_async, "httpx"), "10 us"),
+    "httpx": (partial(any_httpx, "httpx"), "10 us"),
+    "aiohttp": (aiohttp_, "10 us"),
+    "requests": (requests_, "10 us"),
+}
+"""Name -> how it is made, and what the mount may cost on top at most."""
+_SDKS = ("openai", "anthropic")
+Figures = dict[str, float]
+
+
+# -- one process, one client -----------------------------------------------------------------------
+
+
+def measure(name: str, url: str, *, mounted: bool, seconds: float = SECONDS, firsts: int = FIRSTS) -> Figures:
+    """Gives CPU microseconds an event by events a read ("1", "16"), and milliseconds to the "first" token."""
+    read: Any = CLIENTS[name][0](url, mounted=mounted)
+    with asyncio.Runner() as runner:
+
+        def timed(*, events: int, rate: int = 0, burst: int = 1) -> tuple[int, float, float]:
+            query = {"events": str(events), "rate": str(rate), "burst": str(burst)}
+            stream = read(query)
+            return runner.run(_timed_async(stream)) if hasattr(stream, "__aiter__") else _timed(stream)
+
+        return _measured(timed, seconds, firsts)
+
+
+def _measured(timed: Callable[..., tuple[int, float, float]], seconds: float, firsts: int) -> Figures:
+    figures: Figures = {}
+    for _ in range(5):
+        timed(events=64)  # imports, caches, the first connection
+    for burst in BURSTS:
+        rate = BURSTS_A_SECOND[burst] * burst
+        events, cpu, _ = timed(events=int(rate * seconds) // burst * burst, rate=rate, burst=burst)
+        figures[str(burst)] = cpu / events * 1e6
+    figures["first"] = statistics.median(timed(events=2)[2] for _ in range(firsts)) * 1e3
+    return figures
+
+
+def _timed(stream: Iterator[int]) -> tuple[int, float, float]:
+    """Gives how many events came, the seconds of CPU time, and those until the first came."""
+    events, first, begun, cpu = 0, 0.0, time.perf_counter(), time.process_time()
+    for some in stream:
+        first = first or (time.perf_counter() - begun if some else 0.0)
+        events += some
+    return events, time.process_time() - cpu, first
+
+
+async def _timed_async(stream: AsyncIterator[int]) -> tuple[int, float, float]:
+    events, first, begun, cpu = 0, 0.0, time.perf_counter(), time.process_time()
+    async for some in stream:
+        first = first or (time.perf_counter() - begun if some else 0.0)
+        events += some
+    return events, time.process_time() - cpu, first
+
+
+# -- all of them, in turns -------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def upstream() -> Iterator[str]:
+    """Starts the benchmark's upstream and gives its address."""
+    process = subprocess.Popen([sys.executable, "-m", "bench.upstream"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _one(name: str, url: str, *, mounted: bool, seconds: float) -> Figures:
+    command = [sys.executable, "-m", "bench.mounts", "--one", name, url, str(int(mounted)), str(seconds)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    figures: Figures = json.loads(done.stdout)
+    return figures
+
+
+def run(names: Sequence[str], rounds: int, seconds: float) -> dict[str, dict[str, Figures]]:
+    """Gives the medians by client: "without", "with", and what is "added", paired round by round."""
+    taken: dict[str, list[tuple[Figures, Figures]]] = {name: [] for name in names}
+    with upstream() as url:
+        for turn in range(rounds):
+            for name in names:
+                order = (False, True) if turn % 2 else (True, False)
+                pair = {mounted: _one(name, url, mounted=mounted, seconds=seconds) for mounted in order}
+                taken[name].append((pair[False], pair[True]))
+    return {name: _medians(pairs) for name, pairs in taken.items()}
+
+
+def _medians(pairs: list[tuple[Figures, Figures]]) -> dict[str, Figures]:
+    keys = pairs[0][0]
+    return {
+        "without": {key: statistics.median(plain[key] for plain, _ in pairs) for key in keys},
+        "with": {key: statistics.median(ours[key] for _, ours in pairs) for key in keys},
+        "added": {key: statistics.median(ours[key] - plain[key] for plain, ours in pairs) for key in keys},
+    }
+
+
+# -- the table -------------------------------------------------------------------------------------
+
+SECTION = """## What it costs
+
+Written by `python -m bench mounts --write`; CPython {python} on {cores} cores, {versions}.
+CPU time an event of the whole client process, and what the mount adds to it; medians of {rounds} rounds over loopback,
+with and without in turns. "16 a read": the events come in bursts. "1 a read": each wakes the client, {pace} a second.
+
+{table}
+The first token is timed from the call on, over a connection that is there already. The aim is for what is added to an
+event: 10 % of an asynchronous SDK's own cost, 25 % of a blocking one's, 10 us for a plain client.
+"""
+
+
+def table(measured: dict[str, dict[str, Figures]]) -> str:
+    """Draws the figures in Markdown."""
+    lines = [
+        "| client | 16 a read | added | 1 a read | added | first token | added | aim |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, figures in measured.items():
+        plain, added = figures["without"], figures["added"]
+        cells = [name]
+        for key in ("16", "1"):
+            share = f" ({added[key] / plain[key]:+.0%})" if name.startswith(_SDKS) else ""
+            cells += [f"{plain[key]:.0f} us", f"{added[key]:+.0f} us{share}"]
+        cells += [f"{plain['first']:.1f} ms", f"{added['first']:+.1f} ms", CLIENTS[name][1]]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def write(measured: dict[str, dict[str, Figures]], rounds: int) -> None:
+    """Puts the section into the page, in the place of the one that was there."""
+    libraries = ("openai", "anthropic", "httpx2", "httpx", "aiohttp", "requests")
+    section = SECTION.format(
+        python=platform.python_version(),
+        cores=os.cpu_count(),
+        versions=", ".join(f"{name} {version(name)}" for name in libraries),
+        rounds=rounds,
+        pace=BURSTS_A_SECOND[1],
+        table=table(measured),
+    )
+    page = PAGE.read_text(encoding="utf-8")
+    page = re.sub(r"## What it costs\n.*?(?=\n## |\Z)", "", page, flags=re.DOTALL).replace("\n\n\n", "\n\n")
+    before, mark, after = page.partition("## aiohttp\n")
+    PAGE.write_text(f"{before}{section}\n{mark}{after}", encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench mounts", description="What a mount costs its client.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"clients, of {', '.join(CLIENTS)}; all by default")
+    parser.add_argument("--quick", action="store_true", help="shorter streams: more noise")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds of each client")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/mounts.md")
+    options = parser.parse_args(arguments)
+    names = options.names or list(CLIENTS)
+    measured = run(names, options.rounds, 0.5 if options.quick else SECONDS)
+    print(table(measured))
+    if options.write:
+        write(measured, options.rounds)
+    return 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(measure(sys.argv[2], sys.argv[3], mounted=sys.argv[4] == "1", seconds=float(sys.argv[5]))))
+    else:
+        sys.exit(main())

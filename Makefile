@@ -1,7 +1,7 @@
 # The door to the project. Needs python3 (3.11 or newer) and make; everything else is installed into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-uvloop test-lowest test-pythons lint types format bench scoreboard headlines soak fuzz constraints clean
+.PHONY: help demo test test-all test-uvloop test-lowest test-pythons lint types format bench scoreboard sdk-matrix headlines soak fuzz constraints clean
 .DELETE_ON_ERROR:
 
 SHELL := /bin/bash
@@ -11,6 +11,7 @@ RUNS := .venv/.runs
 READY := .venv/.installed
 CHECKED := $(wildcard src tests bench examples fuzz tools)
 SCOREBOARD := .venv-scoreboard/.installed .venv-scoreboard-litellm/.installed
+SDKS := $(patsubst %,.venv-sdks-%/.installed,newest older litellm)
 TCP := $(wildcard tests/sources tests/test_*_tcp.py)
 SECONDS ?= 60
 PIP_INSTALL := python -m pip install --quiet --disable-pip-version-check
@@ -63,6 +64,9 @@ bench: $(READY) ## microseconds of CPU per event, against floors measured in the
 scoreboard: $(SCOREBOARD) ## other clients and Holdfast against the same faults: writes docs/scoreboard.md and .svg
 	.venv-scoreboard/bin/python -m bench.scoreboard
 
+sdk-matrix: $(READY) $(SDKS) ## real SDKs against the same faults, with Holdfast and without: writes docs/sdk-matrix.md
+	$(BIN)/python -m bench.sdks
+
 headlines: $(SCOREBOARD) ## asynchronous or threads, pooled or not, gzip or not, size of a buffer: writes docs/headlines.md
 	.venv-scoreboard/bin/python -m bench.headlines
 
@@ -106,6 +110,12 @@ $(READY): $(RUNS)
 .venv-scoreboard-litellm/.installed: bench/scoreboard/requirements-litellm.txt tools/venv
 	tools/venv make .venv-scoreboard-litellm
 	.venv-scoreboard-litellm/bin/$(PIP_INSTALL) -r bench/scoreboard/requirements-litellm.txt
+	touch $@
+
+# What is installed there is what the page was written with; who wants newer versions freezes them anew.
+.venv-sdks-%/.installed: pyproject.toml bench/sdks/requirements-%.txt bench/sdks/constraints-%.txt tools/venv
+	tools/venv make .venv-sdks-$*
+	.venv-sdks-$*/bin/$(PIP_INSTALL) -c bench/sdks/constraints-$*.txt -r bench/sdks/requirements-$*.txt -e .
 	touch $@
 
 .venv-%/.installed: pyproject.toml constraints.txt tools/venv

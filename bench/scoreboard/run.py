@@ -38,10 +38,10 @@ class Card:
     late: float = 0.0
 
 
-async def _work(name: str, environment: str, keys: Sequence[str], url: str) -> list[dict[str, Any]]:
+async def work(environment: str, command: Sequence[str], keys: Sequence[str], url: str) -> list[dict[str, Any]]:
     """Lets a process of the contender's environment read; the first line it says has its versions."""
     process = await asyncio.create_subprocess_exec(
-        *(str(ROOT / environment / "bin/python"), "-m", "bench.scoreboard.worker", name, str(THREADS)),
+        *(str(ROOT / environment / "bin/python"), "-m", *command),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -55,10 +55,11 @@ async def _work(name: str, environment: str, keys: Sequence[str], url: str) -> l
 async def play(name: str, plan: Plan) -> Card:
     """Lets one contender read every stream of the plan."""
     title, environment = CONTENDERS[name]
+    command = ("bench.scoreboard.worker", name, str(THREADS))
     async with plan.server() as server, Pulse() as pulse:
         said: list[dict[str, Any]] = []
         for keys in plan.shifts:
-            versions, *lines = await _work(name, environment, keys, server.url)
+            versions, *lines = await work(environment, command, keys, server.url)
             said += lines
         heard: dict[str, Any] = {line["key"]: line for line in said}
         if missing := plan.keys.keys() - heard.keys():

@@ -24,7 +24,7 @@ _OUT = os.fdopen(os.dup(1), "w")  # libraries that print do so elsewhere
 os.dup2(2, 1)
 
 
-def hear(contender: Any, ask: Ask) -> Heard:
+def hear(contender: Any, ask: Ask, watchdog: float = WATCHDOG) -> Heard:
     """Reads one stream, and gives up watching after so many seconds."""
     heard = Heard(key=ask.key, hung=True)
     began = time.monotonic()
@@ -39,7 +39,7 @@ def hear(contender: Any, ask: Ask) -> Heard:
 
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
-    thread.join(WATCHDOG)
+    thread.join(watchdog)
     heard.seconds = time.monotonic() - began
     heard.text = "".join(heard.pieces)
     return heard
@@ -57,24 +57,24 @@ def _write(document: dict[str, Any]) -> None:
         _OUT.flush()
 
 
-def _work(contender: Any, asks: queue.SimpleQueue[Ask | None]) -> None:
+def _work(contender: Any, asks: queue.SimpleQueue[Ask | None], watchdog: float) -> None:
     while (ask := asks.get()) is not None:
-        _say(hear(contender, ask))
+        _say(hear(contender, ask, watchdog))
 
 
 def _versions(contender: Any) -> dict[str, str]:
     return {package: version(package) for package in contender.PACKAGES}
 
 
-def main(name: str, threads: int, lines: Iterable[str]) -> None:
-    contender = importlib.import_module(f"bench.scoreboard.contenders.{name}")
+def work(contender: Any, threads: int, lines: Iterable[str], watchdog: float = WATCHDOG) -> None:
+    """Lets a contender read all that is asked, so many streams at once, and ends the process."""
     _write(_versions(contender))
     waiting = [Ask(**json.loads(line)) for line in lines]
-    hear(contender, waiting.pop(0))  # what a library does once, at its first call, is nobody's stream
+    hear(contender, waiting.pop(0), watchdog)  # what a library does once, at its first call, is nobody's stream
     asks: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
     for ask in [*waiting, *[None] * threads]:
         asks.put(ask)
-    workers = [threading.Thread(target=_work, args=(contender, asks)) for _ in range(threads)]
+    workers = [threading.Thread(target=_work, args=(contender, asks, watchdog)) for _ in range(threads)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -83,4 +83,4 @@ def main(name: str, threads: int, lines: Iterable[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.stdin)
+    work(importlib.import_module(f"bench.scoreboard.contenders.{sys.argv[1]}"), int(sys.argv[2]), sys.stdin)

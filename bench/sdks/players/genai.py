@@ -1,0 +1,40 @@
+"""google-genai's generate_content_stream, over httpx2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google import genai
+from google.genai import errors, types
+
+from bench.scoreboard.ask import IDLE, Ask, Show
+from bench.sdks.players._settings import SETTINGS, Line, in_a_loop
+from holdfast import mounts
+
+PACKAGES = ("google-genai",)
+CATCH = (errors.APIError,)
+
+
+def _client(ask: Ask, line: Line) -> Any:
+    options = types.HttpOptions(base_url=ask.base_url, timeout=int(IDLE * 1000), **line)
+    return genai.Client(api_key="k", http_options=options)
+
+
+async def _read(ask: Ask, show: Show, line: Line) -> None:
+    async with _client(ask, line).aio as client:
+        async for chunk in await client.models.generate_content_stream(model="m", contents=ask.key):
+            if chunk.text:
+                show(chunk.text)
+
+
+def _read_blocking(ask: Ask, show: Show, line: Line) -> None:
+    with _client(ask, line) as client:
+        for chunk in client.models.generate_content_stream(model="m", contents=ask.key):
+            if chunk.text:
+                show(chunk.text)
+
+
+WAYS = {
+    "async": in_a_loop(_read, lambda: {"httpx_async_client": mounts.httpx2_client(**SETTINGS)}),
+    "sync": (_read_blocking, lambda: {"httpx_client": mounts.httpx2_sync_client(**SETTINGS)}),
+}

@@ -14,7 +14,7 @@ from bench.scoreboard.run import work
 from bench.sdks.plan import KEYS, MOST, PLAN, server, shifts
 from bench.sdks.players import PLAYERS
 
-THREADS, PLAYING = 24, 4
+THREADS, PLAYING = 8, 3
 """Streams that a player reads at once, and players at a time."""
 
 
@@ -84,5 +84,5 @@ async def play_all(names: Iterable[str]) -> list[Card]:
                 print(f"  {key} ({PLAN.schedule.fault(key, 1)}): {cell}", flush=True)
         return card
 
-    turns = [(name, way, mounted) for name in names for way in PLAYERS[name].ways for mounted in (False, True)]
+    turns = [(name, way, mounted) for name in names for way in PLAYERS[name].ways for mounted in (True, False)]
     return list(await asyncio.gather(*(take_part(*turn) for turn in turns)))

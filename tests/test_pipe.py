@@ -281,6 +281,15 @@ async def test_a_fork_spends_what_its_call_may_and_reads_at_a_place_of_its_own(c
     assert (call.cursor, call.attempt) == (twin.cursor, twin.attempts[1])
 
 
+async def test_what_a_fork_has_sent_is_asked_for_again_by_its_call(clock: FakeClock) -> None:
+    budget = RetryBudget(ratio=0, floor=0, burst=1)
+    call = Call(clock=clock, retry_budget=budget)
+    call.fork().spend_request(Request())
+    assert budget.first == 1
+    call.fork().spend_request(Request())
+    assert (budget.first, budget.retries, call.may_request) == (1, 1, False)
+
+
 async def test_a_listener_may_add_to_the_request_before_it_begins(clock: FakeClock) -> None:
     class Tracing:
         def begin(self, request: Request) -> Request:

@@ -249,7 +249,6 @@ class Call:
     """What the attempts of one stream share: its identity, its clock, where it is, and what it may still spend."""
 
     __slots__ = (
-        "_repeats",
         "answer",
         "attempt",
         "attempts",
@@ -294,7 +293,6 @@ class Call:
         self.attempts: list[Attempt] = []
         self.attempt: Attempt | None = None
         """The one that was sent last."""
-        self._repeats = False  # the next request asks again for what was asked for before
         self.keep = keep
         self.labels = dict(labels or {})
         self.cursor = Cursor()
@@ -386,7 +384,6 @@ class Call:
         self.answer = Transcript(keep=self.keep, before=self.answer)
         self.cursor = Cursor()
         self.evidence, self.proven, self.join, self.where, self.seamed = None, None, None, None, False
-        self._repeats = False
 
     def drop_leg(self, *, paid: bool) -> None:
         """Nothing of this leg is the answer's: the call stands again where the one before had ended.
@@ -437,6 +434,12 @@ class Call:
             return f"the retry budget that calls share is spent: {self.retry_budget!r}"
         return ""
 
+    @property
+    def _repeats(self) -> bool:
+        """True where the next request asks again for what was asked for before, in a fork of this call or here."""
+        leg = len(self.legs) + 1
+        return any(attempt.leg == leg for attempt in self.attempts)
+
     def spend_request(self, request: Request) -> Attempt:
         """Counts a request that is about to be sent, or raises `BudgetExhausted`."""
         why, budget, now = self.why_no_request, self.retry_budget, self.clock.now()
@@ -447,7 +450,6 @@ class Call:
                 budget.withdraw(now)
             else:
                 budget.deposit(now)
-        self._repeats = True
         self.attempt = Attempt(number=self.requests + 1, upstream=request.upstream, leg=len(self.legs) + 1)
         self.attempts.append(self.attempt)
         return self.attempt
@@ -466,3 +468,4 @@ class Call:
     def adopt(self, twin: Call) -> None:
         """What a fork has read is what the call's answer is made of, from here on."""
         self.cursor, self.evidence, self.attempt, self.dialect = twin.cursor, twin.evidence, twin.attempt, twin.dialect
+        self.max_requests = twin.max_requests

@@ -16,7 +16,8 @@ from typing import Generic, TypeVar
 from holdfast._clock import Alarm
 from holdfast._core import Call, Source, Stream
 from holdfast._errors import ClockName, DeadlineExceeded, UsageError
-from holdfast._types import Delta, Event, Head, Request
+from holdfast._types import Head, Request
+from holdfast.machines.progress import moves_on
 from holdfast.machines.settings import check_seconds
 from holdfast.moments import Stalled
 
@@ -167,7 +168,7 @@ class _DeadlineStream(Generic[T]):
         finally:
             self._reading = False
         self._alarm.disarm()
-        if _moves_on(batch):
+        if moves_on(batch):
             self._first_seen = True
             self._left = self._progress
         else:
@@ -186,14 +187,3 @@ class _DeadlineStream(Generic[T]):
         if not self._reading:  # a reader that still waits keeps its alarm
             self._alarm.close()
         await self.inner.aclose()
-
-
-def _moves_on(batch: Sequence[object]) -> bool:
-    """Says whether anything in a batch is more than padding."""
-    for item in batch:
-        if type(item) is Delta:
-            if item.text or not item.empty:  # the plain case first: this runs at every read
-                return True
-        elif type(item) is not Event or item.type:
-            return True
-    return False

@@ -1,0 +1,264 @@
+"""Hedge: sends a request once more when its first content is late, and lets whichever brings content first answer.
+
+The race is over before anything is handed on, and lies in `open()` as a whole: each racer is a task that this layer
+owns, with a fork of the call to read at, and the winner's place becomes the call's. The winner never waits for the
+loser, which is cancelled in the same turn and closed by a task of its own. Nothing is raced but the beginning of an
+answer: what has been handed on can be resumed, and never swapped. After Dean and Barroso, "The Tail at Scale" (2013).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
+
+from holdfast._core import Call, Source, Stream
+from holdfast._errors import EndOfStream, StreamError
+from holdfast._tasks import outlast
+from holdfast._types import Head, Request
+from holdfast.machines.hedge_budget import HedgeBudget
+from holdfast.machines.progress import moves_on
+from holdfast.machines.quantile import Quantile, Quantiles
+from holdfast.machines.settings import check_seconds
+from holdfast.moments import Hedged, HedgeEnded
+
+T = TypeVar("T")
+
+MAX_HELD = 256
+"""Items without content that are held back while a race runs: an upstream that sends more has begun its answer."""
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Hedge:
+    """Sends a second request where no content has come after `delay` seconds; None: where it is later than is usual.
+
+    What is usual is the `quantile` of the times to first content that the last `window` calls of the same upstream,
+    address and model took; below `least` calls nothing is known, and no call is hedged. Second requests never exceed
+    `share` of the calls, nor what `max_requests` and the retry budget allow. Content is the first item that is more
+    than a role or padding; a clean end is, too. `open()` returns with it: head, place and evidence are the winner's.
+    If one request fails, the other decides; if both do, the failure of the first is raised.
+
+    What is learned and what may be spent is this object's: give the same one to all calls that shall learn together.
+    """
+
+    delay: float | None = None
+    share: float = 0.05
+    quantile: float = 0.95
+    window: int = 256
+    least: int = 20
+    budget: HedgeBudget = field(init=False, repr=False, compare=False)
+    _usual: Quantiles = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_seconds("Hedge(delay=...)", self.delay)
+        # The way to set a field of a frozen dataclass: they are made of the settings, and no settings themselves.
+        object.__setattr__(self, "budget", HedgeBudget(share=self.share))
+        object.__setattr__(self, "_usual", Quantiles(self.quantile, window=self.window, least=self.least))
+
+    def __call__(self, inner: Source[T]) -> Source[T]:
+        return _HedgeSource(inner, self)
+
+    def usual(self, request: Request) -> Quantile:
+        """Gives what has been learned of requests like this one, in seconds."""
+        return self._usual.of(request)
+
+    def advise(self, left: Sequence[object], right: Sequence[object]) -> list[str]:
+        """Warns of neighbours among which it cannot do its work."""
+        again = [name for layer in left if (name := type(layer).__name__) in ("Retry", "Reconnect")]
+        warnings = [f"Hedge belongs left of {name}: right of it, both racers try again" for name in again]
+        if any(getattr(layer, "first_token", None) or getattr(layer, "open", None) for layer in right):
+            warnings.append(
+                "Hedge belongs right of Deadline(open=..., first_token=...): its open() lasts until content"
+            )
+        return warnings
+
+
+@dataclass(slots=True)
+class _HedgeSource(Generic[T]):
+    inner: Source[T]
+    settings: Hedge
+
+    async def open(self, request: Request) -> Stream[T]:
+        call, settings = request.call, self.settings
+        if call.cursor.asked != "start" or call.legs or call.resuming is not None:
+            return await self.inner.open(request)  # what goes on from somewhere has one place to go on from
+        settings.budget.deposit()
+        race = _Race(self.inner, request, settings)
+        try:
+            winner = await race.run()
+        except BaseException:
+            await outlast(asyncio.ensure_future(_close_all(race.racers)))
+            raise
+        return _HedgedStream(winner, race.let_go(winner))
+
+
+class _Racer(Generic[T]):
+    """One request on its way to its first content, in a task of its own and at a place of its own."""
+
+    __slots__ = ("call", "held", "started", "stream", "task")
+
+    def __init__(self, source: Source[T], request: Request, before: Call) -> None:
+        self.call = before.fork()
+        self.started = before.clock.now()
+        self.stream: Stream[T] | None = None
+        self.held: list[T] = []
+        self.task = asyncio.create_task(self._run(source, replace(request, call=self.call)), name="holdfast-hedge")
+
+    async def _run(self, source: Source[T], request: Request) -> None:
+        self.stream = await source.open(request)
+        while len(self.held) < MAX_HELD:
+            try:
+                batch = await self.stream.receive()
+            except EndOfStream:  # it stays the stream's end, for whoever reads it next
+                return
+            self.held += batch
+            if moves_on(batch):
+                return
+
+    @property
+    def number(self) -> int:
+        """Which of the call's attempts it is; 0 where it got no further than this side."""
+        return self.call.attempt.number if self.call.attempt is not None else 0
+
+    @property
+    def failure(self) -> StreamError | None:
+        """Why it brought nothing; None while it runs, and where it brought something. Raises a bug of somebody's."""
+        error = self.task.exception() if self.task.done() else None
+        if error is None or isinstance(error, StreamError):
+            return error
+        raise error
+
+    @property
+    def brought(self) -> bool:
+        """True once it has content."""
+        return self.task.done() and self.failure is None
+
+    async def aclose(self) -> None:
+        self.task.cancel()
+        try:
+            await outlast(self.task)
+        finally:
+            if not self.task.cancelled():
+                self.task.exception()  # of a loser's failure nobody else asks
+            if self.stream is not None:
+                await self.stream.aclose()
+
+
+class _Race(Generic[T]):
+    """The beginning of one answer, for which one request is sent, and perhaps another."""
+
+    __slots__ = ("_call", "_news", "_request", "_settings", "_source", "_usual", "racers")
+
+    def __init__(self, source: Source[T], request: Request, settings: Hedge) -> None:
+        self._source = source
+        self._request = request
+        self._settings = settings
+        self._call = request.call
+        self._usual = settings.usual(request)
+        self._news = asyncio.Event()
+        self.racers: list[_Racer[T]] = []
+
+    async def run(self) -> _Racer[T]:
+        """Returns the racer that brought content first. Raises what ends the race without one."""
+        first = self._send(self._call)
+        delay = self._settings.delay if self._settings.delay is not None else self._usual.value
+        if delay is not None:
+            await self._wait_until(first.started + delay, first)
+            if not first.task.done() and self._may_hedge(first):
+                self._call.note(Hedged(attempt=first.number, delay=delay))
+                self._send(first.call)  # a fork of the first one's: it knows what that one has spent
+        while True:
+            for racer in self.racers:
+                if racer.brought:
+                    return self._decide(racer)
+            if all(racer.task.done() for racer in self.racers):
+                self._call.adopt(first.call)  # the story of the failure is the first one's, too
+                raise first.failure or AssertionError("a race is over when one has won, or all have failed")
+            self._news.clear()
+            await self._news.wait()
+
+    def _may_hedge(self, first: _Racer[T]) -> bool:
+        # The call first: a hedge that it does not allow costs the budget nothing.
+        return first.call.may_request and self._settings.budget.withdraw()
+
+    def _send(self, before: Call) -> _Racer[T]:
+        racer = _Racer(self._source, self._request, before)
+        racer.task.add_done_callback(lambda _task: self._news.set())
+        self.racers.append(racer)
+        return racer
+
+    async def _wait_until(self, when: float, racer: _Racer[T]) -> None:
+        """Waits for the racer, and no longer than until then."""
+        timer = self._call.clock.call_at(when, self._news.set)
+        try:
+            while not racer.task.done() and self._call.clock.now() < when:
+                self._news.clear()
+                await self._news.wait()
+        finally:
+            timer.cancel()
+
+    def _decide(self, winner: _Racer[T]) -> _Racer[T]:
+        """Learns and tells how it ended. Nothing is awaited: whoever has won hands on what it brought."""
+        call, first, now = self._call, self.racers[0], self._call.clock.now()
+        if first is winner or not first.task.done():
+            # A first request that lost counts as having taken until now: left out, it would make the usual too short.
+            self._usual.add(now - first.started)
+        call.adopt(winner.call)
+        for loser in self.racers:
+            if loser is not winner:
+                upstream = call.attempt.upstream if call.attempt is not None else ""
+                call.note(
+                    HedgeEnded(attempt=winner.number, winner=winner.number, loser=loser.number, upstream=upstream)
+                )
+        return winner
+
+    def let_go(self, winner: _Racer[T]) -> asyncio.Task[None] | None:
+        """Gives the task that closes the loser, which is cancelled already; None without one."""
+        losers = [racer for racer in self.racers if racer is not winner]
+        for loser in losers:
+            loser.task.cancel()
+        return asyncio.create_task(_close_all(losers), name="holdfast-hedge-loser") if losers else None
+
+
+async def _close_all(racers: Sequence[_Racer[Any]]) -> None:
+    """Closes racers at the same time: each may take as long as its connection does."""
+    for racer in racers:
+        racer.task.cancel()
+    closed = await asyncio.gather(*(racer.aclose() for racer in racers), return_exceptions=True)
+    for error in closed:
+        if error is not None:
+            raise error
+
+
+class _HedgedStream(Generic[T]):
+    """The winner's stream, behind what it brought."""
+
+    __slots__ = ("_closing", "_held", "inner")
+
+    def __init__(self, winner: _Racer[T], closing: asyncio.Task[None] | None) -> None:
+        if winner.stream is None:
+            raise AssertionError("who brought content has a stream")
+        self.inner: Stream[T] = winner.stream
+        self._held = winner.held
+        self._closing = closing
+
+    @property
+    def head(self) -> Head:
+        return self.inner.head
+
+    def receive(self) -> Coroutine[Any, Any, Sequence[T]]:
+        # Not `async`: behind what was held the reader awaits the inner stream itself, without a coroutine between.
+        return self._receive_held() if self._held else self.inner.receive()
+
+    async def _receive_held(self) -> Sequence[T]:
+        held, self._held = self._held, []
+        return held
+
+    async def aclose(self) -> None:
+        self._held = []
+        try:
+            if self._closing is not None:
+                await outlast(self._closing)
+        finally:
+            await self.inner.aclose()

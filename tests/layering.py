@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 VALUES = {"_types", "_errors"}
 FORMATS = VALUES | {"machines", "dialects"}
-CORE = FORMATS | {"_clock", "_tasks", "_shared", "moments", "_core", "_reader", "_pipe"}
-OUTSIDE = {"sources", "mounts", "gateway"}
+CORE = FORMATS | {"_clock", "_tasks", "_waiting", "_shared", "moments", "_core", "_bill", "_reader", "_pipe"}
+OUTSIDE = {"sources", "mounts", "stores", "gateway"}
 FACADE = {"client", "offline", "sync", "__init__"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -23,9 +23,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "dialects": VALUES | {"machines"},
     "_clock": set(),
     "_tasks": VALUES | {"_core"},
+    "_waiting": {"_clock", "machines"},
     "moments": VALUES,
     "_core": FORMATS | {"_clock", "moments"},
-    "_reader": FORMATS | {"_clock", "moments", "_core"},
+    "_bill": FORMATS | {"moments", "_core"},
+    "_reader": FORMATS | {"_clock", "moments", "_core", "_bill"},
     "_pipe": FORMATS | {"_clock", "moments", "_core", "_reader"},
     "_shared": set(),
     "telemetry": CORE,  # it listens to moments: of what runs it knows nothing
@@ -35,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_background": VALUES,
     # A mount is a source, over the transport of somebody else.
     "mounts": CORE | {"layers", "_defaults", "sources", "_background"},
+    "stores": CORE,  # it decides for layers, and knows none
     **dict.fromkeys(FACADE, CORE | {"layers", "_defaults", "telemetry", "client", "offline", "sync"} | OUTSIDE),
     "sync": CORE | {"layers", "client", "_background"},
     "cli": CORE | {"layers", "_defaults", "telemetry"} | OUTSIDE | FACADE,
@@ -81,7 +84,8 @@ LIBRARIES: dict[str, set[str]] = {
         *("_types", "moments", "machines", "dialects", "layers/record", "sources", "telemetry", "gateway", "cli"),
         "testing",
     },
-    "pybreaker": {"layers/breaker", "_defaults", "client", "sync"},  # client: the breaker it makes by default
+    "redis": {"stores"},
+    "pybreaker": {"layers/breaker", "_defaults", "client", "sync", "stores"},  # client: the breaker it makes by default
     "structlog": {"telemetry"},
     "rich": {"cli"},
     "brotli": {"machines/inflate"},

@@ -26,6 +26,7 @@ from holdfast._errors import (
 )
 from holdfast._pipe import Pipe, listener_factories
 from holdfast._reader import Reader
+from holdfast._shared import SharedState
 from holdfast._types import (
     Choice,
     Completion,
@@ -61,6 +62,7 @@ from holdfast.sources.aiohttp import AiohttpSource
 from holdfast.sources.aiohttp_sse_client import AiohttpSseClientSource
 from holdfast.sources.httpx import Httpx2Source, HttpxSource
 from holdfast.sources.memory import MemorySource
+from holdfast.stores import RedisState
 from holdfast.telemetry import logs as _logs
 from holdfast.telemetry.logs import configure_logs
 
@@ -105,11 +107,13 @@ __all__ = [
     "Reader",
     "Reconnect",
     "Record",
+    "RedisState",
     "Report",
     "Request",
     "Retry",
     "RetryBudget",
     "Seams",
+    "SharedState",
     "Source",
     "StatusError",
     "Stream",

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import secrets
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +38,10 @@ from holdfast._errors import (
     UpstreamError,
     UsageError,
 )
+from holdfast._shared import SharedState
+from holdfast._tasks import outlast
 from holdfast._types import Head, Request
+from holdfast.machines.settings import is_number
 from holdfast.machines.tickets import Ticket, Tickets
 from holdfast.moments import BreakerChanged
 
@@ -58,8 +62,9 @@ class CircuitBreaker:
     What the breaker's `exclude` names is a success, as in pybreaker.
 
     While the circuit is open, `open()` raises `CircuitOpen` and sends nothing; `.retry_after` is seconds until the
-    next probe, 0.0 while one is under way. Half-open, one stream at a time probes (per process: storages share
-    counters, not the place); a neutral probe gives its place back.
+    next probe, 0.0 while one is under way. Half-open, one stream at a time probes; a neutral one gives its place back.
+    Of several processes each would probe: with `shared`, and a storage that they share (`RedisState.storage()`), one
+    stream among all of them does, and its place is free again after `probe_seconds` if its process died.
 
     Placement is meaning. Left of `Retry` the breaker is asked at every attempt: with `fail_max=5` and 4 attempts a
     dead upstream sees 5 requests, and the second call fails at its second. Right of `Retry` it judges whole calls: a
@@ -72,18 +77,23 @@ class CircuitBreaker:
     """
 
     breaker: pybreaker.CircuitBreaker
+    shared: SharedState | None = None
+    probe_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.breaker, pybreaker.CircuitBreaker):
             raise TypeError(f"breaker must be a pybreaker.CircuitBreaker, not {self.breaker!r}")
+        if not (is_number(self.probe_seconds) and self.probe_seconds > 0):
+            raise ValueError(f"probe_seconds must be a number of seconds above 0, not {self.probe_seconds!r}")
 
     def __repr__(self) -> str:
         own = self.breaker
         name = f"{own.name!r}, " if own.name else ""
-        return f"CircuitBreaker({name}fail_max={own.fail_max}, reset_timeout={own.reset_timeout:g})"
+        shared = f", shared={self.shared!r}" if self.shared is not None else ""
+        return f"CircuitBreaker({name}fail_max={own.fail_max}, reset_timeout={own.reset_timeout:g}{shared})"
 
     def __call__(self, inner: Source[T]) -> Source[T]:
-        return _BreakerSource(inner, _Desk(self.breaker))
+        return _BreakerSource(inner, _Desk(self.breaker), self)
 
 
 def _is_fault(error: StreamError) -> bool:
@@ -103,24 +113,56 @@ def _is_fault(error: StreamError) -> bool:
 class _BreakerSource(Generic[T]):
     inner: Source[T]
     desk: _Desk
+    layer: CircuitBreaker
 
     async def open(self, request: Request) -> Stream[T]:
         call, desk, ticket = request.call, self.desk, Ticket()
+        place: _Place | None = None
         try:
             errand = partial(desk.admit, ticket, call.clock, self.inner.open, request)
-            refusal = (await asyncio.shield(desk.run(call, errand))).refusal
-            if refusal is not None:
-                raise refusal
+            minutes = await asyncio.shield(desk.run(call, errand))
+            if minutes.refusal is not None:
+                raise minutes.refusal
+            if minutes.probing and self.layer.shared is not None:
+                place = _Place(self.layer.shared, f"{desk.name} probe {minutes.opening}")
+                if not await place.take(self.layer.probe_seconds):
+                    raise desk.refuse("is half-open and its probe under way in another process", 0.0)
             stream = await self.inner.open(request)
         except StreamError as failure:
             recorded = desk.settle(call, ticket, failure)
             if recorded is not None:
                 await asyncio.shield(recorded)
+            elif place is not None:
+                await place.give_back()
             raise
         except BaseException:
             desk.give_up(ticket)
+            if place is not None:
+                await place.give_back()
             raise
-        return _BreakerStream(stream, desk, ticket, call)
+        return _BreakerStream(stream, desk, ticket, call, place)
+
+
+class _Place:
+    """The place to probe that all processes have in common, of one opening of the circuit.
+
+    It is given back by a probe that showed nothing. One that did has closed the circuit, or opened it anew.
+    """
+
+    __slots__ = ("_holder", "_name", "_shared")
+
+    def __init__(self, shared: SharedState, name: str) -> None:
+        self._shared = shared
+        self._name = name
+        self._holder = secrets.token_hex(8)
+
+    async def take(self, seconds: float) -> bool:
+        """Says whether it was free. A store that does not answer leaves it to this process alone."""
+        return await self._shared.hold(self._name, self._holder, places=1, seconds=seconds) is not False
+
+    async def give_back(self) -> None:
+        """Frees it, whoever cancels meanwhile."""
+        await outlast(asyncio.ensure_future(self._shared.release(self._name, self._holder)))
 
 
 @dataclass(slots=True)
@@ -129,6 +171,7 @@ class _BreakerStream(Generic[T]):
     desk: _Desk
     ticket: Ticket
     call: Call
+    place: _Place | None = None
     recorded: asyncio.Future[_Minutes] | None = None
     recording: bool = False
 
@@ -150,17 +193,26 @@ class _BreakerStream(Generic[T]):
 
     async def _settle(self, failure: StreamError | None) -> None:
         recorded = self.desk.settle(self.call, self.ticket, failure)
-        if recorded is None:
-            return
-        self.recorded, self.recording = recorded, True
+        self.recording = True
         try:
-            await asyncio.shield(recorded)
+            if recorded is not None:
+                self.recorded = recorded
+                decided = not (await asyncio.shield(recorded)).probing
+            else:
+                decided = False
+            if self.place is not None and not decided:
+                place, self.place = self.place, None
+                await place.give_back()
         finally:
             self.recording = False
 
     async def aclose(self) -> None:
-        self.desk.give_up(self.ticket)
-        await self.inner.aclose()
+        neutral = self.desk.give_up(self.ticket)
+        try:
+            await self.inner.aclose()
+        finally:
+            if neutral and self.place is not None:
+                await self.place.give_back()
         if self.recorded is not None:  # a cancelled reader left it to its thread
             await asyncio.shield(self.recorded)
 
@@ -192,6 +244,10 @@ class _Minutes:
     """What one visit to the breaker brought about; told to the call afterwards, on its own loop."""
 
     refusal: CircuitOpen | None = None
+    probing: bool = False
+    """Half-open: the stream that was admitted probes, and the one that was judged did not decide."""
+    opening: str = ""
+    """Names the opening of the circuit that is probed."""
     changes: list[tuple[str, str]] = field(default_factory=list)
     complaints: list[Exception] = field(default_factory=list)
 
@@ -252,11 +308,13 @@ class _Desk:
                 return None
         return self.run(call, partial(self._record, ticket, failure, call.clock))
 
-    def give_up(self, ticket: Ticket) -> None:
-        """Ends a ticket without an outcome. Harmless when it has one."""
+    def give_up(self, ticket: Ticket) -> bool:
+        """Ends a ticket without an outcome. Harmless, and False, when it has one."""
         with self._ledger.lock:
-            if self._ledger.tickets.decide(ticket):
+            first = self._ledger.tickets.decide(ticket)
+            if first:
                 self._ledger.tickets.release(ticket)
+            return first
 
     # -- at the breaker, under its lock --------------------------------------------------------
 
@@ -275,15 +333,25 @@ class _Desk:
         if state.name == pybreaker.STATE_OPEN:
             wait = self._wait(clock)
             if wait > 0:
-                return self._refuse(f"is open, its next probe is due in {wait:g} s", wait)
+                return self.refuse(f"is open, its next probe is due in {wait:g} s", wait)
             state = self._change(state, self._breaker.half_open, minutes)
+            if state.name == pybreaker.STATE_OPEN:  # a shared storage knows of a probe that failed meanwhile
+                return self.refuse("is open anew", self._wait(clock))
+        minutes.probing = probing = state.name == pybreaker.STATE_HALF_OPEN
+        if probing:
+            minutes.opening = getattr(self._storage, "generation", "") or str(self._storage.opened_at)
         with self._ledger.lock:
-            probing = state.name == pybreaker.STATE_HALF_OPEN
             if self._ledger.tickets.admit(ticket, state, probing=probing):
                 return None
-        return self._refuse("is half-open and its probe under way", 0.0)
+        return self.refuse("is half-open and its probe under way", 0.0)
 
-    def _refuse(self, why: str, retry_after: float) -> CircuitOpen:
+    @property
+    def name(self) -> str:
+        """The breaker's, empty where it has none."""
+        return self._breaker.name or ""
+
+    def refuse(self, why: str, retry_after: float) -> CircuitOpen:
+        """Makes the error of a stream that is not admitted."""
         name = f" {self._breaker.name!r}" if self._breaker.name else ""
         refusal = CircuitOpen(f"the circuit breaker{name} {why}; nothing was sent")
         refusal.retry_after = retry_after
@@ -305,6 +373,7 @@ class _Desk:
                 state = self._step(_look, minutes)
                 if self._ledger.tickets.counts(ticket, state):
                     self._judge(state, failure, clock, minutes)
+                    minutes.probing = self._breaker.current_state == pybreaker.STATE_HALF_OPEN
             with self._ledger.lock:
                 self._ledger.tickets.release(ticket)
         return minutes

@@ -1,0 +1,153 @@
+"""Common decisions in Redis: limits, places and breakers that hold for every process that names the same server.
+
+It must never be why a stream fails or waits: a Redis that is slow or gone is left alone for a moment, whoever asks
+decides alone meanwhile, and the next answer heals it. Extra `redis`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import weakref
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import pybreaker
+
+from holdfast._errors import MissingExtra
+from holdfast.machines.redact import clean_url
+from holdfast.machines.settings import check_kind, is_number
+from holdfast.stores._scripts import HOLD, TAKE
+from holdfast.stores.breaker_storage import BreakerStorage
+
+T = TypeVar("T")
+_CONNECTIONS = 32
+"""At once and per event loop: a decision takes a fraction of a millisecond, so hundreds of streams share them."""
+
+
+class RedisState:
+    """A `SharedState` in the Redis at `url`, for layers that take `shared=`; any number of them may share one.
+
+    `prefix` begins every key: give services that must not share limits different ones. A decision that takes longer
+    than `timeout` seconds is made without Redis, and so are all others of the next `pause` seconds. `storage()` makes
+    what a `pybreaker.CircuitBreaker` keeps its state in. Needs Redis 5 or newer, or what speaks like it. Raises
+    `MissingExtra` where the package `redis` is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str = "redis://localhost:6379/0",
+        *,
+        prefix: str = "holdfast",
+        timeout: float = 0.05,
+        pause: float = 1.0,
+    ) -> None:
+        check_kind("url", url, str, "an address such as redis://localhost:6379/0")
+        check_kind("prefix", prefix, str, "a string")
+        for name, value in (("timeout", timeout), ("pause", pause)):
+            if not (is_number(value) and 0 < value < math.inf):
+                raise ValueError(f"{name} must be a number of seconds above 0, not {value!r}")
+        self._url = url
+        self._prefix = prefix
+        self._timeout = timeout
+        self._pause = pause
+        self._doors: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Door] = weakref.WeakKeyDictionary()
+        _library()
+
+    async def take(self, name: str, amount: float, *, rate: float, burst: float) -> float | None:
+        """Takes from a bucket: see `SharedState.take()`."""
+        wait = await self._ask(lambda door: door.take(keys=[self._key("bucket", name)], args=[amount, rate, burst]))
+        return None if wait is None else math.inf if float(wait) < 0 else float(wait)
+
+    async def hold(self, name: str, holder: str, *, places: int, seconds: float) -> bool | None:
+        """Takes one of a few places: see `SharedState.hold()`."""
+        held = await self._ask(lambda door: door.hold(keys=[self._key("places", name)], args=[holder, places, seconds]))
+        return None if held is None else bool(held)
+
+    async def release(self, name: str, holder: str) -> None:
+        """Gives a place back."""
+        await self._ask(lambda door: door.client.zrem(self._key("places", name), holder))
+
+    async def tell(self, name: str, values: Mapping[str, float], *, seconds: float) -> None:
+        """Tells the others what was learned."""
+        key = self._key("learned", name)
+
+        async def told(door: _Door) -> None:
+            async with door.client.pipeline(transaction=True) as pipe:
+                pipe.delete(key)
+                if values:
+                    pipe.hset(key, mapping={field: repr(float(value)) for field, value in values.items()})
+                    pipe.pexpire(key, max(1, round(seconds * 1000)))
+                await pipe.execute()
+
+        await self._ask(told)
+
+    async def told(self, name: str) -> Mapping[str, float] | None:
+        """Gives what any process learned last."""
+        found = await self._ask(lambda door: door.client.hgetall(self._key("learned", name)))
+        return None if found is None else {field.decode(): float(value) for field, value in found.items()}
+
+    def storage(self, name: str) -> pybreaker.CircuitBreakerStorage:
+        """Makes the storage of one circuit breaker, which every process that names it shares.
+
+        For `CircuitBreaker(pybreaker.CircuitBreaker(state_storage=shared.storage("deepseek")), shared=shared)`.
+        """
+        return BreakerStorage(
+            name, url=self._url, key=self._key("breaker", name), timeout=self._timeout, pause=self._pause
+        )
+
+    async def aclose(self) -> None:
+        """Closes the connections of the running loop. Used again, it opens new ones."""
+        door = self._doors.pop(asyncio.get_running_loop(), None)
+        if door is not None:
+            await door.client.aclose()
+
+    def _key(self, kind: str, name: str) -> str:
+        return f"{self._prefix}:{kind}:{name}"
+
+    async def _ask(self, question: Callable[[_Door], Awaitable[T]]) -> T | None:
+        """Gives the answer, None where there is none in time."""
+        loop = asyncio.get_running_loop()
+        door = self._doors.get(loop)
+        if door is None:
+            door = self._doors[loop] = _Door(self._url, self._timeout)
+        if loop.time() < door.shut_until:
+            return None
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await question(door)
+        except (TimeoutError, OSError, _library().RedisError):
+            door.shut_until = loop.time() + self._pause
+            return None
+
+    def __repr__(self) -> str:
+        return f"RedisState({clean_url(self._url)!r}, prefix={self._prefix!r})"
+
+
+class _Door:
+    """The connections of one event loop, and until when they are left alone."""
+
+    def __init__(self, url: str, timeout: float) -> None:
+        from redis.asyncio.retry import Retry  # noqa: PLC0415 - an extra
+        from redis.backoff import NoBackoff  # noqa: PLC0415 - an extra
+
+        library = _library()
+        pool = library.BlockingConnectionPool.from_url(
+            url,
+            max_connections=_CONNECTIONS,
+            timeout=timeout,
+            socket_connect_timeout=timeout,
+            retry=Retry(NoBackoff(), 0),  # ours is to decide alone
+        )
+        self.client: Any = library.Redis.from_pool(pool)
+        self.take: Any = self.client.register_script(TAKE)
+        self.hold: Any = self.client.register_script(HOLD)
+        self.shut_until = -math.inf
+
+
+def _library() -> Any:
+    try:
+        from redis import asyncio as library  # noqa: PLC0415 - an extra, and 60 ms that only those pay who want it
+    except ImportError as error:
+        raise MissingExtra("RedisState", "redis") from error
+    return library

@@ -1,0 +1,171 @@
+"""Common decisions over a real Redis: what processes share, and that a Redis which is gone is nobody's problem."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from holdfast.stores import RedisState
+from tests.redis_server import RedisServer, redis_server
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with redis_server() as started:
+        yield started
+
+
+@pytest.fixture
+async def states(server: RedisServer, request: pytest.FixtureRequest) -> AsyncIterator[list[RedisState]]:
+    """Two of them, as two processes would have."""
+    both = [RedisState(server.url, prefix=request.node.name, timeout=2) for _ in range(2)]
+    yield both
+    for one in both:
+        await one.aclose()
+
+
+# -- buckets ---------------------------------------------------------------------------------------
+
+
+async def test_a_bucket_is_emptied_by_all_together(states: list[RedisState]) -> None:
+    mine, yours = states
+    assert [await one.take("b", 2, rate=0.5, burst=4) for one in (mine, yours)] == [0.0, 0.0]
+    assert await mine.take("b", 1, rate=0.5, burst=4) == pytest.approx(2.0, abs=0.5)
+
+
+async def test_a_hundred_callers_at_once_take_what_there_is_and_no_more(states: list[RedisState]) -> None:
+    waits = await asyncio.gather(*(states[n % 2].take("b", 1, rate=0.001, burst=30) for n in range(100)))
+    assert waits.count(0.0) == 30
+
+
+async def test_what_is_given_back_can_be_taken_again(states: list[RedisState]) -> None:
+    mine, yours = states
+    await mine.take("b", 4, rate=0.001, burst=4)
+    await mine.take("b", -3, rate=0.001, burst=4)
+    assert await yours.take("b", 3, rate=0.001, burst=4) == 0.0
+
+
+async def test_more_than_a_bucket_holds_is_taken_once_it_is_full_and_leaves_a_debt(states: list[RedisState]) -> None:
+    assert await states[0].take("b", 10, rate=2, burst=4) == 0.0
+    assert await states[1].take("b", 1, rate=2, burst=4) == pytest.approx(3.5, abs=0.5)
+
+
+async def test_a_bucket_that_never_refills_is_waited_for_in_vain(states: list[RedisState]) -> None:
+    assert await states[0].take("b", 1, rate=0, burst=1) == 0.0
+    assert await states[1].take("b", 1, rate=0, burst=1) == math.inf
+
+
+# -- places ----------------------------------------------------------------------------------------
+
+
+async def test_there_are_so_many_places_and_no_more(states: list[RedisState]) -> None:
+    took = await asyncio.gather(*(states[n % 2].hold("p", f"h{n}", places=7, seconds=30) for n in range(100)))
+    assert took.count(True) == 7
+
+
+async def test_a_place_is_held_longer_and_given_back(states: list[RedisState]) -> None:
+    mine, yours = states
+    assert await mine.hold("p", "me", places=1, seconds=30)
+    assert await mine.hold("p", "me", places=1, seconds=60)
+    assert await yours.hold("p", "you", places=1, seconds=30) is False
+    await mine.release("p", "me")
+    await mine.release("p", "nobody")
+    assert await yours.hold("p", "you", places=1, seconds=30)
+
+
+async def test_the_place_of_a_process_that_died_is_free_again(states: list[RedisState]) -> None:
+    mine, yours = states
+    assert await mine.hold("p", "me", places=1, seconds=0.05)
+    await asyncio.sleep(0.1)
+    assert await yours.hold("p", "you", places=1, seconds=30)
+
+
+# -- what was learned ------------------------------------------------------------------------------
+
+
+async def test_what_one_learned_the_others_know(states: list[RedisState]) -> None:
+    mine, yours = states
+    assert await yours.told("limits") == {}
+    await mine.tell("limits", {"requests": 60.0, "reset": 0.1}, seconds=30)
+    assert await yours.told("limits") == {"requests": 60.0, "reset": 0.1}
+    await yours.tell("limits", {"tokens": 5}, seconds=0.05)
+    assert await mine.told("limits") == {"tokens": 5.0}
+    await asyncio.sleep(0.1)
+    assert await mine.told("limits") == {}
+
+
+# -- a Redis that is slow, gone, and back ----------------------------------------------------------
+
+
+async def every_answer(state: RedisState) -> list[Any]:
+    await state.release("p", "me")
+    await state.tell("l", {"a": 1}, seconds=1)
+    return [
+        await state.take("b", 1, rate=1, burst=1),
+        await state.hold("p", "me", places=1, seconds=1),
+        await state.told("l"),
+    ]
+
+
+async def test_a_redis_that_is_gone_decides_nothing_and_heals() -> None:
+    with redis_server() as own:
+        state = RedisState(own.url, pause=0.05, timeout=1)
+        assert await state.take("b", 1, rate=0.001, burst=1) == 0.0
+        own.kill()
+        assert await every_answer(state) == [None] * 3
+        own.start()
+        await asyncio.sleep(0.1)
+        assert await state.take("b", 1, rate=0.001, burst=1) == 0.0  # it has forgotten, and counts again
+        assert await state.take("b", 1, rate=0.001, burst=1) is not None
+        await state.aclose()
+
+
+async def test_a_redis_that_hangs_is_waited_for_once_and_not_by_everybody() -> None:
+    with redis_server() as own:
+        state = RedisState(own.url, timeout=0.05, pause=30)
+        assert await state.take("b", 1, rate=1, burst=5) == 0.0
+        with own.frozen():
+            started = time.monotonic()
+            assert await state.take("b", 1, rate=1, burst=5) is None
+            assert [await every_answer(state) for _ in range(100)] == [[None] * 3] * 100
+            assert time.monotonic() - started < 1.0
+        await state.aclose()
+
+
+async def test_a_cancelled_question_leaves_the_next_one_its_own_answer(states: list[RedisState]) -> None:
+    state = states[0]
+    for ticks in range(12):
+        asking = asyncio.ensure_future(state.told("nothing"))
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert await state.take(f"b{ticks}", 1, rate=1, burst=1) == 0.0
+
+
+def test_each_event_loop_has_connections_of_its_own(server: RedisServer) -> None:
+    state = RedisState(server.url, timeout=2, prefix="loops")
+
+    async def ask() -> float | None:
+        wait = await state.take("b", 1, rate=0.001, burst=2)
+        await state.aclose()
+        return wait
+
+    assert [asyncio.run(ask()), asyncio.run(ask())] == [0.0, 0.0]
+    assert asyncio.run(ask()) != 0.0
+
+
+def test_a_repr_holds_no_password() -> None:
+    assert "secret" not in repr(RedisState("redis://me:secret@localhost:1/0"))
+
+
+@pytest.mark.parametrize("wrong", [{"timeout": 0}, {"pause": math.inf}, {"timeout": "1"}])
+def test_bad_settings_are_named(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"{name} must be a number of seconds above 0"):
+        RedisState(**wrong)

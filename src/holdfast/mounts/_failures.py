@@ -14,6 +14,8 @@ from holdfast._errors import DeadlineExceeded, StreamError, UpstreamError
 
 _STAINLESS = (("openai", "OpenAI"), ("anthropic", "Anthropic"))
 """SDKs of one making: the module, and what the names of their clients hold, which stand in their User-Agent."""
+_GOOGLE = "google-genai-sdk"
+"""What google-genai calls itself. Of its own exceptions it has only those for what a provider says."""
 _ASKS_AGAIN = ("anthropic",)
 """Those that send again when they meet their own APIConnectionError before a response: our tries were all there are."""
 
@@ -31,7 +33,12 @@ def failure(
     `other` makes it for a client that brings no exceptions of its own. `responded`: the client has its response.
     """
     sdk = _sdk(headers)
-    made = _made(sdk, error, request, responded=responded) if sdk is not None else None
+    if sdk is not None:
+        made = _made(sdk, error, request, responded=responded)
+    elif isinstance(error, UpstreamError) and responded and _GOOGLE in headers.get("user-agent", ""):
+        made = _of_google(error)
+    else:
+        made = None
     return other(error, story(error)) if made is None else made
 
 
@@ -71,11 +78,34 @@ def _made(sdk: Any, error: StreamError, request: Any, *, responded: bool) -> Exc
             made.args, made.message = (text,), text  # type: ignore[attr-defined]  # it takes no words of ours
         elif isinstance(error, UpstreamError):  # what the provider said, where this SDK keeps what a provider says
             body = {"code": error.code or None, "type": error.type or None, "message": error.message}
-            made = sdk.APIError(text, request=request, body=body)
+            if sdk.__name__ == "anthropic":
+                whole = {"type": "error", "error": {"type": error.type, "message": error.message}}
+                made = sdk.APIStatusError(text, response=_answered(request), body=whole)
+            else:
+                made = sdk.APIError(text, request=request, body=body)
         else:
             made = sdk.APIConnectionError(message=text, request=request)
     except (AttributeError, TypeError):  # another version's classes take something else
         return None
+    return made
+
+
+def _answered(request: Any) -> Any:
+    """Gives a response like the one that is being read, with the status that all streams have; it has no body."""
+    library = sys.modules[type(request).__module__.partition(".")[0]]
+    return library.Response(200, request=request)
+
+
+def _of_google(error: UpstreamError) -> Exception | None:
+    errors = sys.modules.get("google.genai.errors")
+    status = int(error.code) if error.code.isdecimal() else 0
+    named = {4: "ClientError", 5: "ServerError"}.get(status // 100, "APIError")
+    document = {"error": {"code": status or None, "message": error.message, "status": error.type or None}}
+    try:
+        made: Exception = getattr(errors, named)(status, document)
+    except (AttributeError, TypeError):
+        return None
+    made.args = (story(error),)
     return made
 
 

@@ -51,6 +51,8 @@ HOW = """## How it is played
 - A tool's result over MCP comes whole, in the last event: a server that answers with another one cannot be found out.
   Such a cell has a dot. A call of a tool is never sent twice: where it fails without ids, an error is the best there
   is.
+- google-genai has errors of its own for what a provider says, and for the rest those of its HTTP client;
+  langchain-openai has those of openai; aiohttp's documentation names `TimeoutError` beside `ClientError`.
 - The clocks are real: the requests of a cell with a stall may differ by one from run to run.
 """
 

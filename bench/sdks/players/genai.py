@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx2
 from google import genai
 from google.genai import errors, types
 
@@ -12,7 +13,8 @@ from bench.sdks.players._settings import SETTINGS, Line, in_a_loop
 from holdfast import mounts
 
 PACKAGES = ("google-genai",)
-CATCH = (errors.APIError,)
+CATCH = (errors.APIError, httpx2.TransportError)
+"""It has errors only for what a provider says; for a lost line it lets those of its HTTP client through."""
 
 
 def _client(ask: Ask, line: Line) -> Any:

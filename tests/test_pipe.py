@@ -18,7 +18,7 @@ from holdfast.layers.retry import Retry
 from holdfast.layers.verify import verify
 from holdfast.machines.ladder import Seams
 from holdfast.machines.retry_budget import RetryBudget
-from holdfast.moments import Delivered, Ended, FirstDelta, Moment, Opened, Opening, Started
+from holdfast.moments import Billed, Delivered, Ended, FirstDelta, Moment, Opened, Opening, Started
 from holdfast.testing import FakeClock
 from tests.puppet import Puppet, Script, Wait
 
@@ -327,7 +327,7 @@ async def test_the_report_counts(clock: FakeClock) -> None:
     assert (report.billed_tokens, report.billed_estimated) == (5, False)
     assert report.bytes_received == len(b"".join(WHOLE))
     assert (report.url, report.labels, report.finish_reason) == ("http://upstream/v1", {"team": "a"}, "stop")
-    assert [type(m) for m in heard] == [Started, Opening, Opened, FirstDelta, Delivered, Ended]
+    assert [type(m) for m in heard] == [Started, Opening, Opened, FirstDelta, Delivered, Billed, Ended]
     assert str(report).startswith("COMPLETE · 1 attempt · 4 deltas · first after 3.000 s")
 
 

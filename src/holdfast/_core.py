@@ -21,12 +21,14 @@ import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from holdfast._clock import Alarm, Clock, Random, SystemClock, system_random
 from holdfast._errors import BudgetExhausted, EndOfStream, StreamError, UsageError
-from holdfast._types import Head, Partial, Request, Usage
+from holdfast._types import BatchMode, Head, Partial, Request, Usage
+from holdfast.dialects._wire import model_of
 from holdfast.machines.cursor import Cursor
 from holdfast.machines.retry_budget import RetryBudget
 from holdfast.machines.seam import add_usage
@@ -232,15 +234,25 @@ class Leg:
 
 @dataclass(slots=True, kw_only=True)
 class Attempt:
-    """One request that was sent, the `number`-th of its call: what it cost is reckoned from here.
+    """One request that was sent, the `number`-th of its call: what it cost is reckoned from here (`_bill`).
 
-    `upstream` names who was asked, empty where there is only one; `leg` the part of the answer it was for.
+    `upstream` names who was asked, empty where there is only one; `leg` the part of the answer it was for; `asked`
+    what its items were to be. `before` and `after` estimate the tokens of its leg that had been delivered when it was
+    sent, and when it was left (None while it runs), `repeated` those it said once more, to be compared.
     """
 
     number: int = 1
     upstream: str = ""
+    dialect: str = ""
     model: str = ""
     leg: int = 1
+    asked: BatchMode = "start"
+    before: int = 0
+    after: int | None = None
+    repeated: int = 0
+    sent: datetime | None = None
+    """When, in UTC."""
+    body: Mapping[str, Any] | bytes | None = field(default=None, repr=False)
     evidence: Evidence | None = None
     """What its answer has told; None while no answer began."""
 
@@ -270,7 +282,6 @@ class Call:
         "resuming",
         "retry_budget",
         "seamed",
-        "wasted_tokens",
         "where",
     )
 
@@ -313,8 +324,6 @@ class Call:
         """What had arrived of this answer before the call began."""
         self.legs: list[Leg] = []
         """The requests of which the answer's earlier parts came, where it was asked on after an end."""
-        self.wasted_tokens = 0
-        """An estimate of what legs cost that became no part of the answer."""
         self.report = Report(stream_id=self.id)
         self.listeners: list[Listener] = list(listeners)
 
@@ -357,18 +366,9 @@ class Call:
         told = told or self.own_usage
         return add_usage(self.legs[-1].usage, told, said_again=self.answer.said_again(told.output_tokens))
 
-    @property
-    def paid_again(self) -> int:
-        """Tokens that were billed for asking on, and are none of the answer's: each leg reads all that came before."""
-        if not self.legs:
-            return self.wasted_tokens
-        later = [*((leg.answer, leg.own_usage) for leg in self.legs[1:]), (self.answer, self.own_usage)]
-        return self.wasted_tokens + sum(
-            (usage.input_tokens or 0) + answer.said_again(usage.output_tokens) for answer, usage in later
-        )
-
     def next_leg(self) -> None:
         """The answer goes on in another request: what is resumed and compared from here on is that one's part."""
+        self._leave_attempt()
         self.legs.append(
             Leg(
                 answer=self.answer,
@@ -385,17 +385,17 @@ class Call:
         self.cursor = Cursor()
         self.evidence, self.proven, self.join, self.where, self.seamed = None, None, None, None, False
 
-    def drop_leg(self, *, paid: bool) -> None:
-        """Nothing of this leg is the answer's: the call stands again where the one before had ended.
-
-        `paid`: a model had begun to answer.
-        """
-        leg, told = self.legs.pop(), self._told
-        asked = (leg.usage.input_tokens or 0) + (leg.usage.output_tokens or 0)
-        if paid:
-            self.wasted_tokens += (told.total_tokens if told is not None else None) or asked + self.answer.tokens
+    def drop_leg(self) -> None:
+        """Nothing of this leg is the answer's: the call stands again where the one before had ended."""
+        self._leave_attempt()
+        leg = self.legs.pop()
         self.answer, self.cursor, self.evidence = leg.answer, leg.cursor, leg.evidence
         self.join, self.where, self.seamed = leg.join, leg.where, leg.seamed
+
+    def _leave_attempt(self) -> None:
+        """What is delivered from here on is no longer of the request that was sent last."""
+        if self.attempt is not None and self.attempt.after is None:
+            self.attempt.after = self.answer.tokens
 
     def take_up(self, partial: Partial, dialect: Dialect) -> None:
         """Stands where another call broke off. Raises `UsageError` for a partial that nothing can be made of."""
@@ -450,7 +450,17 @@ class Call:
                 budget.withdraw(now)
             else:
                 budget.deposit(now)
-        self.attempt = Attempt(number=self.requests + 1, upstream=request.upstream, leg=len(self.legs) + 1)
+        self._leave_attempt()
+        self.attempt = Attempt(
+            number=self.requests + 1,
+            upstream=request.upstream,
+            model=model_of(request, request.dialect or self.dialect),
+            leg=len(self.legs) + 1,
+            asked=self.cursor.asked,
+            before=self.answer.tokens,
+            sent=self.clock.wall(),
+            body=request.body,
+        )
         self.attempts.append(self.attempt)
         return self.attempt
 

@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequenc
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from holdfast._bill import bills
 from holdfast._core import Source, Stream
 from holdfast._errors import EndOfStream, StreamError, UsageError
-from holdfast._types import Completion, Delta, Head, Partial, Request, Usage, Verdict
+from holdfast._types import Completion, Delta, Head, Partial, Request, Verdict
 from holdfast.dialects import Dialect, state_of
 from holdfast.machines.cursor import Cursor
 from holdfast.machines.redact import clean_url
@@ -267,7 +268,9 @@ class Reader(Generic[T]):
         verdict = None
         if failure is None and not cancelled and evidence is not None:
             verdict = self._verdict()
-        billed, estimated = self._billed(usage)
+        billed = bills(call)
+        for bill in billed:
+            call.note(bill)
         call.note(
             Ended(
                 verdict=verdict,
@@ -276,8 +279,8 @@ class Reader(Generic[T]):
                 usage=usage,
                 finish_reason=evidence.finish_reason if evidence is not None else None,
                 bytes_received=cursor.received,
-                billed_tokens=billed,
-                billed_estimated=estimated,
+                billed_tokens=sum(bill.total_tokens for bill in billed),
+                billed_estimated=any(bill.estimated for bill in billed),
             )
         )
         if failure is not None:
@@ -286,16 +289,6 @@ class Reader(Generic[T]):
             failure.report = call.report
             if call.requests > 1:
                 failure.add_note(f"{call.requests} requests were sent; error.report tells their story")
-
-    def _billed(self, usage: Usage | None) -> tuple[int, bool]:
-        """Tokens of all attempts: a replay is billed from the start, prompt included; a cursor costs nothing."""
-        if usage is None or usage.total_tokens is None:
-            return 0, False
-        call = self._call
-        again = [seam for seam in call.report.seams if seam.guarantee != "exact"]
-        extra = sum(seam.repaid_tokens + (usage.input_tokens or 0) for seam in again)
-        guessed = bool(again or call.wasted_tokens) or (bool(call.legs) and usage.estimated)
-        return usage.total_tokens + extra + call.paid_again, guessed
 
     def _verdict(self) -> Verdict:
         seams = self._call.report.seams

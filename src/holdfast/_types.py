@@ -121,6 +121,8 @@ class Usage(msgspec.Struct):
     raw: dict[str, Any] = {}
     estimated: bool = False
     """True where a number was reckoned and not told by the provider: an answer put together over a seam."""
+    cache_write_1h_tokens: int | None = None
+    """Those of `cache_write_tokens` that were written for an hour, at a price of their own."""
 
 
 class ToolCallDelta(msgspec.Struct, gc=False):

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
 import msgspec
 
 from holdfast._errors import StreamError
 from holdfast._types import Guarantee, Usage, Verdict
+
+BillPart = Literal["answer", "again", "hedge"]
+"""What a request was paid for: see `Billed`."""
 
 
 class Moment(msgspec.Struct, kw_only=True):
@@ -188,10 +192,34 @@ class Delivered(Moment, kw_only=True):
     longest_gap: float = 0.0
 
 
+class Billed(Moment, kw_only=True):
+    """What one request adds to the bill, told when the call ends: `Ended.billed_tokens` is the sum of all.
+
+    `part` says what for: the "answer", something paid for "again" (what a replay repeats, a prompt read once more), or
+    the "hedge" that lost. Tokens are those of `Usage`; None: not told. `estimated`: the attempt was cut before its
+    usage came, or shared between two parts. `sent` is when the request was sent.
+    """
+
+    upstream: str = ""
+    dialect: str = ""
+    model: str = ""
+    part: BillPart = "answer"
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int = 0
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    estimated: bool = False
+    sent: datetime | None = None
+    labels: dict[str, str] = {}
+
+
 class Ended(Moment, kw_only=True):
     """The call is over: with a verdict, with an error, or (neither) given up by its reader.
 
-    `billed_estimated`: some attempt was cut before its usage came, so its share is an estimate.
+    `billed_tokens` is the sum of the `Billed` moments before it; `billed_estimated`: one of them is an estimate.
     """
 
     verdict: Verdict | None = None
@@ -226,6 +254,8 @@ class Report:
     """Who was asked, in order, each once; empty where there is only one."""
     fallbacks: int = 0
     hedges: int = 0
+    losers: list[int] = field(default_factory=list)
+    """The numbers of the attempts that lost to another one beside them."""
     waited_seconds: float = 0.0
     """How long this side held its requests back, in all."""
     retries: int = 0
@@ -244,9 +274,11 @@ class Report:
     total_seconds: float | None = None
     usage: Usage | None = None
     billed_tokens: int = 0
-    """Tokens of all attempts together: what this answer cost, seams included."""
+    """Tokens of all attempts together: what this answer cost, seams included. The sum of `bills`."""
     billed_estimated: bool = False
     """True where a cut attempt never told its usage, and its share is an estimate."""
+    bills: list[Billed] = field(default_factory=list)
+    """What each attempt adds to the bill; `Prices.cost()` makes money of it."""
     finish_reason: str | None = None
     bytes_received: int = 0
     labels: dict[str, str] = field(default_factory=dict)
@@ -286,6 +318,7 @@ class Report:
                 self.hedges += 1
             case HedgeEnded():
                 self.upstream = moment.upstream
+                self.losers.append(moment.loser)
             case FellBack():
                 self.fallbacks += 1
                 self.faults.append(moment.error)
@@ -298,6 +331,8 @@ class Report:
             case Delivered():
                 self.items += moment.items
                 self.longest_gap = max(self.longest_gap, moment.longest_gap)
+            case Billed():
+                self.bills.append(moment)
             case Ended():
                 self._end(moment)
 

@@ -247,7 +247,17 @@ def costs(told: Told, tokens: int) -> None:
     assert report.usage is not None
     heard = sum(map(len, said_of_deltas(told.deltas).values()))
     total, asked = report.usage.total_tokens or 0, report.usage.input_tokens or 0
-    assert report.billed_tokens == total + asked + seam.repaid_tokens
+    assert report.billed_tokens == sum(bill.total_tokens for bill in report.bills)
+    assert sum(bill.total_tokens for bill in report.bills if bill.part == "answer") == total
+    cut, *rest = report.bills
+    assert (cut.attempt, cut.input_tokens, {bill.attempt for bill in rest}) == (1, asked, {2})
+    # Some tell what they have counted so far while they answer.
+    assert seam.repaid_tokens <= (cut.output_tokens or 0) <= max(seam.repaid_tokens, first.tokens + 1)
+    if seam.rung == "replay":
+        assert (cut.part, report.billed_tokens) == ("again", total + cut.total_tokens)
+    else:  # the model read the prompt and the prefix, and what it said of it again was no news
+        assert sum(bill.input_tokens or 0 for bill in rest) > asked
+        assert sum(bill.output_tokens or 0 for bill in rest) == again.tokens
     assert report.billed_estimated
     # A piece is about a token, where pieces are long a quarter of the characters. What a server goes on generating when
     # nobody reads it any more cannot be known here.

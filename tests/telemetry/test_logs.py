@@ -10,6 +10,7 @@ import subprocess
 import sys
 import typing
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,22 @@ def full_moments() -> list[moments.Moment]:
         moments.Dropped(count=2),
         moments.RecordingFailed(path="answer.sse", reason="No space left on device"),
         moments.Delivered(items=5, longest_gap=0.75),
+        moments.Billed(
+            upstream="eu",
+            dialect="deepseek",
+            model="deepseek-flash",
+            part="again",
+            input_tokens=9,
+            output_tokens=4,
+            total_tokens=13,
+            cached_tokens=2,
+            cache_write_tokens=1,
+            cache_write_1h_tokens=1,
+            reasoning_tokens=1,
+            estimated=True,
+            sent=datetime(2026, 11, 22, tzinfo=UTC),
+            labels={"team": "a"},
+        ),
     ]
     for error in every_error():
         told += [

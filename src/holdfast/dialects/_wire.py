@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -12,6 +12,9 @@ from holdfast._errors import DecodeError, UpstreamError
 from holdfast._types import Event, Request
 from holdfast.machines.cursor import Cursor
 from holdfast.machines.surrogates import decode_lenient
+
+if TYPE_CHECKING:
+    from holdfast.dialects._dialect import Dialect
 
 D = TypeVar("D", bytes, str)
 T = TypeVar("T")
@@ -100,10 +103,33 @@ def number(values: Any, name: str) -> int | None:
 
 def asked(request: Request) -> Mapping[str, Any] | None:
     """Gives the JSON object that a request sends, None where it sends something else."""
-    body = request.body
+    return plain_of(request.body)
+
+
+def plain_of(body: Mapping[str, Any] | bytes | None) -> Mapping[str, Any] | None:
+    """Gives a body as the JSON object that it is, None where it is none."""
     if isinstance(body, bytes):
         body = plain(Event(body))
     return body if isinstance(body, Mapping) else None
+
+
+class _Named(msgspec.Struct):
+    model: Any = None
+
+
+_NAMED = msgspec.json.Decoder(_Named)
+
+
+def model_of(request: Request, dialect: Dialect | None) -> str:
+    """Names the model that a request asks, by its body or its address; empty where neither does."""
+    body = request.body
+    try:
+        named = body.get("model") if isinstance(body, Mapping) else _NAMED.decode(body).model if body else None
+    except (ValueError, RecursionError):
+        named = None
+    if isinstance(named, str) and named:
+        return named
+    return dialect.model_in(request.url) if dialect is not None else ""
 
 
 def upstream_error(error: Any, *, kind: str = "") -> UpstreamError:

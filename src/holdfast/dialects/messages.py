@@ -336,6 +336,7 @@ def _usage(raw: dict[str, Any]) -> Usage:
         total_tokens=None if given is None or answered is None else given + answered,
         cached_tokens=cached,
         cache_write_tokens=written,
+        cache_write_1h_tokens=number(raw.get("cache_creation"), "ephemeral_1h_input_tokens"),
         reasoning_tokens=number(raw.get("output_tokens_details"), "thinking_tokens"),
         raw=raw,
     )

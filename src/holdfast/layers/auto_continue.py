@@ -338,7 +338,7 @@ class _AutoContinueStream(Generic[T]):
             self._mending = False
 
     def _end_as_it_had(self) -> None:
-        self._call.drop_leg(paid=not self._reason)
+        self._call.drop_leg()
         self._extension = None
         self._ready = cast("Sequence[T]", self._before)
         self._before, self._held = [], []

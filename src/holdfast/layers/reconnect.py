@@ -430,6 +430,8 @@ class _ReconnectStream(Generic[T]):
                 cursor.vouched = True
         except DivergenceError as difference:
             raise self._diverged(difference.position) from None
+        finally:
+            self._count_repeated()
         says = any(not isinstance(item, Delta) or not item.empty for item in batch)
         if says or self._replay is not None or self._extension is not None:
             batch = self._waiting = [*self._waiting, *batch]  # of another answer: not to be told before the seam is
@@ -437,6 +439,11 @@ class _ReconnectStream(Generic[T]):
                 return ()
             self._note_seam()
         return batch
+
+    def _count_repeated(self) -> None:
+        judge, attempt = self._extension or self._replay, self._call.attempt
+        if judge is not None and attempt is not None:
+            attempt.repeated = judge.swallowed
 
     def _compared(self, batch: Sequence[Delta]) -> list[Delta]:
         call = self._call
@@ -461,6 +468,7 @@ class _ReconnectStream(Generic[T]):
             swallowed = self._replay.swallowed
         call.note(
             Resumed(
+                attempt=call.attempt.number if call.attempt is not None else 0,  # another may run beside it
                 rung="replay" if replayed else step.rung or "",
                 guarantee="verified" if replayed else step.guarantee,
                 gap=call.clock.now() - self._broke_at,

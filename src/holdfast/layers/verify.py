@@ -71,7 +71,7 @@ class _VerifySource:
         reader = dialect.reader(_asked(request), call.cursor, before, head=stream.head, end_at_done=check is None)
         call.evidence = reader.evidence
         if call.attempt is not None:
-            call.attempt.evidence = reader.evidence
+            call.attempt.evidence, call.attempt.dialect = reader.evidence, dialect.name
         machine: Transform[Event, Delta] = _Checked(reader, check, request)
         return TransformStream(stream, _Relayed(machine, call.cursor) if self.layer.relay else machine, call.clock)
 
@@ -119,7 +119,7 @@ class _Checked:
                 self.feed = self._reader.feed
                 call.dialect, call.evidence = dialect, self._reader.evidence
                 if call.attempt is not None:
-                    call.attempt.evidence = self._reader.evidence
+                    call.attempt.evidence, call.attempt.dialect = self._reader.evidence, dialect.name
                 call.note(Recognised(dialect=dialect.name, by="events"))
 
     def end(self, out: list[Delta]) -> None:

@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,7 +26,7 @@ from holdfast._clock import Clock, SystemClock
 from holdfast._errors import StatusError, StreamError, UpstreamError
 from holdfast._types import Completion, Request, Usage
 from holdfast.machines.redact import clean_url, only_name, scrub
-from holdfast.moments import BreakerChanged, Ended, Listener, Moment, Started
+from holdfast.moments import Billed, BreakerChanged, Ended, Listener, Moment, Started
 
 EVENTS: Mapping[type[Moment], tuple[str, str]] = {
     moments.Started: ("stream.started", "info"),
@@ -49,6 +50,7 @@ EVENTS: Mapping[type[Moment], tuple[str, str]] = {
     moments.Dropped: ("events.dropped", "info"),
     moments.RecordingFailed: ("recording.failed", "warning"),
     moments.Delivered: ("stream.delivered", "debug"),
+    moments.Billed: ("attempt.billed", "debug"),
     moments.Ended: ("stream.ended", "info"),
 }
 """One event for each kind of moment, with its level; a stream that ended in an error says so at `error`."""
@@ -201,6 +203,8 @@ class _Lines:
 
 
 def _tidy(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return round(value, 4) if isinstance(value, float) else value
 
 
@@ -228,6 +232,8 @@ def _fields(moment: Moment, request: Request, *, text: bool) -> Iterator[tuple[s
                 yield "request", _body(request)
         case BreakerChanged():
             yield from (("breaker", moment.name), ("old", moment.old), ("new", moment.new))
+        case Billed():
+            yield from ((name, value or None) for name, value in moments.facts(moment).items())
         case Ended():
             yield from _end(moment, request, text=text)
         case _:

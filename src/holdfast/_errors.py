@@ -6,7 +6,7 @@
     ├── NotAStream               200 with HTML, JSON or nothing
     ├── StreamBroken             cut after the head
     │   └── Truncated            the framing ended cleanly, but the answer is unproven
-    ├── DeadlineExceeded         .clock: "open" | "first_token" | "progress" | "total"
+    ├── DeadlineExceeded         .clock: "open" | "first_token" | "progress" | "throughput" | "total"
     ├── DecodeError              not UTF-8 (strict), not JSON, not the dialect, over a size limit; .offset in bytes
     ├── IntegrityError           .expected .actual
     ├── UpstreamError            the provider reported an error inside the stream; .code .type
@@ -27,7 +27,8 @@ from holdfast._types import Head, Partial
 if TYPE_CHECKING:
     from holdfast.moments import Report
 
-ClockName = Literal["open", "first_token", "progress", "total"]
+ClockName = Literal["open", "first_token", "progress", "throughput", "total", "unread"]
+"""`throughput` is a `Throughput` layer's floor, `unread` how long what `client.start()` opened waits for a reader."""
 
 
 class EndOfStream(Exception):
@@ -107,7 +108,7 @@ class Truncated(StreamBroken):
 
 
 class DeadlineExceeded(StreamError):
-    """One of the four clocks ran out; `clock` says which, `seconds` what it allowed."""
+    """A clock ran out; `clock` says which, `seconds` what it allowed. All are retryable but `total` and `unread`."""
 
     def __init__(self, clock: ClockName, seconds: float, message: str | None = None) -> None:
         super().__init__(
@@ -115,7 +116,7 @@ class DeadlineExceeded(StreamError):
         )
         self.clock: ClockName = clock
         self.seconds = seconds
-        self.retryable = clock != "total"
+        self.retryable = clock not in ("total", "unread")
 
 
 class DecodeError(StreamError):

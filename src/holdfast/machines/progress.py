@@ -6,6 +6,7 @@ Clocks, hedges and floors must agree on it, so it is decided here alone. It runs
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from holdfast._types import Delta, Event
 
@@ -21,18 +22,22 @@ def moves_on(batch: Sequence[object]) -> bool:
     return False
 
 
-def pieces_in(batch: Sequence[object]) -> int:
+def pieces_in(batch: Sequence[Any]) -> int:
     """Counts the items of a batch that are more than padding."""
-    count = 0
-    for item in batch:
-        if type(item) is Delta:
-            if item.text or not item.empty:  # the plain case first
-                count += 1
-        elif type(item) is not Event or item.type:
-            count += 1
-    return count
+    if not batch:
+        return 0
+    if type(batch[0]) is Delta:  # a stream's items are all of one kind
+        return len([None for item in batch if item.text or not item.empty])
+    return len([None for item in batch if type(item) is not Event or item.type])
 
 
-def finishes(batch: Sequence[object]) -> bool:
-    """Says whether a choice of the answer ends in a batch: what follows is its bookkeeping."""
-    return any(type(item) is Delta and item.finish_reason is not None for item in batch)
+def finishes(batch: Sequence[Any]) -> bool:
+    """Says whether an answer's last choice ends in a batch: what follows is its bookkeeping."""
+    for item in reversed(batch):
+        if type(item) is not Delta:
+            return False
+        if item.finish_reason is not None:
+            return True
+        if item.text:
+            return False
+    return False

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol, Self, Unpack
 
 from holdfast._errors import StreamError
 from holdfast.mounts._httpx_attempts import HttpxAttempts
+from holdfast.mounts._network import with_cheap_reads
 from holdfast.mounts._relay import EXTENSION, Mount, Settings
 
 
@@ -40,7 +41,7 @@ class AnyTransport:
         if inner is not None and not hasattr(inner, "handle_async_request"):
             raise ValueError(f"inner must be an asynchronous transport, which {type(inner).__qualname__} is not")
         self.mount = Mount(**settings)
-        self.inner: Any = inner if inner is not None else self.library.AsyncHTTPTransport()
+        self.inner: Any = inner if inner is not None else with_cheap_reads(self.library.AsyncHTTPTransport())
 
     async def handle_async_request(self, request: Any) -> Any:
         """Sends a request and returns its response once the head is in, the body being still to come."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from holdfast.mounts._network import with_cheap_reads
 from holdfast.mounts._relay import Settings
 
 _TRANSPORT = ("verify", "cert", "trust_env", "http1", "http2", "proxy", "limits")
@@ -18,6 +19,8 @@ def ready(library: Any, transport: Any, settings: dict[str, Any]) -> Any:
     """Gives an `AsyncClient` of a library, of a mount's keywords and its own."""
     mount, rest = _parted(library, settings)
     client = library.AsyncClient(**rest)
+    for one in _built(client, rest):
+        with_cheap_reads(one)
     _wrap(client, transport, mount)
     return client
 
@@ -39,6 +42,8 @@ def ready_sync(library: Any, transport: Any, settings: dict[str, Any]) -> Any:
     def lines() -> dict[Any, Any]:
         """What an asynchronous client would build; its transports alone are used, and closed by the other."""
         client = library.AsyncClient(**built)
+        for one in _built(client, built):
+            with_cheap_reads(one)
         return {None: client._transport, **{at.pattern: one for at, one in client._mounts.items()}}  # noqa: SLF001
 
     def mounted(pattern: Any, inner: Any) -> Any:
@@ -63,6 +68,13 @@ def _parted(library: Any, settings: dict[str, Any]) -> tuple[dict[str, Any], dic
     rest.setdefault("limits", library.Limits(max_connections=1000, max_keepalive_connections=100))
     rest.setdefault("follow_redirects", True)
     return mount, rest
+
+
+def _built(client: Any, settings: dict[str, Any]) -> list[Any]:
+    """Gives the transports that a client has built by itself."""
+    given = [settings.get("transport"), *(settings.get("mounts") or {}).values()]
+    ours = [client._transport, *client._mounts.values()]  # noqa: SLF001 - see below
+    return [one for one in ours if not any(one is other for other in given)]
 
 
 def _wrap(client: Any, transport: Any, mount: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ terms. A mount adds what is peculiar to its library, and nothing here knows one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Generic, TypeVar
 
@@ -39,6 +39,8 @@ class Attempts(ABC, Generic[R]):
     def __init__(self, mount: Mount, asked: Request, policy: Policy) -> None:
         self.mount = mount
         self.asked = asked
+        self.sent: Mapping[str, str] = asked.headers
+        """The client's headers, which tell who it is."""
         self.policy = policy
         self.may_retry = policy.repeatable
         """It may be sent again while no head has come."""
@@ -108,7 +110,7 @@ class Attempts(ABC, Generic[R]):
 
     async def relayed(self) -> R:
         """Opens the pipe, and gives a response that reads from it."""
-        relay, begun = self.mount.relay(self, self.asked), b""
+        relay, begun = self.mount.relay(self, self.asked, self.sent), b""
         try:
             await relay.open()
             if self.passed is None and not self._told_by_head():

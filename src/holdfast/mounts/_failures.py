@@ -32,7 +32,7 @@ def failure(
 
     `other` makes it for a client that brings no exceptions of its own. `responded`: the client has its response.
     """
-    sdk = _sdk(headers)
+    sdk = sdk_of(headers)
     if sdk is not None:
         made = _made(sdk, error, request, responded=responded)
     elif isinstance(error, UpstreamError) and responded and _GOOGLE in headers.get("user-agent", ""):
@@ -55,8 +55,11 @@ def story(error: StreamError) -> str:
     return "; ".join(told)
 
 
-def _sdk(headers: Mapping[str, str]) -> Any:
-    """Finds the SDK that sent a request; a subclass of its client, or one that renames itself, by its version."""
+def sdk_of(headers: Mapping[str, str]) -> Any:
+    """Finds the SDK that sent a request; a subclass of its client, or one that renames itself, by its version.
+
+    Names of headers are lower case. None for one that is not known.
+    """
     agent = headers.get("user-agent", "")
     loaded = [(sys.modules[name], mark) for name, mark in _STAINLESS if name in sys.modules]
     for sdk, mark in loaded:
@@ -109,4 +112,4 @@ def _of_google(error: UpstreamError) -> Exception | None:
     return made
 
 
-__all__ = ["failure", "story"]
+__all__ = ["failure", "sdk_of", "story"]

@@ -57,6 +57,7 @@ class HttpxAttempts(Attempts[Any]):
         asked = Request(url=str(original.url), method=original.method, body=document(content or None))
         judged = replace(asked, headers=original.headers)
         super().__init__(transport.mount, asked, Policy.of(judged, transport.mount, replayable=replayable))
+        self.sent = original.headers
         # An SDK that tries again by itself is not helped with that: its tries and ours would multiply.
         self.may_retry = self.policy.repeatable and original.headers.get("x-stainless-retry-count", "0") == "0"
         self._latest: Any = None

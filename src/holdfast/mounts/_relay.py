@@ -7,7 +7,7 @@ into the terms of the first answer (see `Teller`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 from urllib.parse import urlsplit
@@ -25,6 +25,8 @@ from holdfast.layers.retry import Retry
 from holdfast.machines.ladder import Seams
 from holdfast.machines.retry_budget import RetryBudget
 from holdfast.moments import Continued, Listener, Moment, Report, Resumed
+from holdfast.mounts._quirks import traits_of
+from holdfast.mounts._rewrite import Rewriter, without_bom
 
 EXTENSION = "holdfast"
 """The key under which a response of a mount has its report, where its client's responses have a place for more."""
@@ -41,6 +43,7 @@ class Settings(TypedDict, total=False):
     traffic: Sequence[Callable[[Source[Any]], Source[Any]]]
     layers: Sequence[Callable[[Source[Any]], Source[Any]]] | None
     max_requests: int
+    quirks: bool
     retry_budget: RetryBudget | None
     listeners: tuple[Listener, ...]
     clock: Clock | None
@@ -55,7 +58,8 @@ class Mount:
     `seams=True` lets a model continue its own words where nothing exact is left, and `Seams(...)` says it in detail.
     `layers` replace the default ones; they must hand over every event: `default_layers(..., relay=True)` does.
     `traffic` adds layers that see every attempt: limits, hedges, fallbacks. `max_requests` bounds what one call may
-    send upstream, a `retry_budget` what all calls that share it may send again.
+    send upstream, a `retry_budget` what all calls that share it may send again. `quirks` puts bytes that are legal, and
+    that this client is known to die on, into a form that it reads.
     """
 
     dialect: str | Dialect = "auto"
@@ -64,6 +68,7 @@ class Mount:
     traffic: Sequence[Callable[[Source[Any]], Source[Any]]] = ()
     layers: Sequence[Callable[[Source[Any]], Source[Any]]] | None = None
     max_requests: int = 8
+    quirks: bool = True
     retry_budget: RetryBudget | None = None
     listeners: tuple[Listener, ...] = ()
     clock: Clock | None = None
@@ -83,8 +88,11 @@ class Mount:
         """Its layers that send again before a head: they hold for what is no stream, too."""
         return [Retry()] if self.layers is None else [layer for layer in self.layers if isinstance(layer, Retry)]
 
-    def relay(self, source: Source[bytes], request: Request) -> Relay:
-        """Gives one call over a source; `open()` sends its request."""
+    def relay(self, source: Source[bytes], request: Request, sent: Mapping[str, str]) -> Relay:
+        """Gives one call over a source; `open()` sends its request.
+
+        `sent` are the headers that tell which client it is.
+        """
         layers = self._default(request) if self.layers is None else self.layers
         pipe: Pipe[Any] = Pipe(
             source,
@@ -95,7 +103,8 @@ class Mount:
         )
         for layer in layers:
             pipe = pipe | layer
-        return Relay(pipe, request, self.listeners)
+        traits = traits_of(sent, request.url) if self.quirks else ()
+        return Relay(pipe, request, self.listeners, Rewriter(traits) if traits else None)
 
     def _default(self, request: Request) -> list[Callable[[Source[Any]], Source[Any]]]:
         """Gives the default layers, with the clocks of whoever answers."""
@@ -129,10 +138,18 @@ def _is_feed(request: Request, found: Dialect) -> bool:
 class Relay:
     """One answer as the bytes that a client reads. `reader` tells its story: report, partial, head."""
 
-    __slots__ = ("_ended", "_reseated", "_teller", "reader")
+    __slots__ = ("_ended", "_rejoined", "_reseated", "_rewriter", "_teller", "reader")
 
-    def __init__(self, pipe: Pipe[Delta], request: Request, listeners: Iterable[Listener] = ()) -> None:
+    def __init__(
+        self,
+        pipe: Pipe[Delta],
+        request: Request,
+        listeners: Iterable[Listener] = (),
+        rewriter: Rewriter | None = None,
+    ) -> None:
         self._teller: Teller | None = None
+        self._rewriter = rewriter
+        self._rejoined = False
         self._reseated = False
         self._ended = False
         self.reader: Reader[Delta] = pipe.stream(request, listeners=(*listeners, self._hear))
@@ -147,8 +164,8 @@ class Relay:
         while batch := await self.reader.read():
             out: list[bytes] = []
             self._tell(batch, out)
-            if out:
-                return b"".join(out)
+            if told := b"".join(out):
+                return told if self._rewriter is None else self._rewriter.told(told)
         out = []
         if self._teller is not None and not self._ended:
             self._ended = True
@@ -162,12 +179,19 @@ class Relay:
             if dialect is None:
                 raise AssertionError("a relay's layers have verify() among them")
             self._teller = dialect.wire.teller()
+        if self._rejoined:  # in the middle of a stream, a byte order mark is no more than a wrong name of a field
+            batch = without_bom(batch)
+            self._rejoined = False
         if self._reseated:
             self._teller.reseat()
             self._reseated = False
+        if self._rewriter is not None:
+            batch = self._rewriter.events(batch)
         self._teller.feed(batch, out)
 
     def _hear(self, moment: Moment) -> None:
+        if isinstance(moment, Continued | Resumed):
+            self._rejoined = True
         if isinstance(moment, Continued) or (isinstance(moment, Resumed) and moment.rung in _ANOTHER):
             self._reseated = True
 

@@ -30,6 +30,7 @@ from holdfast.mounts._quirks import QUIRKS, Quirk, Trait, client_of, traits_of
 from holdfast.mounts._rewrite import Rewriter
 from holdfast.testing.server import LAST_CHUNK, STREAM_HEAD, Reset, ScriptedServer, Send, Stall, Step, chunked, sse
 from tests.mounts.shop import CHAT, DONE, healthy
+from tests.pages import ROOT
 
 PIECES = ("潮", "起潮落 🌊", " and the\u2028\u0085", " kelp", ".")
 PLAIN = (*PIECES[:2], " and the", *PIECES[3:])
@@ -403,3 +404,12 @@ async def test_a_byte_order_mark_in_the_middle_reaches_nobody() -> None:
             response = await client.post(server.url + CHAT, json=BODY)
             assert len(server.requests) == 2
             assert response.content == BOM + b"".join(events)
+
+
+def test_the_page_shows_the_rows() -> None:
+    page = (ROOT / "docs/quirks.md").read_text("utf-8")
+    shown = [
+        [cell.strip(" `") for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")
+    ]
+    rows = [(row[0].partition(" ")[0], row[1], row[3].strip("`"), row[5]) for row in shown[1:]]
+    assert rows == [(one.client, one.reader, one.becomes.strip("`"), ", ".join(one.seen)) for one in QUIRKS]

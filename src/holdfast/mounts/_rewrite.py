@@ -23,12 +23,14 @@ _LONE_CR = re.compile(rb"\r(?!\n)")
 class Rewriter:
     """Rewrites one answer for one client."""
 
-    __slots__ = ("_last", "_made", "_numbered", "_open", "_separators", "_traits", "_unnamed")
+    __slots__ = ("_last", "_made", "_named_is_well", "_numbered", "_open", "_separators", "_traits", "_unnamed")
 
     def __init__(self, traits: Collection[Trait]) -> None:
         self._traits = frozenset(traits)
         self._separators = "separators" in traits
         self._unnamed = "no name" in traits
+        # Of an event that begins with its name (`e`), has data and no id, it is enough to know that.
+        self._named_is_well = self._traits.isdisjoint(("cr", "not data", "several lines"))
         self._last: Event | None = None
         self._made: Event | None = None
         self._numbered = False
@@ -39,7 +41,11 @@ class Rewriter:
         out: list[Delta] | None = None
         for place, delta in enumerate(batch):
             event = delta.raw
-            if event.exact is None and not self._unnamed:  # `data: `, one line and a blank one: who cannot read that?
+            wire = event.exact
+            if wire is None and not self._unnamed:  # `data: `, one line and a blank one: who cannot read that?
+                self._open = False
+                continue
+            if self._named_is_well and wire and wire[0] == 101 and event.payload and event.id is None:
                 self._open = False
                 continue
             if event is not self._last:  # several deltas may be of one event, and shall stay so

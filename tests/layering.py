@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "moments": VALUES,
     "_core": FORMATS | {"_clock", "moments"},
     "_bill": FORMATS | {"moments", "_core"},
-    "_reader": FORMATS | {"_clock", "moments", "_core", "_bill"},
+    "_reader": FORMATS | {"_clock", "_tasks", "moments", "_core", "_bill"},
     "_pipe": FORMATS | {"_clock", "moments", "_core", "_reader"},
     "_shared": set(),
     "telemetry": CORE,  # it listens to moments: of what runs it knows nothing

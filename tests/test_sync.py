@@ -49,7 +49,8 @@ def test_it_has_the_facades_names_and_keywords() -> None:
     assert set(keywords) == sync.Settings.__optional_keys__
     asking = set(inspect.signature(holdfast.Client.stream).parameters) - {"self", "request", "keep"}
     assert asking == sync.Asking.__optional_keys__
-    gone = {"cancel", "read"}  # nobody else can be waiting, and batches() gives what read() does
+    # Nobody else can be waiting, batches() gives what read() does, and `Client.start()` starts.
+    gone = {"cancel", "read", "start"}
     names = {renamed.get(name, name) for name in vars(holdfast.Reader) if not name.startswith("_")}
     assert names - gone == {name for name in vars(sync.Reader) if not name.startswith("_")}
 

@@ -14,6 +14,7 @@ from typing import Any, Generic, Self, TypeVar
 from holdfast._bill import bills
 from holdfast._core import Source, Stream
 from holdfast._errors import EndOfStream, StreamError, UsageError
+from holdfast._tasks import Opening
 from holdfast._types import Completion, Delta, Head, Partial, Request, Verdict
 from holdfast.dialects import Dialect, state_of
 from holdfast.machines.cursor import Cursor
@@ -50,6 +51,7 @@ class Reader(Generic[T]):
         "_longest_gap",
         "_loop",
         "_now",
+        "_opening",
         "_reader",
         "_ready",
         "_request",
@@ -65,6 +67,8 @@ class Reader(Generic[T]):
         self._request = request
         self._call = request.call
         self._stream: Stream[T] | None = None
+        self._opening: Opening[T] | None = None
+        """On its way since `start()`, until it is entered."""
         self._ready: Iterator[T] = iter(())
         self._end: Exception | None = None
         self._closed = False
@@ -79,19 +83,46 @@ class Reader(Generic[T]):
 
     # -- opening and closing -------------------------------------------------------------------
 
-    async def __aenter__(self) -> Self:
-        if self._stream is not None or self._closed or self._end is not None:
-            raise UsageError("a stream is entered once; ask the pipe or the client for another")
+    def start(self) -> Self:
+        """Opens the stream in a task of its own, before it is entered; entering it waits only for what is left of that.
+
+        How far it is read meanwhile its layers say: `ReadAhead` reads. Who starts a stream and never enters it closes
+        it. Raises `UsageError` for one that was opened before, and outside of an event loop.
+        """
+        if self._opening is not None or self._is_used():
+            raise UsageError("a stream is opened once; ask the pipe or the client for another")
+        self._begin()
+        self._opening = Opening(self._source, self._request)
+        return self
+
+    def _is_used(self) -> bool:
+        return self._stream is not None or self._closed or self._end is not None
+
+    def _begin(self) -> None:
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise UsageError("a stream is opened in a running event loop; holdfast.sync does without one") from None
         call = self._call
         self._started = call.clock.now()
         dialect = call.dialect.name if call.dialect is not None else ""
         call.note(Started(url=clean_url(self._request.url), dialect=dialect, labels=call.labels))
-        self._loop = asyncio.get_running_loop()
+
+    async def __aenter__(self) -> Self:
+        if self._is_used():
+            raise UsageError("a stream is entered once; ask the pipe or the client for another")
+        if self._opening is None:
+            self._begin()
         self._reader = task = asyncio.current_task(self._loop)
         self._cancelling = 0 if task is None else task.cancelling()
         try:
-            self._stream = await self._source.open(self._request)
+            if self._opening is None:
+                self._stream = await self._source.open(self._request)
+            else:
+                self._stream = await self._opening.stream()
+                self._opening = None
         except StreamError as failure:
+            self._opening = None
             self._settle(failure)
             raise
         except BaseException as stop:
@@ -101,6 +132,8 @@ class Reader(Generic[T]):
                 raise UsageError("the stream was closed while it was being opened") from None
             self._settle(None, cancelled=True)
             self._closed = True
+            if self._opening is not None:
+                await self._opening.aclose()
             raise
         finally:
             self._reader = None
@@ -122,8 +155,12 @@ class Reader(Generic[T]):
             self._ready = iter(())
             self._end = UsageError("the stream was closed before its end; report and partial say what it was")
         self._interrupt()
-        if self._stream is not None:
-            await self._stream.aclose()
+        try:
+            if self._opening is not None:
+                await self._opening.aclose()
+        finally:
+            if self._stream is not None:
+                await self._stream.aclose()
 
     async def cancel(self) -> None:
         """Gives the stream up from any task: a waiting reader's iteration ends, and the connection is closed."""
@@ -150,7 +187,7 @@ class Reader(Generic[T]):
 
     def __del__(self) -> None:
         # An unopened reader, or one half made, has nothing to close.
-        if getattr(self, "_stream", None) is not None and not self._closed:
+        if (getattr(self, "_stream", None) or getattr(self, "_opening", None)) is not None and not self._closed:
             warnings.warn(
                 f"{self!r} was never closed: use it with `async with`", ResourceWarning, stacklevel=2, source=self
             )

@@ -27,6 +27,12 @@ async def outlast(task: asyncio.Task[Any]) -> None:
         raise cancelled
 
 
+def _look_at(task: asyncio.Task[Any]) -> None:
+    """A failure that nobody comes to ask for is not worth a complaint of the event loop's."""
+    if not task.cancelled():
+        task.exception()
+
+
 class Opening(Generic[T]):
     """One request on its way, which outlives a cancelled wait for it.
 
@@ -38,6 +44,7 @@ class Opening(Generic[T]):
 
     def __init__(self, source: Source[T], request: Request) -> None:
         self._task = asyncio.ensure_future(source.open(request))
+        self._task.add_done_callback(_look_at)
 
     async def stream(self) -> Stream[T]:
         """Returns the opened stream. Raises what opening raised. Cancelled, it may be called again."""

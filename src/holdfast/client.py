@@ -23,6 +23,7 @@ from holdfast._reader import Reader
 from holdfast._types import Completion, Delta, Partial, Request
 from holdfast.dialects import AUTO, Dialect, Timeouts, at_address, find
 from holdfast.layers.auto_continue import AutoContinue
+from holdfast.layers.read_ahead import ReadAhead
 from holdfast.machines.ladder import Seams
 from holdfast.machines.redact import clean_url
 from holdfast.machines.retry_budget import RetryBudget
@@ -160,10 +161,32 @@ class Client:
         one. `timeouts` are over the client's, `headers` beside its own; `labels` go on reports and logs.
         `keep=False` keeps a digest of the delivered text instead of the text, for very long streams.
         """
+        return self._stream(self._prepared(request), timeouts, headers, labels, keep=keep)
+
+    def _prepared(self, request: Mapping[str, Any]) -> Request:
         if not isinstance(request, Mapping):
             raise UsageError(f"a request is the JSON body as a mapping, not {type(request).__name__}")
-        prepared = Request(url=self._dialect.url(self._base_url, request), body=self._dialect.prepare(request))
-        return self._stream(prepared, timeouts, headers, labels, keep=keep)
+        return Request(url=self._dialect.url(self._base_url, request), body=self._dialect.prepare(request))
+
+    def start(
+        self,
+        request: Mapping[str, Any],
+        *,
+        max_items: int = 1024,
+        timeouts: Timeouts | None = None,
+        headers: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        keep: bool = True,
+    ) -> Reader[Delta]:
+        """Gives the stream of one answer as `stream()` does, and opens it at once, before anybody reads it.
+
+        It is read ahead until `max_items` wait; entering it gives what is there. Closing it unentered gives it up.
+        The clocks run meanwhile, `total` also while nobody reads: one that is never entered ends, too. Raises
+        `UsageError` outside of an event loop.
+        """
+        total = Timeouts.of(timeouts).over(self._timeouts).over(self._dialect.timeouts).total
+        ahead = ReadAhead(max_items=max_items, unread=total)
+        return self._stream(self._prepared(request), timeouts, headers, labels, keep=keep, ahead=ahead).start()
 
     def resume(
         self,
@@ -195,12 +218,15 @@ class Client:
         *,
         keep: bool,
         resume: Partial | None = None,
+        ahead: ReadAhead | None = None,
     ) -> Reader[Delta]:
         given = Timeouts.of(timeouts)
         check_strings("headers=", headers)
         if timeouts is not None and self._layers is not None:
             raise UsageError("timeouts= sets the clocks of the default layers; this client has layers of its own")
         pipe = self._pipe if timeouts is None else self._build(given.over(self._timeouts))
+        if ahead is not None:
+            pipe = pipe | ahead
         request = request.with_headers({**self._headers, **(headers or {})})
         return pipe.stream(request, keep=keep, labels=labels, resume=resume)
 

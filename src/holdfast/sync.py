@@ -93,6 +93,17 @@ class Client:
         loop, client = self._here()
         return Reader(loop, client.stream(request, keep=keep, **asking))
 
+    def start(
+        self, request: Mapping[str, Any], *, max_items: int = 1024, keep: bool = True, **asking: Unpack[Asking]
+    ) -> Reader:
+        """Gives the stream of one answer, opened at once and read ahead; see `holdfast.Client.start()`."""
+        loop, client = self._here()
+
+        async def start() -> AsyncReader[Delta]:
+            return client.start(request, max_items=max_items, keep=keep, **asking)
+
+        return Reader(loop, loop.call(start()))
+
     def resume(self, partial: Partial, **asking: Unpack[Asking]) -> Reader:
         """Gives the stream of the rest of an answer, of which another process may have read the beginning."""
         loop, client = self._here()

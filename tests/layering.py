@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 VALUES = {"_types", "_errors"}
 FORMATS = VALUES | {"machines", "dialects"}
-CORE = FORMATS | {"_clock", "_tasks", "_waiting", "_shared", "moments", "_core", "_bill", "_reader", "_pipe"}
+CORE = FORMATS | {"_clock", "_tasks", "_waiting", "_shared", "moments", "prices", "_core", "_bill", "_reader", "_pipe"}
 OUTSIDE = {"sources", "mounts", "stores", "gateway"}
 FACADE = {"client", "offline", "sync", "__init__"}
 
@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_waiting": {"_clock", "machines"},
     "moments": VALUES,
     "_core": FORMATS | {"_clock", "moments"},
+    "prices": VALUES | {"machines", "moments"},
     "_bill": FORMATS | {"moments", "_core"},
     "_reader": FORMATS | {"_clock", "_tasks", "moments", "_core", "_bill"},
     "_pipe": FORMATS | {"_clock", "moments", "_core", "_reader"},
@@ -86,6 +87,8 @@ LIBRARIES: dict[str, set[str]] = {
     },
     "redis": {"stores"},
     "pybreaker": {"layers/breaker", "_defaults", "client", "sync", "stores"},  # client: the breaker it makes by default
+    "opentelemetry": {"telemetry"},
+    "prometheus_client": {"telemetry"},
     "structlog": {"telemetry"},
     "rich": {"cli"},
     "brotli": {"machines/inflate"},

@@ -69,7 +69,9 @@ def bills(call: Call) -> list[Billed]:
         for run in runs:
             usage = _usage(run, runs, read)
             if usage is not None:
-                made.extend(_billed(call, run, part, share) for part, share in _parts(call, leg, run, useful, usage))
+                prompt = usage.input_tokens or 0
+                shares = _parts(call, leg, run, useful, usage)
+                made.extend(_billed(call, run.attempt, part, share, prompt) for part, share in shares)
         answered = [bill for bill in made if bill.part == "answer"]
         read = sum((bill.input_tokens or 0) + (bill.output_tokens or 0) for bill in answered)  # by the next leg
     return made
@@ -206,14 +208,15 @@ def _parts(call: Call, leg: int, run: _Run, useful: Sequence[_Run], usage: Usage
     )
 
 
-def _billed(call: Call, run: _Run, part: BillPart, usage: Usage) -> Billed:
-    attempt, total = run.attempt, usage.total_tokens
+def _billed(call: Call, attempt: Attempt, part: BillPart, usage: Usage, prompt: int) -> Billed:
+    total = usage.total_tokens
     return Billed(
         attempt=attempt.number,
         upstream=attempt.upstream,
         dialect=attempt.dialect,
         model=attempt.model,
         part=part,
+        prompt_tokens=prompt,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         total_tokens=(usage.input_tokens or 0) + (usage.output_tokens or 0) if total is None else total,

@@ -197,13 +197,15 @@ class Billed(Moment, kw_only=True):
 
     `part` says what for: the "answer", something paid for "again" (what a replay repeats, a prompt read once more), or
     the "hedge" that lost. Tokens are those of `Usage`; None: not told. `estimated`: the attempt was cut before its
-    usage came, or shared between two parts. `sent` is when the request was sent.
+    usage came, or shared between two parts. `prompt_tokens` is what the whole request read, be it shared or not, and
+    `sent` when it was sent: prices depend on both.
     """
 
     upstream: str = ""
     dialect: str = ""
     model: str = ""
     part: BillPart = "answer"
+    prompt_tokens: int = 0
     input_tokens: int | None = None
     output_tokens: int | None = None
     total_tokens: int = 0

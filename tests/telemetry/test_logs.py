@@ -119,6 +119,7 @@ def full_moments() -> list[moments.Moment]:
             dialect="deepseek",
             model="deepseek-flash",
             part="again",
+            prompt_tokens=9,
             input_tokens=9,
             output_tokens=4,
             total_tokens=13,

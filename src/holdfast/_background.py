@@ -37,6 +37,10 @@ class Background:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self.left_behind = False
+        """This process is a fork's child, and the thread is its parent's."""
+        self.leaving = False
+        """The interpreter ends. Who still waits is a daemon thread: told of it, that would print a traceback."""
         self._thread = threading.Thread(target=self._run, name="holdfast-loop", daemon=True)
         self._thread.start()
 
@@ -57,6 +61,11 @@ class Background:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 
+    @property
+    def gone(self) -> bool:
+        """True where nothing runs in it any more, and nothing can be waited for."""
+        return self.left_behind or self.loop.is_closed()
+
     def stop(self) -> None:
         """Ends the loop and its thread; streams that are still being read fail."""
         if self._thread.is_alive():
@@ -76,7 +85,7 @@ class Background:
 
         def start() -> None:
             tasks.append(self.loop.create_task(coroutine))
-            tasks[0].add_done_callback(lambda task: _settle(done, task))
+            tasks[0].add_done_callback(partial(self._settle, done))
 
         try:
             self.soon(start)
@@ -91,21 +100,23 @@ class Background:
                 self.soon(partial(_cancel, tasks))
                 _outwait(done)
 
+    def _settle(self, done: Future[T], task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            if not self.leaving:
+                done.set_exception(UsageError("the background loop has ended"))
+        elif (error := task.exception()) is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(task.result())
+
     def soon(self, callback: Callable[[], object]) -> None:
         """Calls something in the loop, in the caller's context. Raises `UsageError` where the loop is gone."""
+        if self.left_behind:
+            raise UsageError("the background loop is the parent's: what was begun before a fork is not for its child")
         try:
             self.loop.call_soon_threadsafe(callback, context=contextvars.copy_context())
         except RuntimeError:
             raise UsageError("the background loop has ended with the interpreter") from None
-
-
-def _settle(done: Future[T], task: asyncio.Task[T]) -> None:
-    if task.cancelled():
-        done.set_exception(UsageError("the background loop has ended"))
-    elif (error := task.exception()) is not None:
-        done.set_exception(error)
-    else:
-        done.set_result(task.result())
 
 
 def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
@@ -122,16 +133,20 @@ class _Held:
     """The one of this process."""
 
     def __init__(self) -> None:
-        self.forget()
+        self.lock = threading.Lock()
+        self.background: Background | None = None
 
     def forget(self) -> None:
         """Begins anew: in the child of a fork is a loop without a thread, and a lock that nobody may ever open."""
+        if self.background is not None:
+            self.background.left_behind = True
         self.lock = threading.Lock()
-        self.background: Background | None = None
+        self.background = None
 
     def stop(self) -> None:
         held, self.background = self.background, None
         if held is not None:
+            held.leaving = True
             held.stop()
 
 
@@ -187,7 +202,8 @@ class Pump(Generic[T]):
                         await room.wait()
             put((None, None))
         except asyncio.CancelledError:
-            put((None, UsageError("this stream was closed")))
+            if not self._loop.leaving:
+                put((None, UsageError("this stream was closed")))
             raise
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised where somebody reads
             put((None, error))
@@ -195,6 +211,10 @@ class Pump(Generic[T]):
     def next(self) -> T | None:
         """Waits for the next batch, and gives it: None at the end, and from then on. Raises what `read()` raised."""
         if self._end is None:
+            if self._loop.left_behind:
+                raise UsageError("this stream was begun before a fork, and is the parent's")
+            if self._loop.leaving and not threading.current_thread().daemon:
+                raise UsageError("the background loop has ended with the interpreter")
             batch, error = self._queue.get()
             if not self._room.is_set() and self._queue.qsize() <= QUEUED // 2:
                 self._loop.soon(self._room.set)
@@ -209,7 +229,8 @@ class Pump(Generic[T]):
         """Ends the reading and closes what was read. Idempotent."""
         if not self._closed:
             self._closed = True
-            self._loop.call(self._finish())
+            if not self._loop.gone:  # else there is nothing left to close
+                self._loop.call(self._finish())
 
     async def _finish(self) -> None:
         for task in self._tasks:
@@ -219,7 +240,7 @@ class Pump(Generic[T]):
 
     def abandon(self) -> None:
         """Does what `close()` does without waiting for it: for who must not wait, the collector for one."""
-        if not self._closed and not self._loop.loop.is_closed():
+        if not self._closed and not self._loop.gone:
             self._closed = True
             loop = self._loop.loop
             with contextlib.suppress(RuntimeError):  # it ends at this moment

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self, Unpack
 
-from holdfast._errors import StreamError
+from holdfast._errors import StreamError, UsageError
 from holdfast.mounts._httpx_attempts import HttpxAttempts
 from holdfast.mounts._network import with_cheap_reads
 from holdfast.mounts._relay import EXTENSION, Mount, Settings
@@ -44,7 +44,14 @@ class AnyTransport:
         self.inner: Any = inner if inner is not None else with_cheap_reads(self.library.AsyncHTTPTransport())
 
     async def handle_async_request(self, request: Any) -> Any:
-        """Sends a request and returns its response once the head is in, the body being still to come."""
+        """Sends a request and returns its response once the head is in, the body being still to come.
+
+        Raises `UsageError` in a loop that is not asyncio's.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise UsageError("mounts run on asyncio alone, and what runs here is another kind of loop") from None
         attempts = HttpxAttempts(self, request)
         if attempts.policy.asks:
             return await attempts.relayed()

@@ -98,6 +98,19 @@ async def test_a_healthy_stream_passes_to_the_byte(client: Any) -> None:
     assert response.http_version == "HTTP/1.1"
 
 
+async def test_a_head_that_lies_of_the_charset_is_not_believed_by_lines(client: Any) -> None:
+    head = STREAM_HEAD.replace(b"text/event-stream", b"text/event-stream; a=b; charset=iso-8859-1")
+    script = [Send(head), *(Send(chunked(event)) for event in EVENTS), Send(LAST_CHUNK)]
+    async with (
+        ScriptedServer([script]) as server,
+        client(random=Nought()) as c,
+        c.stream("POST", server.url + CHAT, json=BODY) as response,
+    ):
+        lines = [line async for line in response.aiter_lines()]
+    assert response.headers["content-type"] == "text/event-stream; a=b"
+    assert text_of("\n".join(lines).encode()) == TEXT
+
+
 async def test_the_request_goes_out_as_it_was(client: Any, library: Any) -> None:
     content = b'{ "stream" : true , "messages": [] }'
     headers = {"Content-Type": "application/json", "X-Odd-CASE": "1", "Accept": "a/b", "Accept-Encoding": "br"}

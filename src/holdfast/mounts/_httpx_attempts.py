@@ -28,7 +28,7 @@ from holdfast.machines.statuses import status_error
 from holdfast.moments import Report
 from holdfast.mounts._attempts import Attempts, Nothing, can_inflate, caused
 from holdfast.mounts._failures import failure as told
-from holdfast.mounts._policy import IDEMPOTENT, Policy, document
+from holdfast.mounts._policy import IDEMPOTENT, Policy, as_utf8, document
 from holdfast.mounts._relay import EXTENSION, Mount, Relay
 from holdfast.sources._http import ERROR_BODY_SECONDS, MAX_ERROR_BODY, encode, read_refusal
 from holdfast.sources.httpx import Border, Connecting, HttpxStream, head_of
@@ -157,9 +157,14 @@ class HttpxAttempts(Attempts[Any]):
         first = self._latest
         packed = relay.reader.head.encoding != "identity"
         gone = (b"content-length", b"content-encoding") if packed else (b"content-length",)
+        headers = self._library.Headers(
+            [(name, value) for name, value in first.headers.raw if name.lower() not in gone]
+        )
+        if (kind := headers.get("content-type", "")) != as_utf8(kind):
+            headers["content-type"] = as_utf8(kind)
         return self._library.Response(
             first.status_code,
-            headers=[(name, value) for name, value in first.headers.raw if name.lower() not in gone],
+            headers=headers.raw,
             stream=self._transport.body(relay, self._lost, begun),
             extensions={**first.extensions, EXTENSION: relay.reader.report},
         )

@@ -65,6 +65,23 @@ def is_stream(method: str, status: int, content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == _EVENTS
 
 
+def as_utf8(content_type: str) -> str:
+    """Gives a stream's content type without a charset that streams of events cannot have: they are UTF-8 always.
+
+    A client that believes such a head reads other words: httpx and httpx2 by lines, and MCP's client with them.
+    """
+    kind, *parameters = content_type.split(";")
+    if kind.strip().lower() != _EVENTS:
+        return content_type
+    kept = [one for one in parameters if not _is_wrong(one)]
+    return content_type if len(kept) == len(parameters) else ";".join([kind, *kept])
+
+
+def _is_wrong(parameter: str) -> bool:
+    name, _, value = parameter.partition("=")
+    return name.strip().lower() == "charset" and value.strip(' "').lower() not in ("utf-8", "utf8")
+
+
 def document(body: bytes | None) -> Mapping[str, Any] | bytes | None:
     """Gives a body as the JSON object that it is, or else as it is: how an answer goes on is asked in an object."""
     if body is None or not body.lstrip().startswith(b"{"):

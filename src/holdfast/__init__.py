@@ -65,6 +65,8 @@ from holdfast.sources.memory import MemorySource
 from holdfast.stores import RedisState
 from holdfast.telemetry import logs as _logs
 from holdfast.telemetry.logs import configure_logs
+from holdfast.telemetry.otel import configure_otel
+from holdfast.telemetry.prometheus import configure_prometheus
 
 listener_factories.append(_logs.listener)
 __version__ = "0.1.0"
@@ -133,6 +135,8 @@ __all__ = [
     "Wire",
     "assemble",
     "configure_logs",
+    "configure_otel",
+    "configure_prometheus",
     "decode_utf8",
     "default_layers",
     "moments",

@@ -1,0 +1,57 @@
+"""Numbers for Prometheus, of every stream from now on. Extra `prometheus`; docs/metrics.md lists them.
+
+`measures.METRICS` is the table; each name begins with `holdfast_`. Serving them is the application's own affair:
+`prometheus_client.start_http_server()`, for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from holdfast._errors import MissingExtra, UsageError
+from holdfast._pipe import listener_factories
+from holdfast.telemetry.measures import BREAKER, METRICS, Bounded, Measures, Metric
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+_told: list[object] = []
+
+
+def configure_prometheus(registry: CollectorRegistry | None = None) -> None:
+    """Counts all streams that start from now on, in `registry` or the default one.
+
+    Raises `UsageError` when called again for the same registry, `MissingExtra` without the package.
+    """
+    try:
+        import prometheus_client  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise MissingExtra("configure_prometheus()", "prometheus") from error
+    registry = registry or prometheus_client.REGISTRY
+    if any(one is registry for one in _told):
+        raise UsageError("configure_prometheus() was called before: it is for once at the start of a program")
+    sink, bounded = _Prometheus(prometheus_client, registry), Bounded()
+    _told.append(registry)
+    listener_factories.append(lambda: Measures(sink, bounded))
+
+
+class _Prometheus:
+    def __init__(self, library: Any, registry: CollectorRegistry) -> None:
+        kinds = {"counter": library.Counter, "gauge": library.Gauge, "histogram": library.Histogram}
+        self._metrics: dict[str, Any] = {}
+        for metric in METRICS:
+            more = {"buckets": metric.buckets} if metric.buckets else {}
+            made = kinds[metric.kind](f"holdfast_{metric.name}", metric.about, metric.labels, registry=registry, **more)
+            self._metrics[metric.name] = made
+
+    def tell(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
+        kept = self._metrics[metric.name]
+        if labels:
+            kept = kept.labels(**labels)
+        if metric.kind == "histogram":
+            kept.observe(value)
+        elif metric is BREAKER:
+            kept.set(value)
+        else:
+            kept.inc(value)

@@ -48,9 +48,10 @@ HOW = """## How it is played
   them; tries are each SDK's own, with its defaults, on both sides.
 - Faults that strike in the middle do so after {after} events. Silent corruption is left out: see
   [what detects it](detection.md).
-- A tool's result over MCP comes whole, in the last event: a server that answers with another one cannot be found out.
-  Such a cell has a dot. A call of a tool is never sent twice: where it fails without ids, an error is the best there
-  is.
+- A tool's result over MCP comes whole, in the last event: a server that sends another one, or an empty one, cannot be
+  found out. Such a cell has a dot. A call of a tool is never sent twice: where it fails without ids, an error is the
+  best there is. Where no answer began, mcp lets its HTTP client's error out of its `async with` in a group, whose one
+  error stands here; a result of the wrong type is pydantic's `ValidationError` to it.
 - google-genai has errors of its own for what a provider says, and for the rest those of its HTTP client;
   langchain-openai has those of openai; aiohttp's documentation names `TimeoutError` beside `ClientError`.
 - The clocks are real: the requests of a cell with a stall may differ by one from run to run.

@@ -11,14 +11,14 @@ from dataclasses import replace
 from bench.scoreboard.plan import CORRUPTION, FAULTS, Plan, groups
 from bench.sdks.tools import ToolShape
 from holdfast.testing.chaos import ChaosServer, Mode
-from holdfast.testing.faults import AnotherAnswer, EndlessLine, Fault
+from holdfast.testing.faults import AnotherAnswer, EndlessLine, Fault, StallBehindEmptyDeltas
 
 WATCHDOG = 45.0
 """Seconds after which an answer hangs: an SDK's own tries come on top of a call that took all of its time."""
 MOST = 8
 """Requests that a mount's policy allows to one call."""
-MEANINGLESS: dict[str, tuple[type, ...]] = {"mcp 2": (AnotherAnswer,)}
-"""What leaves no trace for some player: a tool's result comes whole."""
+MEANINGLESS: dict[str, tuple[type, ...]] = {"mcp 2": (AnotherAnswer, StallBehindEmptyDeltas)}
+"""What leaves no trace for some player: a tool's result comes whole, and another one, or an empty one, is a result."""
 PLAN = Plan(streams=0)
 PARTS: dict[str, tuple[str, Mode]] = {
     "A fault once, a server without ids": ("once no-ids", "no-ids"),

@@ -148,7 +148,7 @@ def _prompt(run: _Run, runs: Sequence[_Run], read: int | None) -> int:
         asked = read
     if asked is not None:
         return asked + (run.before if run.mode == "extend" else 0)
-    return -(-_text_bytes(plain_of(run.attempt.body)) // _BYTES_A_TOKEN)
+    return prompt_tokens(run.attempt.body)
 
 
 def _told_prompt(runs: Sequence[_Run], *, extended: bool) -> int | None:
@@ -157,6 +157,11 @@ def _told_prompt(runs: Sequence[_Run], *, extended: bool) -> int | None:
         if told is not None and told.input_tokens is not None and (run.mode == "extend") == extended:
             return max(0, told.input_tokens - (run.before if extended else 0))
     return None
+
+
+def prompt_tokens(body: Mapping[str, Any] | bytes | None) -> int:
+    """Estimates what a request gives to read, by the length of its texts."""
+    return -(-_text_bytes(plain_of(body)) // _BYTES_A_TOKEN)
 
 
 def _text_bytes(value: Any) -> int:

@@ -11,7 +11,7 @@
     ├── IntegrityError           .expected .actual
     ├── UpstreamError            the provider reported an error inside the stream; .code .type
     ├── CircuitOpen              rejected here, nothing was sent; .retry_after
-    └── BudgetExhausted          nothing was sent
+    └── BudgetExhausted          nothing was sent, or a Budget stopped the answer in its middle
 
 A `StreamError` is the world's fault, a `UsageError` the programmer's. `EndOfStream` is how streams tell their
 readers of a clean end; it never leaves the library. Messages name the cause and what to do, and hold no text of
@@ -20,7 +20,7 @@ a prompt or an answer: they reach logs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from holdfast._types import Head, Partial
 
@@ -139,7 +139,8 @@ class IntegrityError(StreamError):
 class UpstreamError(StreamError):
     """The provider reported an error in the place of an answer.
 
-    `code`, `type` and `message` are its own words; `message` is no part of the error's text.
+    `code`, `type` and `message` are its own words, and `body` all that it sent as its error, where that was an object;
+    `message` and `body` are no part of the error's text.
     """
 
     def __init__(self, message: str, *, code: str = "", type: str = "", retryable: bool = False) -> None:
@@ -147,6 +148,7 @@ class UpstreamError(StreamError):
         self.code = code
         self.type = type
         self.message = ""
+        self.body: dict[str, Any] | None = None
 
 
 class CircuitOpen(StreamError):
@@ -156,6 +158,6 @@ class CircuitOpen(StreamError):
 
 
 class BudgetExhausted(StreamError):
-    """A limit of this side refused: nothing was sent."""
+    """A limit of this side refused, and nothing was sent; a `Budget` may also stop an answer in its middle."""
 
     retryable = False

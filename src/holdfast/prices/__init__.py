@@ -6,5 +6,6 @@ nothing is rounded. What has no price has no cost: never zero, never a guess.
 
 from holdfast.prices._cost import Cost
 from holdfast.prices._prices import Prices
+from holdfast.prices._table import money
 
-__all__ = ["Cost", "Prices"]
+__all__ = ["Cost", "Prices", "money"]

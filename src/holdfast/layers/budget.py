@@ -1,0 +1,263 @@
+"""Budget: refuses streams when a sum of money is spent, and stops one that is about to spend more.
+
+What a stream costs is what its bill says (`_bill`), by a price table; here is only asking, booking and stopping. It
+must never stop what it cannot price, never book twice what two attempts share, and never cost a healthy stream a
+reckoning per event: the bill is looked at again when so many bytes have come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from types import NoneType
+from typing import Any, Generic, Literal, TypeVar
+
+from holdfast._bill import bills, prompt_tokens
+from holdfast._core import Call, Source, Stream
+from holdfast._errors import BudgetExhausted
+from holdfast._shared import SharedState
+from holdfast._tasks import outlast
+from holdfast._types import Head, Request
+from holdfast.dialects._wire import model_of
+from holdfast.machines.ledger import Ledger
+from holdfast.machines.settings import check_kind
+from holdfast.moments import Billed, Ended, Moment
+from holdfast.prices import Prices, money
+
+T = TypeVar("T")
+STEP = 32_768
+"""Bytes of a body between two looks at its bill: some hundred events."""
+_UNIT = Decimal("0.000000001")
+"""What shared state counts in: numbers there are floats, and whole ones exact up to some millions of dollars."""
+_ZERO = Decimal(0)
+_PERIODS = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "month": "%Y-%m"}
+
+
+@dataclass(slots=True, frozen=True, kw_only=True, repr=False)
+class Budget:
+    """Lets streams spend `limit` in the currency of `prices`, in all or `per` hour, day or month (UTC).
+
+    Once it is spent, or a request's prompt alone would pass it, `open()` raises `BudgetExhausted` and nothing is sent.
+    A stream that passes it in the middle ends with `BudgetExhausted`, its partial on it. Money counts for the period in
+    which its call began. With `label` each value of that label has the limit for itself.
+
+    What has no price cannot be held to a budget: it is refused, unless `unpriced="allow"`. What is booked outlives
+    streams in this object; `shared` makes it common to all processes that use the same `name` there.
+    """
+
+    limit: str | int | Decimal
+    per: Literal["hour", "day", "month"] | None = None
+    prices: Prices = field(default_factory=Prices)
+    label: str | None = None
+    unpriced: Literal["refuse", "allow"] = "refuse"
+    shared: SharedState | None = None
+    name: str = "budget"
+    _ledger: Ledger = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        amount = money("Budget(limit=...)", self.limit)
+        if self.per is not None and self.per not in _PERIODS:
+            raise ValueError(f"Budget(per=...) must be {', '.join(map(repr, _PERIODS))} or None, not {self.per!r}")
+        if self.unpriced not in ("refuse", "allow"):
+            raise ValueError(f"Budget(unpriced=...) must be 'refuse' or 'allow', not {self.unpriced!r}")
+        check_kind("Budget(prices=...)", self.prices, Prices, "Prices(...)")
+        check_kind("Budget(label=...)", self.label, (str, NoneType), "a label's name")
+        object.__setattr__(self, "limit", amount)
+        object.__setattr__(self, "_ledger", Ledger(amount))
+
+    def __repr__(self) -> str:
+        per = f", per={self.per!r}" if self.per else ""
+        label = f", label={self.label!r}" if self.label is not None else ""
+        return f"Budget({self.limit} {self.prices.currency}{per}{label})"
+
+    def spent(self, value: str = "", *, now: datetime | None = None) -> Decimal:
+        """What this process has booked: for a value of the label, in the period of `now`, which `per` asks for."""
+        return self._ledger.spent(value, self._period(now))
+
+    def _period(self, now: datetime | None) -> str:
+        if self.per is None:
+            return ""
+        if now is None:
+            raise ValueError(f"a budget per {self.per} has one for each: say now=, in UTC")
+        return now.strftime(_PERIODS[self.per])
+
+    def __call__(self, inner: Source[T]) -> Source[T]:
+        return _BudgetSource(inner, self)
+
+    def _tab(self, call: Call) -> _Tab:
+        """Gives the call's tab: one, over all its attempts and forks, which share their listeners."""
+        for listener in call.listeners:
+            if isinstance(listener, _Tab) and listener.layer is self:
+                return listener
+        tab = _Tab(self, call, self._period(call.clock.wall()))
+        call.listeners.append(tab)
+        return tab
+
+
+class _Tab:
+    """What one call has taken of the budget. Its last word is the call's bill, which it hears when the call ends."""
+
+    __slots__ = ("_account", "_here", "_period", "_shared_name", "_there", "ended", "layer")
+
+    def __init__(self, layer: Budget, call: Call, period: str) -> None:
+        self.layer = layer
+        self.ended: Decimal | None = None
+        self._account = call.labels.get(layer.label, "") if layer.label is not None else ""
+        self._period = period
+        self._shared_name = " ".join(part for part in (layer.name, self._account, period) if part)
+        self._here = _ZERO  # booked in this process
+        self._there = _ZERO  # and among all
+
+    def __call__(self, moment: Moment) -> None:
+        if isinstance(moment, Billed):
+            self.ended = (self.ended or _ZERO) + self.layer.prices.cost((moment,)).known
+        elif isinstance(moment, Ended):
+            self.ended = self.ended or _ZERO
+            self.book(self.ended)
+
+    def owed(self, call: Call) -> Decimal:
+        """What the call has cost so far."""
+        return self.ended if self.ended is not None else self.layer.prices.cost(bills(call)).known
+
+    def book(self, owed: Decimal) -> None:
+        """Makes the ledger say that so much was spent by this call."""
+        self.layer._ledger.spend(self._account, self._period, owed - self._here)  # noqa: SLF001 - its own layer
+        self._here = owed
+
+    @property
+    def left(self) -> Decimal:
+        """What this process may still spend, as far as it knows."""
+        return self.layer._ledger.left(self._account, self._period)  # noqa: SLF001 - its own layer
+
+    async def take(self, owed: Decimal) -> bool | None:
+        """Makes all processes know that so much was spent; False where that is more than they may."""
+        shared, more = self.layer.shared, owed - self._there
+        if shared is None or more == 0:
+            return None
+        self._there = owed  # before the await: whoever is cancelled in it has taken, as far as anybody knows
+        wait = await self._ask(shared, more)
+        if wait is None or wait == 0.0:
+            return None if wait is None else True
+        self._there = owed - more
+        return False
+
+    async def settle(self, call: Call) -> None:
+        """Books what the call has cost so far, no more and no less, here and among all. Cancelled, it does so first."""
+        owed = self.owed(call)
+        self.book(owed)
+        if self.layer.shared is not None and owed != self._there:
+            await outlast(asyncio.ensure_future(self._settle_there(owed)))
+
+    async def _settle_there(self, owed: Decimal) -> None:
+        if await self.take(owed) is False:
+            await self._drain(owed)
+
+    async def _drain(self, owed: Decimal) -> None:
+        """Takes what is left, where that is less than was spent: else others would be let in for it, one by one."""
+        shared, part = self.layer.shared, owed - self._there
+        while shared is not None and part >= _UNIT:
+            wait = await self._ask(shared, part)
+            if wait is None:
+                return
+            if wait == 0.0:
+                self._there += part
+            part = min(part / 2, owed - self._there)
+
+    async def _ask(self, shared: SharedState, amount: Decimal) -> float | None:
+        limit = self.layer.limit
+        units = [float((one / _UNIT).to_integral_value()) for one in (amount, Decimal(limit))]
+        if units[0] > units[1]:
+            return 1.0  # a bucket that is full lets even this through, and leaves a debt
+        return await shared.take(self._shared_name, units[0], rate=0.0, burst=units[1])
+
+
+@dataclass(slots=True)
+class _BudgetSource(Generic[T]):
+    inner: Source[T]
+    layer: Budget
+
+    async def open(self, request: Request) -> Stream[T]:
+        call, layer = request.call, self.layer
+        asked = self._price_of(request)
+        tab = layer._tab(call)  # noqa: SLF001 - its own layer
+        before = tab.owed(call)
+        taken = await tab.take(before + asked) if layer.shared is not None else None
+        if taken is False or (taken is None and (tab.left <= 0 or tab.left < asked)):
+            raise BudgetExhausted(f"{layer!r} is spent, and nothing was sent")
+        tab.book(before + asked)
+        try:
+            stream = await self.inner.open(request)
+        except BaseException:
+            await tab.settle(call)
+            raise
+        return _BudgetStream(stream, call, tab)
+
+    def _price_of(self, request: Request) -> Decimal:
+        """Gives what the prompt costs at least, about; nothing for what has no price and is allowed."""
+        dialect = request.dialect or request.call.dialect
+        model, name = model_of(request, dialect), dialect.name if dialect is not None else ""
+        prices = self.layer.prices
+        if not prices.knows(model, dialect=name):
+            if self.layer.unpriced == "allow":
+                return _ZERO
+            raise BudgetExhausted(
+                f"{model[:64]!r} has no price in {prices!r}, so no budget can hold it, and nothing was sent:"
+                " give it one by with_(), or allow it by Budget(unpriced='allow')"
+            )
+        prompt = prompt_tokens(request.body)
+        asking = Billed(
+            model=model,
+            dialect=name,
+            prompt_tokens=prompt,
+            input_tokens=prompt,
+            output_tokens=0,
+            sent=request.call.clock.wall(),
+        )
+        return prices.cost((asking,)).known
+
+
+class _BudgetStream(Generic[T]):
+    __slots__ = ("_call", "_cursor", "_end", "_from", "_tab", "inner")
+
+    def __init__(self, inner: Stream[T], call: Call, tab: _Tab) -> None:
+        self.inner = inner
+        self._call = call
+        self._tab = tab
+        self._cursor = call.cursor
+        self._from = 0  # bytes of the body at the last look
+        self._end: BudgetExhausted | None = None
+
+    @property
+    def head(self) -> Head:
+        return self.inner.head
+
+    def receive(self) -> Coroutine[Any, Any, Sequence[T]]:
+        # Not `async`: between two looks the reader awaits the inner stream itself, without a coroutine between.
+        cursor = self._call.cursor
+        # An attempt that begins anew counts from 0, and another leg has a cursor of its own.
+        if cursor is self._cursor and self._from <= cursor.received < self._from + STEP and self._end is None:
+            return self.inner.receive()
+        return self._look()
+
+    async def _look(self) -> Sequence[T]:
+        """Looks at the bill before the next read: what had come was handed over, and is nothing to lose."""
+        if self._end is not None:
+            raise self._end
+        self._cursor = self._call.cursor
+        self._from = self._cursor.received
+        tab, owed = self._tab, self._tab.owed(self._call)
+        tab.book(owed)
+        taken = await tab.take(owed) if tab.layer.shared is not None else None
+        if taken is False or (taken is None and tab.left < 0):
+            self._end = BudgetExhausted(f"{tab.layer!r} is spent: the answer was stopped in its middle")
+            raise self._end
+        return await self.inner.receive()
+
+    async def aclose(self) -> None:
+        try:
+            await self.inner.aclose()
+        finally:
+            await self._tab.settle(self._call)

@@ -254,6 +254,8 @@ class Dialect:
     """How a Last-Event-ID is sent: with the same request, or with a GET to the same address (MCP)."""
     replayable: bool = True
     """True when the same request may be sent again to compare its answer with what was delivered."""
+    refuses: Literal["rate", "concurrency"] = "rate"
+    """What there was too much of where a 429 says nothing of it: requests in a time, or requests at a time."""
     cursor: CursorRung | None = None
     prefix: PrefixRung | None = None
     cut_reasons: tuple[str, ...] = CUT_REASONS

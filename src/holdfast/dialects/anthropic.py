@@ -100,5 +100,6 @@ DEEPSEEK_ANTHROPIC = Dialect(
     key_prefix="",
     fixed_headers={"anthropic-version": "2023-06-01"},
     default_model="deepseek-flash",
+    refuses="concurrency",
     timeouts=Timeouts(open=60, first_token=630, progress=60, total=3600),
 )

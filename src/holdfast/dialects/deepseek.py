@@ -22,6 +22,7 @@ DEEPSEEK = Dialect(
     hosts=("api.deepseek.com",),
     key_variable="DEEPSEEK_API_KEY",
     default_model="deepseek-flash",
+    refuses="concurrency",
     timeouts=Timeouts(open=60, first_token=630, progress=60, total=3600),
     prefix=AssistantPrefix(message={"prefix": True}, reasoning="reasoning_content", base="/beta"),
 )

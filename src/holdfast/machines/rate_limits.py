@@ -40,9 +40,17 @@ class RateLimits:
     @property
     def wait(self) -> float | None:
         """Seconds until all that is used up is full again; None where nothing is, or nobody said when."""
-        limits = (self.requests, self.tokens, self.input_tokens, self.output_tokens)
-        resets = [limit.reset_seconds for limit in limits if limit is not None and limit.remaining == 0]
+        resets = [limit.reset_seconds for limit in self._limits if limit is not None and limit.remaining == 0]
         return max((seconds for seconds in resets if seconds is not None), default=None)
+
+    @property
+    def used_up(self) -> bool:
+        """True where nothing is left of one of them."""
+        return any(limit is not None and limit.remaining == 0 for limit in self._limits)
+
+    @property
+    def _limits(self) -> tuple[Limit | None, ...]:
+        return self.requests, self.tokens, self.input_tokens, self.output_tokens
 
 
 _FAMILIES: dict[Kind, tuple[str, ...]] = {

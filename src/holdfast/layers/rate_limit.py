@@ -1,0 +1,252 @@
+"""RateLimit: holds requests back so that the upstream need not refuse them.
+
+`RateLimiter` decides; this layer waits, before it opens, and tells the limiter what came of each request. A stream is
+handed through as it is: of its items only the first is looked out for, since a refusal may come in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
+
+from holdfast._core import Attempt, Source, Stream
+from holdfast._errors import BudgetExhausted, StatusError, StreamError
+from holdfast._shared import SharedState
+from holdfast._types import Head, Request, Usage
+from holdfast._waiting import stand_in
+from holdfast.dialects import Dialect
+from holdfast.machines.rate_limiter import Claim, Lane, RateLimiter, Sent, Size
+from holdfast.machines.rate_limits import read
+from holdfast.machines.refusal import refusal_of
+from holdfast.machines.settings import check_kind
+from holdfast.moments import Waited
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, frozen=True)
+class RateLimit:
+    """Lets requests through as fast as the upstream takes them; `limiter` outlives streams and may be shared by pipes.
+
+    Limits are those of one model at one address of one upstream. Raises `BudgetExhausted`, with `retry_after` where
+    that is known, when a request would wait longer than the limiter allows, or too many wait already; nothing was sent.
+
+    `shared` makes limits that were set by hand, pauses and the slow-down common to several processes.
+    """
+
+    limiter: RateLimiter = field(default_factory=RateLimiter)
+    shared: SharedState | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_kind("limiter", self.limiter, RateLimiter, "a RateLimiter")
+
+    def __call__(self, inner: Source[T]) -> Source[T]:
+        return _RateLimitSource(inner, self.limiter, self.shared)
+
+    def advise(self, left: Sequence[object], right: Sequence[object]) -> list[str]:
+        """Warns of neighbours among which it cannot do its work."""
+        early = {type(layer).__name__ for layer in left} & {"Retry", "Reconnect"}
+        return [f"RateLimit belongs left of {name}: right of it, it sees one attempt of several" for name in early]
+
+
+def _key(request: Request) -> str:
+    """Names what the limits are of: an address, an upstream, a model."""
+    body, dialect = request.body, request.dialect or request.call.dialect
+    model = body.get("model") if isinstance(body, Mapping) else None
+    if model is None and isinstance(dialect, Dialect):
+        model = dialect.model_in(request.url)
+    return f"{urlsplit(request.url).netloc.rpartition('@')[2]} {request.upstream} {model or ''}"
+
+
+@dataclass(slots=True)
+class _RateLimitSource(Generic[T]):
+    inner: Source[T]
+    limiter: RateLimiter
+    shared: SharedState | None
+
+    async def open(self, request: Request) -> Stream[T]:
+        lane = self.limiter.lane(_key(request))
+        desk = _Desk(lane, request, self.limiter, self.shared)
+        asked = None
+        if self.shared is None and not lane.line:
+            asked = lane.ask(desk.size, request.call.clock.now())
+        sent = asked if isinstance(asked, Sent) else await desk.wait()
+        try:
+            stream = await self.inner.open(request)
+        except BudgetExhausted:
+            lane.unsend(sent, request.call.clock.now())
+            raise
+        except StreamError as failure:
+            await desk.refused(sent, failure)
+            raise
+        desk.told(sent, stream.head)
+        return _RateLimitStream(stream, desk, sent)
+
+
+@dataclass(slots=True)
+class _Desk:
+    """One request's dealings with its lane."""
+
+    lane: Lane
+    request: Request
+    limiter: RateLimiter
+    shared: SharedState | None
+    size: Size = field(init=False)
+    reason: str = "requests"
+    sent: Sent | None = None
+
+    def __post_init__(self) -> None:
+        self.size = self.lane.size(self.request.body)
+
+    # -- before the request --------------------------------------------------------------------
+
+    async def wait(self) -> Sent:
+        """Stands in line until the request may be sent. Raises `BudgetExhausted`."""
+        lane, limiter, call = self.lane, self.limiter, self.request.call
+        started = call.clock.now()
+        if len(lane.line) >= limiter.max_waiting and (lane.line or limiter.max_waiting == 0):
+            raise self._refusal(f"{len(lane.line)} requests wait already (max_waiting=)")
+        if lane.paused_until - started > limiter.max_wait:
+            raise self._refusal(f"the upstream asked for a longer pause than {limiter.max_wait:g} s (max_wait=)")
+        ask = self._ask if self.shared is None else self._ask_shared
+        try:
+            if not await stand_in(lane.line, call.clock, ask, seconds=limiter.max_wait):
+                raise self._refusal(f"it would have waited longer than {limiter.max_wait:g} s (max_wait=)")
+        finally:
+            waited = call.clock.now() - started
+            if waited > 0:
+                call.note(Waited(reason=self.reason, seconds=waited))
+        assert self.sent is not None  # noqa: S101 - what ended the wait
+        return self.sent
+
+    def _refusal(self, why: str) -> BudgetExhausted:
+        error = BudgetExhausted(
+            f"the rate limit of {self.lane.key.strip()!r} refused: {why}; nothing was sent:"
+            " ask for less at a time, or let RateLimiter allow more"
+        )
+        left = self.lane.ready_at - self.request.call.clock.now()
+        error.retry_after = left if left > 0 else None
+        return error
+
+    async def _ask(self) -> float:
+        return self._answer(self.lane.ask(self.size, self.request.call.clock.now()))
+
+    def _answer(self, answer: Sent | tuple[float, str]) -> float:
+        if isinstance(answer, Sent):
+            self.sent = answer
+            return 0.0
+        self.reason = answer[1]
+        return answer[0]
+
+    # -- with other processes ------------------------------------------------------------------
+
+    def _name(self, what: str) -> str:
+        return f"rate {self.limiter.name} {self.lane.key} {what}"
+
+    async def _ask_shared(self) -> float:
+        """As `_ask()`, but what is taken is taken from all processes; where the store is gone, from ours alone."""
+        lane, clock, shared = self.lane, self.request.call.clock, self.shared
+        told = await shared.told(self._name("pause")) if shared is not None else None
+        if told and "until" in told:
+            lane.pause(clock.now() + told["until"] - clock.wall().timestamp())
+        held = lane.held(self.size, clock.now())
+        if held is not None:
+            return self._answer(held)
+        taken: list[tuple[Claim, bool]] = []
+        for claim in lane.claims(self.size, clock.now()):
+            wait = await self._take(claim, claim.amount)
+            ours = wait is None
+            if wait is None:
+                wait = claim.bucket.take(claim.amount, clock.now())
+            if wait:
+                await self._give_back(taken)
+                lane.ready_at = clock.now() + wait
+                return self._answer((wait, claim.name))
+            taken.append((claim, ours))
+        return self._answer(lane.let_through(self.size, clock.now()))
+
+    async def _take(self, claim: Claim, amount: float) -> float | None:
+        if self.shared is None:
+            return None
+        bucket = claim.bucket
+        return await self.shared.take(self._name(claim.name), amount, rate=bucket.rate, burst=bucket.burst)
+
+    async def _give_back(self, taken: list[tuple[Claim, bool]]) -> None:
+        for claim, ours in taken:
+            if ours:
+                claim.bucket.settle(claim.amount, self.request.call.clock.now())
+            else:
+                await self._take(claim, -claim.amount)
+
+    # -- after the request ---------------------------------------------------------------------
+
+    def told(self, sent: Sent, head: Head) -> None:
+        """Learns from a head."""
+        clock = self.request.call.clock
+        self.lane.told(sent, read(head.headers, clock.wall().timestamp()), clock.now())
+
+    async def refused(self, sent: Sent, failure: StreamError) -> None:
+        """Learns from a failure: how much was too much, and until when."""
+        clock, dialect = self.request.call.clock, self.request.dialect or self.request.call.dialect
+        now = clock.now()
+        limits = read(failure.head.headers, clock.wall().timestamp()) if isinstance(failure, StatusError) else None
+        self.lane.told(sent, limits, now)
+        # What was refused used no tokens; of what failed in another way nobody knows.
+        self.lane.settle(sent, Usage(total_tokens=0) if isinstance(failure, StatusError) else None, now)
+        if refusal_of(failure, dialect.refuses if dialect is not None else "rate") != "rate":
+            return
+        wait = failure.retry_after
+        if wait is None and limits is not None:
+            wait = limits.wait
+        numbers = limits is not None and limits.used_up
+        self.lane.refused(sent, now, wait=wait, numbers=numbers, draw=self.request.call.random.random())
+        if self.shared is not None and wait:
+            until = clock.wall().timestamp() + wait
+            await self.shared.tell(self._name("pause"), {"until": until}, seconds=wait)
+
+    async def settle(self, sent: Sent, attempt: Attempt | None) -> None:
+        """Puts what the request really cost in the place of its estimate."""
+        evidence = attempt.evidence if attempt is not None else None
+        usage = evidence.usage if evidence is not None else None
+        owed = self.lane.settle(sent, usage, self.request.call.clock.now())
+        claim = self.lane.tokens_claim(owed) if self.shared is not None and owed else None
+        if claim is not None:
+            await self._take(claim, owed)
+
+
+class _RateLimitStream(Generic[T]):
+    __slots__ = ("_attempt", "_desk", "_flowing", "_sent", "inner")
+
+    def __init__(self, inner: Stream[T], desk: _Desk, sent: Sent) -> None:
+        self.inner = inner
+        self._attempt = desk.request.call.attempt
+        self._desk = desk
+        self._flowing = False
+        self._sent = sent
+
+    @property
+    def head(self) -> Head:
+        return self.inner.head
+
+    def receive(self) -> Coroutine[Any, Any, Sequence[T]]:
+        # Not `async`: from the first item on the reader awaits the inner stream itself, without a coroutine between.
+        return self.inner.receive() if self._flowing else self._receive_first()
+
+    async def _receive_first(self) -> Sequence[T]:
+        try:
+            batch = await self.inner.receive()
+        except StreamError as failure:
+            if not self._flowing:
+                self._flowing = True
+                await self._desk.refused(self._sent, failure)
+            raise
+        self._flowing = True
+        return batch
+
+    async def aclose(self) -> None:
+        try:
+            await self.inner.aclose()
+        finally:
+            await self._desk.settle(self._sent, self._attempt)

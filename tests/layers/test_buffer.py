@@ -209,3 +209,38 @@ def test_any_items_in_any_batches_come_out_as_they_are(
     got = asyncio.run(read())
     assert [id(item) for batch in got for item in batch] == [id(item) for batch in inner for item in batch]
     assert all(1 <= len(batch) <= 4 for batch in got)
+
+
+# -- profiles --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("realtime", Buffer(count=3, seconds=0.05)),
+        ("sentences", Buffer(sentences=True, seconds=2.0)),
+        ("throughput", Buffer(count=64, seconds=0.5)),
+    ],
+)
+def test_a_profile_is_a_buffer_of_known_settings(name: Any, meant: Buffer) -> None:
+    assert Buffer.profile(name) == meant
+
+
+def test_an_unknown_profile_is_named() -> None:
+    with pytest.raises(ValueError, match="takes one of 'realtime', 'sentences', 'throughput', not 'fast'"):
+        Buffer.profile("fast")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "longest"), [("realtime", 0.05), ("sentences", 2.0), ("throughput", 0.5)])
+@pytest.mark.parametrize("every", [0.004, 0.02, 0.3])
+async def test_no_delta_waits_longer_than_its_profile_says(
+    clock: FakeClock, name: Any, longest: float, every: float
+) -> None:
+    steps = [step for _ in range(60) for step in (Wait(every), said("word "))]
+    stream = await Buffer.profile(name)(Puppet(Script(*steps))).open(request_on(clock))
+    number = 0
+    while number < 60:
+        for _ in await stream.receive():
+            number += 1
+            assert clock.now() - number * every <= longest + 1e-9
+    await stream.aclose()

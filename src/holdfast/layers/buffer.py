@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from types import MappingProxyType
+from typing import Any, Generic, Literal, Self, TypeVar
 
 from holdfast._clock import Alarm, Clock
 from holdfast._core import Source, Stream
@@ -19,6 +20,17 @@ from holdfast.machines.grouping import Grouping
 from holdfast.machines.settings import check_bool, check_count, check_seconds
 
 T = TypeVar("T")
+
+Profile = Literal["realtime", "sentences", "throughput"]
+"""Settings by what they are for; docs/buffer.md has what each was measured to cost and save."""
+
+_PROFILES: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
+    {
+        "realtime": {"count": 3, "seconds": 0.05},
+        "sentences": {"sentences": True, "seconds": 2.0},
+        "throughput": {"count": 64, "seconds": 0.5},
+    }
+)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -49,6 +61,18 @@ class Buffer:
             check_bool(f"Buffer({name}=...)", getattr(self, name))
         if self.count is not None and self.count > self.max_items:
             raise ValueError(f"Buffer(count=...) must be from 1 to max_items={self.max_items}, not {self.count!r}")
+
+    @classmethod
+    def profile(cls, name: Profile) -> Self:
+        """Gives the buffer for a purpose. Raises `ValueError` for a name that is none of these.
+
+        - "realtime": for eyes. 3 deltas, and none waits over 50 ms.
+        - "sentences": for a voice. Whole sentences, and none waits over 2 s for its end.
+        - "throughput": for a file, a database, a queue. 64 deltas, and none waits over half a second.
+        """
+        if name not in _PROFILES:
+            raise ValueError(f"Buffer.profile() takes one of {', '.join(map(repr, _PROFILES))}, not {name!r}")
+        return cls(**_PROFILES[name])
 
     def __call__(self, inner: Source[T]) -> Source[T]:
         if self.count is None and not self.sentences and self.seconds is None:

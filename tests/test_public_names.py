@@ -22,7 +22,7 @@ EXPECTED = {
     "dialects": {"Dialect", "Wire"},
     "transforms": {"parse_sse", "decode_utf8", "verify"},
     "layers": {"Retry", "Reconnect", "CircuitBreaker", "Deadline", "Buffer", "ReadAhead", "Record"}
-    | {"AutoContinue", "ExpectJson", "Seams"},
+    | {"AutoContinue", "ExpectJson", "Seams", "Hedge", "Throughput"},
     "what outlives a stream": {"RetryBudget", "SharedState", "RedisState"},
     "sources": {"AiohttpSource", "AiohttpSseClientSource", "HttpxSource", "Httpx2Source", "MemorySource"},
     "values": {"Event", "Delta", "ToolCallDelta", "Usage", "Completion", "Choice", "ToolCall", "Partial", "Verdict"}

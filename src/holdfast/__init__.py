@@ -48,11 +48,13 @@ from holdfast.layers.breaker import CircuitBreaker
 from holdfast.layers.buffer import Buffer
 from holdfast.layers.deadline import Deadline
 from holdfast.layers.expect_json import ExpectJson
+from holdfast.layers.hedge import Hedge
 from holdfast.layers.parse import decode_utf8, parse_sse
 from holdfast.layers.read_ahead import ReadAhead
 from holdfast.layers.reconnect import Reconnect
 from holdfast.layers.record import Record
 from holdfast.layers.retry import Retry
+from holdfast.layers.throughput import Throughput
 from holdfast.layers.verify import verify
 from holdfast.machines.ladder import Seams
 from holdfast.machines.retry_budget import RetryBudget
@@ -95,6 +97,7 @@ __all__ = [
     "EventLog",
     "ExpectJson",
     "Head",
+    "Hedge",
     "Httpx2Source",
     "HttpxSource",
     "IntegrityError",
@@ -122,6 +125,7 @@ __all__ = [
     "StreamBroken",
     "StreamError",
     "SystemClock",
+    "Throughput",
     "Timeouts",
     "ToolCall",
     "ToolCallDelta",

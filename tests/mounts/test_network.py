@@ -73,6 +73,25 @@ async def test_what_is_written_comes_back_and_the_end_is_empty(core: Any) -> Non
         assert line.get_extra_info("is_readable")  # what says to a pool that it is of no more use
 
 
+async def test_an_idle_connection_that_was_ended_is_known_before_the_loop_has_looked(core: Any) -> None:
+    ended = asyncio.Event()
+
+    async def end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write_eof()
+        ended.set()
+        await reader.read()
+
+    async with connected(core, end) as line:
+        assert not line.get_extra_info("is_readable")
+        line._transport.pause_reading()  # as a loop that is busy elsewhere
+        await line.write(b"kelp")
+        await ended.wait()
+        await asyncio.sleep(0.01)
+        assert not line._over
+        assert line.get_extra_info("is_readable")
+
+
 async def test_a_read_that_takes_too_long_is_the_librarys_timeout_and_later_ones_go_on(core: Any) -> None:
     async with connected(core, echo) as line:
         for timeout in (0.02, 0.01, 0.02):

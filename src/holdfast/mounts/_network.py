@@ -51,7 +51,7 @@ class _Backend:
         transport = getattr(socket_stream, "_transport", None)
         protocol = getattr(socket_stream, "_protocol", None)
         if isinstance(transport, asyncio.Transport) and not getattr(protocol, "read_queue", True):
-            return _Connection(self._core, transport)
+            return _Connection(self._core, transport, stream)
         return stream
 
     async def sleep(self, seconds: float) -> None:
@@ -72,8 +72,9 @@ def _translated(timeout: type[Exception], lost: type[Exception]) -> Iterator[Non
 class _Connection(asyncio.Protocol):
     """One connection: asyncio's protocol below, and above what httpcore calls a network stream."""
 
-    def __init__(self, core: Any, transport: asyncio.Transport) -> None:
+    def __init__(self, core: Any, transport: asyncio.Transport, stream: Any) -> None:
         self._core = core
+        self._stream = stream
         self._loop = asyncio.get_running_loop()
         self._transport: Any = transport
         self._tls = False
@@ -223,7 +224,8 @@ class _Connection(asyncio.Protocol):
     def get_extra_info(self, info: str) -> Any:
         """Tells what httpcore may ask."""
         if info == "is_readable":  # an idle connection that has something to say is at its end
-            return self._closed or self._over or bool(self._pieces)
+            # The loop may not have looked yet, so the socket is asked, too.
+            return self._closed or self._over or bool(self._pieces) or self._stream.get_extra_info(info)
         return self._transport.get_extra_info({"client_addr": "sockname", "server_addr": "peername"}.get(info, info))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -207,11 +208,13 @@ async def test_leaving_a_stream_closes_its_connection() -> None:
 
 
 async def test_an_error_of_the_providers_is_told_where_the_sdk_keeps_it() -> None:
-    said = sse('{"error": {"message": "the filter met it", "code": "content_filter", "type": "invalid_request_error"}}')
+    body = {"message": "the filter met it", "code": "content_filter", "type": "invalid_request_error", "more": [1]}
+    said = sse(json.dumps({"error": body}))
     async with ScriptedServer([begun(Send(b"%x\r\n%b\r\n" % (len(said), said)), Send(LAST_CHUNK))]) as server:
         with pytest.raises(openai.APIError) as caught:
             await openai_async(server.url)
     assert caught.value.code == "content_filter"
+    assert caught.value.body == body, "all of it: pydantic-ai reads on in what Groq adds"
     assert "the filter met it" not in str(caught.value)
     assert len(server.requests) == 1
 

@@ -145,7 +145,9 @@ def upstream_error(error: Any, *, kind: str = "") -> UpstreamError:
         return _upstream_error(_words(error), "", kind, retryable=True)
     code, type_ = _name(error.get("code")), _name(error.get("type")) or kind
     words = _words(error.get("message") or error.get("detail"))
-    return _upstream_error(words, code, type_, retryable=is_hopeful(code, type_, error.get("status_code")))
+    failure = _upstream_error(words, code, type_, retryable=is_hopeful(code, type_, error.get("status_code")))
+    failure.body = error
+    return failure
 
 
 def _upstream_error(words: str, code: str, type_: str, *, retryable: bool) -> UpstreamError:

@@ -12,7 +12,7 @@ from typing import Any
 
 from holdfast._errors import DeadlineExceeded, StreamError, UpstreamError
 
-_STAINLESS = (("openai", "OpenAI"), ("anthropic", "Anthropic"))
+_STAINLESS = (("openai", "OpenAI"), ("anthropic", "Anthropic"), ("groq", "Groq"))
 """SDKs of one making: the module, and what the names of their clients hold, which stand in their User-Agent."""
 _GOOGLE = "google-genai-sdk"
 """What google-genai calls itself. Of its own exceptions it has only those for what a provider says."""
@@ -80,17 +80,21 @@ def _made(sdk: Any, error: StreamError, request: Any, *, responded: bool) -> Exc
             made = sdk.APITimeoutError(request=request)
             made.args, made.message = (text,), text  # type: ignore[attr-defined]  # it takes no words of ours
         elif isinstance(error, UpstreamError):  # what the provider said, where this SDK keeps what a provider says
-            body = {"code": error.code or None, "type": error.type or None, "message": error.message}
             if sdk.__name__ == "anthropic":
-                whole = {"type": "error", "error": {"type": error.type, "message": error.message}}
-                made = sdk.APIStatusError(text, response=_answered(request), body=whole)
+                body = {"type": "error", "error": _said(error)}
+                made = sdk.APIStatusError(text, response=_answered(request), body=body)
             else:
-                made = sdk.APIError(text, request=request, body=body)
+                made = sdk.APIError(text, request=request, body=_said(error))
         else:
             made = sdk.APIConnectionError(message=text, request=request)
     except (AttributeError, TypeError):  # another version's classes take something else
         return None
     return made
+
+
+def _said(error: UpstreamError) -> dict[str, Any]:
+    """Gives what a provider sent as its error, or what comes nearest to it."""
+    return error.body or {"code": error.code or None, "type": error.type or None, "message": error.message}
 
 
 def _answered(request: Any) -> Any:
@@ -103,9 +107,8 @@ def _of_google(error: UpstreamError) -> Exception | None:
     errors = sys.modules.get("google.genai.errors")
     status = int(error.code) if error.code.isdecimal() else 0
     named = {4: "ClientError", 5: "ServerError"}.get(status // 100, "APIError")
-    document = {"error": {"code": status or None, "message": error.message, "status": error.type or None}}
     try:
-        made: Exception = getattr(errors, named)(status, document)
+        made: Exception = getattr(errors, named)(status, {"error": _said(error)})
     except (AttributeError, TypeError):
         return None
     made.args = (story(error),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from holdfast.machines.refusal import refusal_of
 from holdfast.machines.statuses import status_error
 from holdfast.testing import FakeClock
 
+NONE: Mapping[str, str] = {}
 USED_UP = {
     "x-ratelimit-limit-requests": "10",
     "x-ratelimit-remaining-requests": "0",
@@ -21,22 +23,28 @@ USED_UP = {
 LEFT = {**USED_UP, "x-ratelimit-remaining-requests": "4"}
 
 
-def refused(status: int, body: bytes = b"", **headers: str) -> StreamError:
-    head = Head(status=status, headers={name.replace("_", "-"): value for name, value in headers.items()})
+def refused(status: int, body: bytes = b"", headers: Mapping[str, str] = NONE) -> StreamError:
+    head = Head(status=status, headers=headers)
     return find("openai").refine(status_error(head, body, FakeClock().wall()))
 
 
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (refused(429, retry_after="3"), "rate"),
-        (refused(429, **USED_UP), "rate"),
+        (refused(429, headers={"retry-after": "3"}), "rate"),
+        (refused(429, headers=USED_UP), "rate"),
         (
             refused(429, b'{"error": {"message": "Number of concurrent connections has exceeded your rate limit"}}'),
             "concurrency",
         ),
-        (refused(429, b'{"error": {"message": "x", "code": "concurrency_limit"}}', retry_after="1"), "concurrency"),
-        (refused(429, b'{"error": {"message": "x", "code": "insufficient_quota"}}', retry_after="1"), "account"),
+        (
+            refused(429, b'{"error": {"message": "x", "code": "concurrency_limit"}}', headers={"retry-after": "1"}),
+            "concurrency",
+        ),
+        (
+            refused(429, b'{"error": {"message": "x", "code": "insufficient_quota"}}', headers={"retry-after": "1"}),
+            "account",
+        ),
         (refused(503), "overload"),
         (refused(529), "overload"),
         (refused(500), None),
@@ -55,10 +63,12 @@ def test_a_refusal_is_told_by_what_it_says(error: StreamError, kind: str | None)
 
 @pytest.mark.parametrize("headers", [{}, LEFT])
 def test_one_that_says_nothing_is_what_the_provider_documents(headers: dict[str, Any]) -> None:
-    error = refused(429, **headers)
+    error = refused(429, headers=headers)
     assert refusal_of(error, find("deepseek").refuses) == "concurrency"
     assert refusal_of(error, find("openai").refuses) == "rate"
 
 
 def test_an_empty_account_is_never_retried() -> None:
-    assert not refused(429, b'{"error": {"message": "x", "code": "insufficient_quota"}}', retry_after="1").retryable
+    assert not refused(
+        429, b'{"error": {"message": "x", "code": "insufficient_quota"}}', headers={"retry-after": "1"}
+    ).retryable

@@ -1,0 +1,160 @@
+"""The rate limiter: limits by hand, by headers and by refusals; estimates, and what becomes of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast._types import Usage
+from holdfast.machines.rate_limiter import MAX_LANES, Lane, RateLimiter, Sent, Size, estimate_tokens
+from holdfast.machines.rate_limits import Limit, RateLimits
+
+ONE = Size()
+
+
+def send(lane: Lane, now: float, size: Size = ONE) -> Sent:
+    answer = lane.ask(size, now)
+    assert isinstance(answer, Sent), answer
+    return answer
+
+
+def held(lane: Lane, now: float, size: Size = ONE) -> tuple[float, str]:
+    """What keeps a request, and for how long."""
+    answer = lane.ask(size, now)
+    assert not isinstance(answer, Sent)
+    return round(answer[0], 2), answer[1]
+
+
+def left(remaining: int, *, reset: float = 30.0, limit: int = 100) -> RateLimits:
+    return RateLimits(requests=Limit(limit=limit, remaining=remaining, reset_seconds=reset))
+
+
+@given(
+    limit=st.floats(1, 500),
+    burst=st.floats(0.1, 59),
+    pauses=st.lists(st.floats(0, 5), min_size=2, max_size=120),
+)
+def test_in_no_minute_more_is_sent_than_was_set_by_hand(limit: float, burst: float, pauses: list[float]) -> None:
+    lane, now = RateLimiter(requests_per_minute=limit, burst=burst).lane("m"), 0.0
+    times: list[float] = []
+    for pause in pauses:
+        now += pause
+        while not isinstance(answer := lane.ask(ONE, now), Sent):
+            now += max(answer[0], 0.001)
+        times.append(now)
+    for at, first in enumerate(times):
+        within = [time for time in times[at:] if time < first + 60]
+        assert len(within) <= limit + 1e-6 + (limit < 2)  # of one request a minute the bucket cannot hold a half
+
+
+def test_tokens_are_estimated_and_settled_with_what_they_really_were() -> None:
+    lane = RateLimiter(tokens_per_minute=6000, burst=30, output_share=0.5).lane("m")
+    size = lane.size({"model": "m", "prompt": "ab " * 1319 + "", "max_tokens": 4000})
+    assert size == Size(input=1000.0, output=2000.0)
+    sent = send(lane, 0.0, size)
+    assert held(lane, 0.0, size) == (60.0, "tokens")
+    assert lane.settle(sent, Usage(input_tokens=900, output_tokens=100, total_tokens=1000), 0.0) == -2000.0
+    assert lane.settle(sent, Usage(total_tokens=9), 0.0) == 0.0  # once
+    assert lane.ask(Size(input=2000), 0.0).__class__ is Sent
+
+
+def test_an_answer_without_a_limit_is_estimated_by_those_before_it() -> None:
+    lane = RateLimiter(tokens_per_minute=60_000).lane("m")
+    assert lane.size({"prompt": "x"}).output == 0.0
+    lane.settle(send(lane, 0.0), Usage(output_tokens=400, total_tokens=500), 1.0)
+    assert lane.size({"prompt": "x"}).output == 400.0
+
+
+@pytest.mark.parametrize(
+    ("body", "estimate"),
+    [
+        (None, (0.0, None)),
+        (b"x" * 400, (100.0, None)),
+        ({"generationConfig": {"maxOutputTokens": 9}}, (42 / 4, 9.0)),
+        ({"max_completion_tokens": 7}, (27 / 4, 7.0)),
+        ({"max_tokens": "many"}, (21 / 4, None)),
+    ],
+)
+def test_an_estimate(body: Any, estimate: tuple[float, float | None]) -> None:
+    assert estimate_tokens(body) == estimate
+
+
+def test_a_picture_is_not_counted_by_its_characters() -> None:
+    tokens, _ = estimate_tokens({"url": "data:image/png;base64," + "iVBORw0KGgo" * 20_000})
+    assert 1000 < tokens < 1020
+
+
+def test_little_left_slows_down_and_none_left_waits_for_the_reset() -> None:
+    lane = RateLimiter().lane("m")
+    lane.told(send(lane, 0.0), left(10), 0.0)
+    send(lane, 0.0)
+    assert held(lane, 0.0) == (round(30 / 9 * (1 - 9 / 20), 2), "slow-down")
+    lane.told(send(lane, 20.0), left(0, reset=10.0), 20.0)
+    assert held(lane, 21.0) == (9.0, "requests")
+
+
+def test_a_pause_is_for_all_and_a_bit_longer_than_told_by_chance() -> None:
+    lane = RateLimiter().lane("m")
+    sent = send(lane, 0.0)
+    lane.refused(sent, 0.0, wait=10.0, numbers=True, draw=0.5)
+    assert held(lane, 4.0) == (6.25, "requests")
+
+
+def test_a_refusal_without_numbers_sets_a_pace_once_for_all_that_were_on_their_way() -> None:
+    lane = RateLimiter().lane("m")
+    sents = [send(lane, 0.0) for _ in range(40)]  # four a second, over the ten that are looked back on
+    for sent in sents[:5]:
+        lane.refused(sent, 0.0, wait=None, numbers=False)
+    times: list[float] = []
+    now = 0.0
+    while len(times) < 4:
+        answer = lane.ask(ONE, now)
+        if isinstance(answer, Sent):
+            times.append(now)
+        else:
+            now += max(answer[0], 0.001)
+    assert times[-1] - times[0] == pytest.approx(3 / (4 * 0.7), rel=0.05)
+
+
+def test_a_pace_grows_and_is_none_any_more_after_a_while() -> None:
+    lane = RateLimiter().lane("m")
+    lane.refused(send(lane, 0.0), 0.0, wait=None, numbers=False)
+    for _ in range(50):
+        send(lane, 1000.0)
+
+
+def test_what_was_not_sent_is_given_back() -> None:
+    lane = RateLimiter(requests_per_minute=60, tokens_per_minute=600, burst=1).lane("m")
+    lane.unsend(send(lane, 0.0, Size(input=10)), 0.0)
+    send(lane, 0.0, Size(input=10))
+
+
+def test_models_have_limits_of_their_own_and_those_asked_longest_ago_are_forgotten() -> None:
+    limiter = RateLimiter(requests_per_minute=10, burst=6)
+    send(limiter.lane("a"), 0.0)
+    assert not isinstance(limiter.lane("a").ask(ONE, 0.0), Sent)
+    send(limiter.lane("b"), 0.0)
+    for number in range(MAX_LANES):
+        limiter.lane(str(number))
+    send(limiter.lane("a"), 0.0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"requests_per_minute": 0},
+        {"tokens_per_minute": "many"},
+        {"burst": 60},
+        {"slow_down_below": 1.5},
+        {"output_share": -1},
+        {"max_waiting": -1},
+        {"max_wait": 0},
+    ],
+    ids=repr,
+)
+def test_settings_that_cannot_be_are_refused_by_name(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        RateLimiter(**wrong)

@@ -83,6 +83,29 @@ class Transform(Protocol[A_contra, T]):
         """The input ended cleanly: appends what was held, or raises."""
 
 
+class Route(Protocol):
+    """Where a call is among several upstreams: the layer that chooses leaves it on the call, who re-opens asks it.
+
+    Each request that it gives bears the `upstream` and `dialect` it is for, and goes nowhere else.
+    """
+
+    @property
+    def request(self) -> Request:
+        """The whole request as it was sent to the upstream whose answer is delivered."""
+
+    def elsewhere(self) -> Request | None:
+        """Gives the whole request for another upstream that is well and was not left in vain; None where none is."""
+
+    def move(self, failure: StreamError) -> Request:
+        """Leaves the upstream because of a failure, and gives what `elsewhere()` gave."""
+
+    def arrived(self) -> None:
+        """The answer goes on at the upstream that was asked last: its place is delivered from here on."""
+
+    def told(self) -> dict[str, Any]:
+        """Gives, as JSON values, what another process needs to ask the same upstream, and others."""
+
+
 Layer = Callable[[Source[A]], Source[B]]
 
 
@@ -281,6 +304,7 @@ class Call:
         "report",
         "resuming",
         "retry_budget",
+        "route",
         "seamed",
         "where",
     )
@@ -311,6 +335,8 @@ class Call:
         self.recorded = False
         """True once a layer writes `answer`; else the edge does."""
         self.dialect: Dialect | None = None
+        self.route: Route | None = None
+        """Where it is among several upstreams; None where there is one."""
         self.evidence: Evidence | None = None
         self.proven: Evidence | None = None
         """What had been proven where the next attempt is to continue: each one that does begins with a copy of it."""
@@ -479,3 +505,4 @@ class Call:
         """What a fork has read is what the call's answer is made of, from here on."""
         self.cursor, self.evidence, self.attempt, self.dialect = twin.cursor, twin.evidence, twin.attempt, twin.dialect
         self.max_requests = twin.max_requests
+        self.route = twin.route

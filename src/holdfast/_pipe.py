@@ -151,22 +151,27 @@ class Pipe(Generic[T]):
         if request is not None and not isinstance(request, Request):
             raise UsageError(f"a pipe streams a Request(url=..., body=...), not {type(request).__name__}")
         call.dialect = self._dialect
-        if resume is not None:
-            self._take_up(resume, call)
         request = replace(request or Request(), call=call)
+        if resume is not None:
+            request = self._take_up(resume, request)
         for listener in call.listeners:
             hear = getattr(listener, "begin", None)
             if hear is not None:
                 request = hear(request) or request
         return Reader(self._top, request)
 
-    def _take_up(self, partial: Partial, call: Call) -> None:
-        dialect = self._dialect
+    def _take_up(self, partial: Partial, request: Request) -> Request:
+        """Stands where another call broke off, and at the same upstream, where a layer knows several."""
+        for layer in self._layers:
+            take_up = getattr(layer, "take_up", None)
+            request = request if take_up is None else take_up(request, partial)
+        dialect = request.dialect or self._dialect
         if dialect is None or not any(getattr(layer, "resumes", False) for layer in self._layers):
             raise UsageError("only a pipe with verify() and Reconnect can go on from a partial")
         if partial.dialect != dialect.name:
             raise UsageError(f"the partial is of {partial.dialect!r}, and this pipe speaks {dialect.name!r}")
-        call.take_up(partial, dialect)
+        request.call.take_up(partial, dialect)
+        return request
 
     def __str__(self) -> str:
         lines = [f"Pipe({type(self._source).__name__})"]

@@ -371,10 +371,12 @@ class Reader(Generic[T]):
     @property
     def partial(self) -> Partial:
         """What has arrived, and all that going on from there needs."""
-        call, body = self._call, self._request.body
+        call = self._call
+        sent = self._request if call.route is None else call.route.request
+        dialect, body = sent.dialect or call.dialect, sent.body
         return Partial(
-            dialect=call.dialect.name if call.dialect is not None else "",
-            url=clean_url(self._request.url),
+            dialect=dialect.name if dialect is not None else "",
+            url=clean_url(sent.url),
             request=body if isinstance(body, Mapping) else None,
             last_event_id=call.cursor.last_event_id,
             offset=call.cursor.received,
@@ -392,6 +394,7 @@ class Reader(Generic[T]):
             "keep": call.keep,
             "seamed": call.seamed or several,
             **where,
+            **(call.route.told() if call.route is not None else {}),
             "cursor": (Cursor() if several or call.seamed else call.cursor).state(),
             "answer": call.answer.state(),
             "evidence": state_of(call.evidence) if call.evidence is not None else None,

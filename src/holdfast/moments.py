@@ -323,7 +323,8 @@ class Report:
                 self.losers.append(moment.loser)
             case FellBack():
                 self.fallbacks += 1
-                self.faults.append(moment.error)
+                if not moment.midstream:  # else the seam has told of it
+                    self.faults.append(moment.error)
             case Diverged():
                 self.diverged += 1
             case Dropped():

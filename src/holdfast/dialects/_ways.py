@@ -11,6 +11,7 @@ from typing import Any
 
 from holdfast._types import Delta, Event, Request
 from holdfast.dialects._dialect import Dialect, Evidence, Said
+from holdfast.dialects._wire import asked
 from holdfast.machines.cursor import proof_of
 from holdfast.machines.seam import MIN_PREFIX, joint
 from holdfast.machines.transcript import Transcript
@@ -94,3 +95,19 @@ def behind_prefix(
     return dialect.prefix.extend(
         request, Said(text=text[:cut], reasoning=reasoning, tokens=answer.spent(len(text) - cut))
     )
+
+
+def same_model(one: Request, other: Request) -> bool:
+    """Says whether two requests, each in the words of its own upstream, ask the same model.
+
+    Gateways put its maker before a model's name; what else differs is another model, or nobody can tell.
+    """
+    return _model(one).rpartition("/")[2] == _model(other).rpartition("/")[2]
+
+
+def _model(request: Request) -> str:
+    body, dialect = asked(request), request.dialect
+    named = body.get("model") if body is not None else None
+    if not isinstance(named, str) and dialect is not None:
+        named = dialect.model_in(request.url) or dialect.default_model
+    return named.casefold() if isinstance(named, str) else ""

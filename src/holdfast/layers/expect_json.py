@@ -53,7 +53,8 @@ class ExpectJson:
     def check(self, request: Request) -> _Check | None:
         """Gives what an answer to a request is held against, None where it need not be JSON, or nobody knows yet."""
         dialect, body = request.call.dialect, asked(request)
-        wanted = dialect.wire.asks_json(body) if dialect is not None and body is not None else False
+        words = request.dialect or dialect  # another upstream may answer in another shape than it was asked in here
+        wanted = words.wire.asks_json(body) if words is not None and body is not None else False
         if dialect is None or (wanted is False and self._own is None):
             return None
         if not request.call.keep:

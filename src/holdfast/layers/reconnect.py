@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
@@ -27,10 +27,10 @@ from holdfast._errors import (
 )
 from holdfast._tasks import Opening
 from holdfast._types import Delta, Head, Partial, Request, Usage
-from holdfast.dialects import Evidence
-from holdfast.dialects._ways import Place, behind_event_id, behind_place, behind_prefix
+from holdfast.dialects import Dialect, Evidence
+from holdfast.dialects._ways import Place, behind_event_id, behind_place, behind_prefix, same_model
 from holdfast.machines.backoff import Backoff, Jitter
-from holdfast.machines.ladder import Ladder, Seams, Situation, Step
+from holdfast.machines.ladder import RUNGS, Ladder, Rung, Seams, Situation, Step
 from holdfast.machines.replay import DivergenceError, Replay
 from holdfast.machines.seam import Extension, join_usage, joint, with_usage
 from holdfast.machines.settings import check_kind
@@ -114,6 +114,7 @@ class _ReconnectSource(Generic[T]):
 class _ReconnectStream(Generic[T]):
     __slots__ = (
         "_asking",
+        "_away",
         "_broke",
         "_broke_at",
         "_call",
@@ -129,6 +130,7 @@ class _ReconnectStream(Generic[T]):
         "_ladder",
         "_layer",
         "_mending",
+        "_moved",
         "_opening",
         "_origin",
         "_place",
@@ -145,7 +147,9 @@ class _ReconnectStream(Generic[T]):
         self._source = source
         self._layer = layer
         self._request = request
-        self._current = request  # whose answer is being read: after a prefix it is another one than was asked first
+        self._current: Request | None = None  # set after a prefix: the one whose answer is being read
+        self._moved: Request | None = None  # set after a seam to another upstream: the whole request as that one has it
+        self._away = False  # asking another upstream than that of which the answer was delivered
         self._asking = request  # the one that is on its way
         self._call: Call = request.call
         self._inner: Stream[T] | None = None
@@ -281,6 +285,9 @@ class _ReconnectStream(Generic[T]):
 
     def _climb(self, step: Step, failure: StreamError | None, delay: float) -> None:
         call = self._call
+        if step.elsewhere and call.route is not None:
+            why = failure or self._broke or StreamBroken("the answer broke elsewhere")
+            self._moved, self._away = replace(call.route.move(why), call=call), True
         self._resume_at = call.clock.now() + delay
         self._diverging = False
         self._step, self._failure, self._inner, self._replay, self._extension = step, failure, None, None, None
@@ -300,10 +307,11 @@ class _ReconnectStream(Generic[T]):
         call = self._call
         evidence, cursor = call.evidence, call.cursor
         return Situation(
-            last_event_id=cursor.last_event_id,
+            last_event_id="" if self._away else cursor.last_event_id,
             cursor=self._cursor_request() is not None,
-            replayable=call.dialect is not None and call.dialect.replayable and not call.seamed,
-            prefix=self._prefix_request() is not None,
+            replayable=self._replayable(self._whole),
+            prefix=self._prefix_request(self._whole) is not None,
+            elsewhere=self._rungs_elsewhere(),
             complete=evidence is not None
             and evidence.complete
             and not self._diverging
@@ -318,8 +326,11 @@ class _ReconnectStream(Generic[T]):
 
     def _disown(self) -> None:
         """Forgets what an attempt seemed to prove that was not vouched for: a partial must not call itself whole."""
+        call = self._call
         if not self._vouched:
-            self._call.evidence = deepcopy(self._call.proven)
+            call.evidence = deepcopy(call.proven)
+            if call.route is not None:
+                call.dialect = call.route.request.dialect or call.dialect
 
     def _give_up(self, failure: StreamError) -> StreamError:
         """The failure that broke the answer is what the reader wants to know; why it was not resumed is a note on it.
@@ -336,44 +347,70 @@ class _ReconnectStream(Generic[T]):
 
     # -- the next request ----------------------------------------------------------------------
 
+    @property
+    def _whole(self) -> Request:
+        """The whole request, as the upstream has it that is asked."""
+        route = self._call.route
+        if self._moved is not None or route is None or self._request.upstream:
+            return self._moved or self._request
+        return replace(route.request, call=self._call)
+
+    def _dialect_of(self, request: Request) -> Dialect | None:
+        return request.dialect or self._call.dialect
+
     def _request_for(self, step: Step) -> Request:
-        call, place = self._call, self._place
+        call, place, current = self._call, self._place, self._current or self._whole
+        dialect = self._dialect_of(current)
         call.cursor.overlap = ""
         if step.rung == "last-event-id":
-            return behind_event_id(call.dialect, self._current, call.cursor.last_event_id)
+            return behind_event_id(dialect, current, call.cursor.last_event_id)
         if step.rung == "cursor":
-            self._origin = place.offset(call.dialect)
-            if call.dialect is not None and call.dialect.cursor is not None and call.dialect.cursor.overlaps:
+            self._origin = place.offset(dialect)
+            if dialect is not None and dialect.cursor is not None and dialect.cursor.overlaps:
                 call.cursor.overlap = place.proof
-            return self._cursor_request() or self._current
+            return self._cursor_request() or current
         if step.rung == "prefix":
-            request = self._prefix_request() or self._request
+            request = self._prefix_request(self._whole) or self._whole
             text, _ = call.answer.said() or ("", "")
             self._extension = Extension(text, joint(text))
             return request
-        return self._request
+        return self._whole
 
     def where(self) -> dict[str, Any]:
         """Gives, as JSON values, what a cursor of the provider's own goes on from behind what was delivered."""
-        return self._place.told(self._call.dialect)
+        route = self._call.route
+        return self._place.told(self._dialect_of(self._whole if route is None else route.request))
 
     def _cursor_request(self) -> Request | None:
-        return behind_place(self._call.dialect, self._current, self._place, self._call.proven)
-
-    def _prefix_request(self) -> Request | None:
-        policy = self._layer.seams
-        if "prefix" not in policy.rungs or self._model in self._layer.refused:
+        if self._away:
             return None
-        return behind_prefix(self._call.dialect, self._request, self._call.answer, inside_json=policy.inside_json)
+        current = self._current or self._whole
+        return behind_place(self._dialect_of(current), current, self._place, self._call.proven)
 
-    @property
-    def _model(self) -> str:
-        body = self._request.body
-        return f"{self._request.url} {body.get('model', '') if isinstance(body, Mapping) else ''}"
+    def _replayable(self, request: Request) -> bool:
+        """Says whether the answer could come again: only the same model, asked the same, may say the same."""
+        call, dialect = self._call, self._dialect_of(request)
+        first = self._whole if call.route is None else call.route.request
+        return dialect is not None and dialect.replayable and not call.seamed and same_model(request, first)
+
+    def _prefix_request(self, request: Request) -> Request | None:
+        policy = self._layer.seams
+        if "prefix" not in policy.rungs or _model(request) in self._layer.refused:
+            return None
+        return behind_prefix(self._dialect_of(request), request, self._call.answer, inside_json=policy.inside_json)
 
     def _remember_refusal(self, failure: StatusError) -> None:
         if failure.status in (400, 422) and len(self._layer.refused) < _MAX_REFUSED:
-            self._layer.refused.add(self._model)
+            self._layer.refused.add(_model(self._whole))
+
+    def _rungs_elsewhere(self) -> tuple[Rung, ...]:
+        """Gives the rungs that exist at another upstream. An answer's later legs stay where they are."""
+        call = self._call
+        there = call.route.elsewhere() if call.route is not None and not call.legs else None
+        if there is None:
+            return ()
+        exists = {"replay": self._replayable(there), "prefix": self._prefix_request(there) is not None}
+        return tuple(rung for rung in RUNGS if exists.get(rung, False))
 
     # -- the next attempt ----------------------------------------------------------------------
 
@@ -477,6 +514,11 @@ class _ReconnectStream(Generic[T]):
             )
         )
         self._ladder.made_progress()
+        if call.route is not None:
+            call.route.arrived()
+        if self._away and extension is None:
+            self._current = None
+        self._away = False
         self._step, self._failure, self._replay, self._extension = None, None, None, None
         self._waiting = []
 
@@ -535,7 +577,7 @@ class _ReconnectStream(Generic[T]):
         dialect, evidence = call.dialect, call.evidence
         if dialect is None or dialect.cursor is None or running is None or not call.may_request:
             return
-        request = dialect.cursor.cancel(self._current, running.answer_id)
+        request = dialect.cursor.cancel(self._current or self._whole, running.answer_id)
         if request is None:
             return
         alarm = Alarm(call.clock)
@@ -554,6 +596,12 @@ class _ReconnectStream(Generic[T]):
             alarm.close()
             await opening.aclose()
             call.evidence = evidence
+
+
+def _model(request: Request) -> str:
+    """Names a model and who serves it."""
+    body = request.body
+    return f"{request.url} {body.get('model', '') if isinstance(body, Mapping) else ''}"
 
 
 @dataclass(slots=True)

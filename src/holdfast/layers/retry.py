@@ -203,6 +203,8 @@ class _RetryStream(Generic[T]):
             return None
         if told > self._settings.max_retry_after:
             return None
+        if call.cursor.asked != "start" and call.route is not None and call.route.elsewhere() is not None:
+            return None  # who goes on in the middle of an answer has another upstream to go on at
         return max(0.0, told) + self._backoff.next(call.random.random())
 
     async def aclose(self) -> None:

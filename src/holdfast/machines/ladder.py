@@ -7,6 +7,9 @@ strongest first; each is left for the next when the server refuses it:
 2. `cursor`: the provider has a way of its own to go on behind a place in an answer. Exact.
 3. `replay`: send the request again, compare what comes with what was delivered, hand over the new suffix. Verified.
 4. `prefix`: the model is given what it said, and continues it. Seamed: another answer could have come of it.
+
+The same upstream first. Where nothing leads on there and another one is at hand, the ladder is climbed there: a replay
+or a prefix, since ids and cursors are of the server that gave them.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from holdfast._errors import (
 )
 from holdfast._types import BatchMode, Guarantee
 from holdfast.machines.backoff import Backoff
+from holdfast.machines.routes import leads_on
 from holdfast.machines.settings import check_bool, check_count, check_kind
 
 Rung = Literal["last-event-id", "cursor", "replay", "prefix"]
@@ -59,7 +63,8 @@ class Seams:
     """The policy of the ladder: which seams a stream may have, and what they may cost.
 
     `rungs` are tried in their order; by default those that never change the meaning of an answer. `max_seams` one
-    stream may have, and `max_barren` re-openings in a row may bring nothing new (content resets the count).
+    stream may have, and `max_barren` re-openings in a row may bring nothing new (content resets the count). After
+    `leave_after` of them another upstream is asked, where there are several.
     `max_repaid_tokens` bounds what replays and prefixes may cost again; None allows replays twice what was delivered,
     and prefixes, which are input and mostly cached, as often as there may be seams. When a
     replay differs, `on_divergence` climbs on to the next rung or raises at once. A prefix is never continued inside
@@ -70,13 +75,14 @@ class Seams:
     rungs: tuple[Rung, ...] = EXACT
     max_seams: int = 20
     max_barren: int = 5
+    leave_after: int = 2
     max_repaid_tokens: int | None = None
     on_divergence: Literal["climb", "raise"] = "climb"
     inside_json: bool = False
     cancel_abandoned: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("max_barren", "max_seams"):
+        for name in ("max_barren", "max_seams", "leave_after"):
             check_count(name, getattr(self, name), least=0)
         check_count("max_repaid_tokens", self.max_repaid_tokens, least=0, optional=True)
         for name in ("inside_json", "cancel_abandoned"):
@@ -104,10 +110,14 @@ class Seams:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Step:
-    """What to do next: re-open after `delay` seconds, or `finish`: the answer was proven before the line died."""
+    """What to do next: re-open after `delay` seconds, or `finish`: the answer was proven before the line died.
+
+    `elsewhere`: not at the upstream that failed, but at the next one.
+    """
 
     rung: Rung | None = None
     delay: float = 0.0
+    elsewhere: bool = False
 
     @property
     def finish(self) -> bool:
@@ -129,7 +139,7 @@ class Step:
 class Situation:
     """Where a stream stood when it broke. `u` is the chance for the delay, in [0, 1).
 
-    `cursor`, `replayable` and `prefix` say whether those rungs exist here.
+    `cursor`, `replayable` and `prefix` say whether those rungs exist here, `elsewhere` which do at another upstream.
     `complete`: all of the answer was delivered, only its usage or its end mark may be missing.
     """
 
@@ -137,6 +147,7 @@ class Situation:
     cursor: bool = False
     replayable: bool = False
     prefix: bool = False
+    elsewhere: tuple[Rung, ...] = ()
     complete: bool = False
     usage_known: bool = False
     no_request: str = ""
@@ -154,6 +165,7 @@ class Ladder:
         "_backoff",
         "_barren",
         "_cost",
+        "_here",
         "_policy",
         "_proven",
         "_refused",
@@ -170,6 +182,7 @@ class Ladder:
         self._refused: set[Rung] = set()
         self._rung: Rung | None = None
         self._barren = 0
+        self._here = 0  # of the barren tries, those at this upstream
         self._seams = 0
         self._repaid = 0
         self._cost = 0
@@ -184,7 +197,7 @@ class Ladder:
         if self._rung is not None:
             self._rung = None
             self._seams += 1
-            self._barren = 0
+            self._barren = self._here = 0
             self._refused.clear()
             self._backoff.reset()
 
@@ -215,13 +228,14 @@ class Ladder:
         return self._climb(failure, at) or (Step() if self._proven else None)
 
     def _climb(self, failure: StreamError, at: Situation) -> Step | None:
-        if isinstance(failure, BudgetExhausted | CircuitOpen):
-            return None
+        lost = False  # nothing leads on at this upstream
         if self._rung is not None and self._rung != "replay" and _refuses_cursor(failure):
             self._refused.add(self._rung)
             self.blames_rung = True
-        elif not failure.retryable:
-            return None
+        elif not failure.retryable or isinstance(failure, BudgetExhausted | CircuitOpen):
+            lost = True
+            if not (at.elsewhere and leads_on(failure)):
+                return None
         if at.no_request:
             self.why = at.no_request
             return None
@@ -240,6 +254,11 @@ class Ladder:
             return None
         rung = next((r for r in policy.rungs if r not in self._refused and self._possible(r, at)), None)
         wait = max(at.server_retry or 0.0, failure.retry_after or 0.0)
+        leaves = lost or rung is None or wait > MAX_WAIT or self._here >= policy.leave_after
+        if leaves and not self._proven and (step := self._elsewhere(at)) is not None:
+            return step
+        if lost:
+            return None
         if wait > MAX_WAIT:
             self.why = f"the server wants us to wait for {wait:g} s, and {MAX_WAIT:g} s is the most"
             return None
@@ -251,7 +270,30 @@ class Ladder:
             self._repaid += self._cost
         self._rung = rung
         self._barren += 1
+        self._here += 1
         return Step(rung=rung, delay=max(wait, self._backoff.next(at.u)))
+
+    def _elsewhere(self, at: Situation) -> Step | None:
+        """Gives the step to another upstream: at once, since that one has not failed, and with no rung refused yet."""
+        for rung in self._policy.rungs:
+            if rung not in at.elsewhere or self._gives_up or not self._affordable(rung, at):
+                continue
+            if rung in _PAID:
+                self._cost = at.delivered_tokens
+                self._repaid += self._cost
+            self._rung = rung
+            self._refused.clear()
+            self._barren += 1
+            self._here = 1
+            self._backoff.reset()
+            self.why, self.blames_rung = "", False
+            return Step(rung=rung, elsewhere=True)
+        return None
+
+    @property
+    def _gives_up(self) -> bool:
+        """True after a divergence, where one is to be raised."""
+        return self._policy.on_divergence == "raise" and self._refused >= set(RUNGS)
 
     def _left_out(self, rung: Rung, at: Situation) -> str:
         """Says why a rung is not climbed."""
@@ -266,11 +308,13 @@ class Ladder:
             return bool(at.last_event_id)
         if rung == "cursor":
             return at.cursor
+        return (at.replayable if rung == "replay" else at.prefix) and self._affordable(rung, at)
+
+    def _affordable(self, rung: Rung, at: Situation) -> bool:
         limit = self._policy.max_repaid_tokens
         if limit is None and rung == "replay":
             limit = 2 * at.delivered_tokens
-        exists = at.replayable if rung == "replay" else at.prefix
-        return exists and (limit is None or self._repaid + at.delivered_tokens <= limit)
+        return limit is None or self._repaid + at.delivered_tokens <= limit
 
 
 def _refuses_cursor(failure: StreamError) -> bool:

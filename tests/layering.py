@@ -14,7 +14,7 @@ VALUES = {"_types", "_errors"}
 FORMATS = VALUES | {"machines", "dialects"}
 CORE = FORMATS | {"_clock", "_tasks", "_waiting", "_shared", "moments", "prices", "_core", "_bill", "_reader", "_pipe"}
 OUTSIDE = {"sources", "mounts", "stores", "gateway"}
-FACADE = {"client", "offline", "sync", "__init__"}
+FACADE = {"client", "offline", "sync", "upstreams", "__init__"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "_types": set(),
@@ -39,8 +39,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     # A mount is a source, over the transport of somebody else.
     "mounts": CORE | {"layers", "_defaults", "sources", "_background"},
     "stores": CORE,  # it decides for layers, and knows none
-    **dict.fromkeys(FACADE, CORE | {"layers", "_defaults", "telemetry", "client", "offline", "sync"} | OUTSIDE),
-    "sync": CORE | {"layers", "client", "_background"},
+    **dict.fromkeys(
+        FACADE, CORE | {"layers", "_defaults", "telemetry", "client", "offline", "sync", "upstreams"} | OUTSIDE
+    ),
+    "upstreams": CORE | {"layers"},
+    "sync": CORE | {"layers", "client", "upstreams", "_background"},
     "cli": CORE | {"layers", "_defaults", "telemetry"} | OUTSIDE | FACADE,
     "__main__": {"cli"},
     "testing": CORE | {"layers", "_defaults", "telemetry"} | OUTSIDE | FACADE,
@@ -86,9 +89,10 @@ LIBRARIES: dict[str, set[str]] = {
         "testing",
     },
     "redis": {"stores"},
-    "pybreaker": {"layers/breaker", "_defaults", "client", "sync", "stores"},  # client: the breaker it makes by default
     "opentelemetry": {"telemetry"},
     "prometheus_client": {"telemetry"},
+    # upstreams, client: the breakers that they make by default
+    "pybreaker": {"layers/breaker", "_defaults", "upstreams", "client", "sync", "stores"},
     "structlog": {"telemetry"},
     "rich": {"cli"},
     "brotli": {"machines/inflate"},

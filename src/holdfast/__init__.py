@@ -49,6 +49,7 @@ from holdfast.layers.buffer import Buffer
 from holdfast.layers.deadline import Deadline
 from holdfast.layers.expect_json import ExpectJson
 from holdfast.layers.hedge import Hedge
+from holdfast.layers.fallback import Fallback
 from holdfast.layers.parse import decode_utf8, parse_sse
 from holdfast.layers.read_ahead import ReadAhead
 from holdfast.layers.reconnect import Reconnect
@@ -69,6 +70,7 @@ from holdfast.telemetry import logs as _logs
 from holdfast.telemetry.logs import configure_logs
 from holdfast.telemetry.otel import configure_otel
 from holdfast.telemetry.prometheus import configure_prometheus
+from holdfast.upstreams import Upstream
 
 listener_factories.append(_logs.listener)
 __version__ = "0.1.0"
@@ -96,6 +98,7 @@ __all__ = [
     "Event",
     "EventLog",
     "ExpectJson",
+    "Fallback",
     "Head",
     "Hedge",
     "Httpx2Source",
@@ -132,6 +135,7 @@ __all__ = [
     "ToolCallError",
     "Transform",
     "Truncated",
+    "Upstream",
     "UpstreamError",
     "Usage",
     "UsageError",

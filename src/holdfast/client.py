@@ -5,11 +5,9 @@ It owns no behaviour: a source, the default layers, and the dialect's own words 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import NoneType, TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import aiohttp
 import pybreaker
@@ -23,6 +21,7 @@ from holdfast._reader import Reader
 from holdfast._types import Completion, Delta, Partial, Request
 from holdfast.dialects import AUTO, Dialect, Timeouts, at_address, find
 from holdfast.layers.auto_continue import AutoContinue
+from holdfast.layers.fallback import Fallback
 from holdfast.layers.read_ahead import ReadAhead
 from holdfast.machines.ladder import Seams
 from holdfast.machines.redact import clean_url
@@ -30,30 +29,36 @@ from holdfast.machines.retry_budget import RetryBudget
 from holdfast.machines.settings import check_kind, check_strings
 from holdfast.moments import Listener
 from holdfast.sources.aiohttp import AiohttpSource
+from holdfast.upstreams import Upstream, base_of, breaker_of, check_url, key_of
 
+_DEFAULT = "deepseek"
 Layers = Sequence[Callable[[Source[Any]], Source[Any]]]
 
 
 class Client:
-    """Streams completions of one provider.
+    """Streams completions of one provider, or of several that stand in for one another.
 
-    `dialect` names the provider, such as "deepseek" or "anthropic"; "openai-compatible" wants a `base_url`, and "auto"
-    tells by it who answers. `api_key` is taken from the provider's usual environment variable when not given. `session`
-    shares an aiohttp session of the caller's, which stays open; else the client has a pooled one of its own until
-    `aclose()`. `source` takes the bytes from elsewhere, a `MemorySource` for one. `timeouts` are over the dialect's
-    own, `headers` go on every request, `traffic` adds layers that see every attempt (limits, hedges, fallbacks),
-    `layers` replace `default_layers()`, and `max_requests` bounds what one call may send upstream (8), a `retry_budget`
-    what all clients that share it may send again. A broken stream is resumed where its answer stays what it was;
-    `seams=True` also lets a model continue its own words, and `Seams(...)` says it in detail. An answer that was asked
-    for in JSON must parse, with `schema=True` also fit the schema in its request, with a mapping that one.
-    `auto_continue=True`, or an `AutoContinue(...)`, asks on where an answer was cut at its token limit. Raises
-    `UsageError` for an unknown dialect, a missing key, or a setting of another kind.
+    `dialect` names the provider, such as "anthropic" or "deepseek", which it is by default; "openai-compatible" wants a
+    `base_url`, and "auto" tells by it who answers. `api_key` is taken from the provider's usual environment variable
+    when not given. `session` shares an aiohttp session of the caller's, which stays open; else the client has a pooled
+    one of its own until `aclose()`. `source` takes the bytes from elsewhere, a `MemorySource` for one. `timeouts` are
+    over the dialect's own, `headers` go on every request (but no secrets among them, where there are several
+    upstreams), `traffic` adds layers that see every attempt (limits, hedges, fallbacks), `layers` replace
+    `default_layers()`, and `max_requests` bounds what one call may send upstream (8), a `retry_budget` what all clients
+    that share it may send again. A broken stream is resumed where its answer stays what it was; `seams=True` also lets
+    a model continue its own words, and `Seams(...)` says it in detail. An answer that was asked for in JSON must parse,
+    with `schema=True` also fit the schema in its request, with a mapping that one. `auto_continue=True`, or an
+    `AutoContinue(...)`, asks on where an answer was cut at its token limit. `upstreams`, a sequence of `Upstream(...)`
+    or a `Fallback(...)` over them, come in the place of `dialect`, `api_key` and `base_url`: requests are in the words
+    of the first, whose clocks hold, and each has a breaker of its own. Raises `UsageError` for an unknown dialect, a
+    missing key, or a setting of another kind.
     """
 
     def __init__(
         self,
-        dialect: str | Dialect = "deepseek",
+        dialect: str | Dialect = _DEFAULT,
         *,
+        upstreams: Sequence[Upstream] | Fallback | None = None,
         api_key: str | None = None,
         base_url: str | None = None,
         session: aiohttp.ClientSession | None = None,
@@ -72,7 +77,13 @@ class Client:
         listeners: Iterable[Listener] = (),
     ) -> None:
         if base_url is not None:
-            _check_url(base_url)
+            check_url(base_url)
+        self._fallback = _fallback(upstreams, dialect if dialect != _DEFAULT else None, api_key, base_url)
+        if self._fallback is not None:
+            first = self._fallback.upstreams[0]
+            dialect, base_url = first.dialect, getattr(first, "base_url", None)
+            if layers is not None:
+                raise UsageError("upstreams= is for the default layers; with layers= put a Fallback into its place")
         self._dialect = find(dialect)
         if self._dialect is AUTO:
             self._dialect, base_url = at_address(base_url or "")
@@ -88,12 +99,15 @@ class Client:
         check_kind("traffic=", traffic, Sequence, "a sequence of layers")
         check_strings("headers=", headers)
         check_kind("layers=", layers, (Iterable, NoneType), "a sequence of layers")
-        self._base_url = _base_url(self._dialect, base_url)
-        self._headers = {
-            **self._dialect.headers(_key(self._dialect, api_key, needed=base_url is None and source is None)),
-            **(headers or {}),
-        }
+        whose = f"Client({self._dialect.name!r})"
+        self._base_url = base_of(self._dialect, base_url, whose)
+        self._headers = dict(headers or {})
         self._traffic = tuple(traffic)
+        if self._fallback is None:
+            key = key_of(self._dialect, api_key, whose, needed=base_url is None and source is None)
+            self._headers = {**self._dialect.headers(key), **self._headers}
+        else:
+            self._traffic = (self._fallback, *self._traffic)
         self._layers = layers
         self._seams = seams
         self._auto_continue = auto_continue
@@ -105,9 +119,7 @@ class Client:
         if source is None:
             source = self._own = AiohttpSource(session)
         self._source = source
-        self._breaker = pybreaker.CircuitBreaker(
-            fail_max=5, reset_timeout=30, name=self._dialect.name, throw_new_error_on_trip=False
-        )
+        self._breaker = breaker_of(self._dialect.name)
         check_call(clock=clock, random=random, max_requests=max_requests, listeners=listeners)
         self._settings: dict[str, Any] = {
             "clock": clock,
@@ -125,7 +137,7 @@ class Client:
                 self._dialect,
                 timeouts=timeouts,
                 seams=self._seams,
-                breaker=self._breaker,
+                breaker=self._breaker if self._fallback is None else None,
                 refused=self._refused,
                 auto_continue=self._auto_continue,
                 schema=self._schema,
@@ -143,7 +155,12 @@ class Client:
 
     @property
     def breaker(self) -> pybreaker.CircuitBreaker:
-        """The circuit breaker that all streams of this client share: five broken calls in a row open it for 30 s."""
+        """The circuit breaker that all streams of this client share: five broken calls in a row open it for 30 s.
+
+        Raises `UsageError` where there are several upstreams: each has its own.
+        """
+        if self._fallback is not None:
+            raise UsageError("each upstream has a breaker of its own: give them theirs in Upstream(layers=...)")
         return self._breaker
 
     def stream(
@@ -163,10 +180,16 @@ class Client:
         """
         return self._stream(self._prepared(request), timeouts, headers, labels, keep=keep)
 
-    def _prepared(self, request: Mapping[str, Any]) -> Request:
-        if not isinstance(request, Mapping):
-            raise UsageError(f"a request is the JSON body as a mapping, not {type(request).__name__}")
-        return Request(url=self._dialect.url(self._base_url, request), body=self._dialect.prepare(request))
+    def _prepared(self, body: Mapping[str, Any]) -> Request:
+        """Gives a request in this provider's words; among several each puts it into its own."""
+        if not isinstance(body, Mapping):
+            raise UsageError(f"a request is the JSON body as a mapping, not {type(body).__name__}")
+        if self._fallback is None:
+            return Request(url=self._dialect.url(self._base_url, body), body=self._dialect.prepare(body))
+        asked = {name: value for name, value in body.items() if name != "stream"}
+        upstream = self._fallback.upstreams[0]
+        address = upstream.request(Request(body=asked, dialect=upstream.dialect)).url
+        return Request(url=address, body=asked, dialect=upstream.dialect)
 
     def start(
         self,
@@ -205,8 +228,14 @@ class Client:
         check_partial("resume()", partial)
         if partial.request is None:
             raise UsageError("resume() takes the partial of a stream that this client's kind began, with its request")
-        named = {"model": self._dialect.model_in(partial.url), **partial.request}  # some name it in the address alone
-        prepared = Request(url=self._dialect.url(self._base_url, named), body=partial.request)
+        if self._fallback is not None:  # it finds the upstream, and its address
+            prepared = Request(url=partial.url, body=partial.request, dialect=self._dialect)
+        else:
+            named = {
+                "model": self._dialect.model_in(partial.url),
+                **partial.request,
+            }  # some have it in the address alone
+            prepared = Request(url=self._dialect.url(self._base_url, named), body=partial.request)
         return self._stream(prepared, timeouts, headers, labels, keep=partial.state.get("keep", True), resume=partial)
 
     def _stream(
@@ -258,44 +287,18 @@ class Client:
         await self.aclose()
 
     def __repr__(self) -> str:
+        if self._fallback is not None:
+            return f"<Client {', '.join(one.name for one in self._fallback.upstreams)}>"
         return f"<Client {self._dialect.name} {clean_url(self._dialect.url(self._base_url, {'model': 'MODEL'}))}>"
 
 
-def _check_url(base: str) -> None:
-    """Tells of what would else be found out in the middle of a request. An empty one is no leave to ask the provider.
-
-    Whoever reads the address from the environment, and finds nothing there, would send prompts to another server.
-    """
-    check_kind("base_url=", base, str, "a string")
-    try:
-        parts = urlsplit(base)
-        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # brackets without an end, a port that is none
-        known = False
-    if not known:
-        shown = clean_url(base) or base[:80].rpartition("@")[2].partition("?")[0]
-        raise UsageError(f"base_url= must be http:// or https:// and a host, not {shown!r}")
-    if parts.username or parts.password:
-        raise UsageError("base_url= holds a user or a password; give an Authorization header in headers= instead")
-
-
-def _base_url(dialect: Dialect, given: str | None) -> str:
-    """Where the provider is."""
-    base = given or dialect.base_url
-    if not base:
-        raise UsageError(f"Client({dialect.name!r}) needs a base_url=: there is no one server of that dialect")
-    return base
-
-
-def _key(dialect: Dialect, api_key: str | None, *, needed: bool) -> str | None:
-    """A server of one's own may need no key; the provider's does, and would say so late and in its own words."""
-    check_kind("api_key=", api_key, (str, NoneType), "a string", secret=True)
-    key = api_key or os.environ.get(dialect.key_variable or "", "") or None
-    if key is None:
-        if needed and dialect.base_url.startswith("https:"):
-            variable = dialect.key_variable
-            raise UsageError(f"Client({dialect.name!r}) needs api_key=, or the environment variable {variable}")
+def _fallback(upstreams: Sequence[Upstream] | Fallback | None, *others: object) -> Fallback | None:
+    """Gives the layer that asks several upstreams. Raises `UsageError` where it is said twice who is asked."""
+    if upstreams is None:
         return None
-    if not key.isprintable() or key != key.strip():
-        raise UsageError("the API key must be a string without blanks or line ends around it: was it read from a file?")
-    return key
+    if any(other is not None for other in others):
+        raise UsageError("upstreams= comes in the place of a dialect, api_key= and base_url=: each has its own")
+    fallback = upstreams if isinstance(upstreams, Fallback) else Fallback(upstreams=upstreams)
+    for upstream in fallback.upstreams:
+        upstream.suits(Request(dialect=fallback.upstreams[0].dialect))
+    return fallback

@@ -23,14 +23,17 @@ from holdfast._reader import Reader as AsyncReader
 from holdfast._types import Completion, Delta, Head, Partial
 from holdfast.dialects import Dialect, Timeouts
 from holdfast.layers.auto_continue import AutoContinue
+from holdfast.layers.fallback import Fallback
 from holdfast.machines.ladder import Seams
 from holdfast.machines.retry_budget import RetryBudget
 from holdfast.moments import Listener, Report
+from holdfast.upstreams import Upstream
 
 
 class Settings(TypedDict, total=False):
     """The keywords of `holdfast.Client`, which say there what they are."""
 
+    upstreams: Sequence[Upstream] | Fallback | None
     api_key: str | None
     base_url: str | None
     session: aiohttp.ClientSession | None

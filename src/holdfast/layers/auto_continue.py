@@ -8,7 +8,7 @@ what does not take up the words that were delivered: such a leg is dropped, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import NoneType
 from typing import Generic, TypeVar, cast
 
@@ -117,7 +117,7 @@ class _AutoContinueStream(Generic[T]):
         self._head = first.head
         self._records = records  # nobody left of us takes the answer down
         self._left = layer.times
-        self._current = request  # whose answer is being read
+        self._current: Request | None = None  # that of the leg being read, where it is not the first
         self._events: list[Event] = []  # of this leg, where its turn may have to go back
         self._paused = False
         self._turned = False  # a turn went back with more than its text, and to ask on by text would lose that
@@ -243,7 +243,9 @@ class _AutoContinueStream(Generic[T]):
         call, dialect = self._call, self._call.dialect
         if not self._left or not call.may_request or call.report.seams or dialect is None or dialect.pause is None:
             return []
-        request = dialect.pause.resume(self._current, list({id(event): event for event in self._events}.values()))
+        request = dialect.pause.resume(
+            self._current or self._whole, list({id(event): event for event in self._events}.values())
+        )
         self._turned = request is not None
         return [request] if request is not None else []
 
@@ -262,9 +264,15 @@ class _AutoContinueStream(Generic[T]):
         if self._inner is not None:
             self._head, self._leaving, self._inner = self._inner.head, self._inner, None
 
+    @property
+    def _whole(self) -> Request:
+        """The whole request, as the upstream has it that answers: it is asked on, and no other."""
+        route = self._call.route
+        return self._request if route is None else replace(route.request, call=self._call)
+
     def _said(self) -> tuple[str, Said] | None:
         """Gives the text so far and the part of it to go on from, None where nothing can be asked on or must not."""
-        call, body = self._call, asked(self._request)
+        call, body = self._call, asked(self._whole)
         if not self._left or not call.may_request or call.dialect is None or body is None or self._turned:
             return None
         if not self._layer.inside_json and call.dialect.wire.asks_json(body):
@@ -290,9 +298,9 @@ class _AutoContinueStream(Generic[T]):
     def _ways(self, said: Said) -> list[Request]:
         """Gives the requests that would ask on, best first."""
         dialect, prompt = self._call.dialect, self._layer.prompt
-        ways = [dialect.prefix.extend(self._request, said)] if dialect is not None and dialect.prefix else []
+        ways = [dialect.prefix.extend(self._whole, said)] if dialect is not None and dialect.prefix else []
         if prompt is not None:
-            ways.append(another_turn(self._request, said, prompt))
+            ways.append(another_turn(self._whole, said, prompt))
         return [way for way in ways if way is not None]
 
     def _diverged(self, difference: DivergenceError) -> None:

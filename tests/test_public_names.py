@@ -14,15 +14,15 @@ import holdfast
 from holdfast import _errors
 
 EXPECTED = {
-    "the facade": {"Client", "default_layers", "assemble", "parse_events", "EventLog", "configure_logs", "Timeouts"}
-    | {"configure_otel", "configure_prometheus"},
+    "the facade": {"Client", "Upstream", "default_layers", "assemble", "parse_events", "EventLog", "configure_logs"}
+    | {"Timeouts", "configure_otel", "configure_prometheus"},
     "inside other clients, and without async": {"mounts", "sync"},
     "the core": {"Pipe", "Reader", "Request", "transform", "Source", "Stream", "Transform", "Layer", "Call", "moments"},
     "time and chance": {"Clock", "SystemClock", "Random"},
     "dialects": {"Dialect", "Wire"},
     "transforms": {"parse_sse", "decode_utf8", "verify"},
     "layers": {"Retry", "Reconnect", "CircuitBreaker", "Deadline", "Buffer", "ReadAhead", "Record"}
-    | {"AutoContinue", "ExpectJson", "Seams", "Hedge", "Throughput"},
+    | {"AutoContinue", "ExpectJson", "Seams", "Hedge", "Throughput", "Fallback"},
     "what outlives a stream": {"RetryBudget", "SharedState", "RedisState"},
     "sources": {"AiohttpSource", "AiohttpSseClientSource", "HttpxSource", "Httpx2Source", "MemorySource"},
     "values": {"Event", "Delta", "ToolCallDelta", "Usage", "Completion", "Choice", "ToolCall", "Partial", "Verdict"}

@@ -48,8 +48,8 @@ from holdfast.layers.breaker import CircuitBreaker
 from holdfast.layers.buffer import Buffer
 from holdfast.layers.deadline import Deadline
 from holdfast.layers.expect_json import ExpectJson
-from holdfast.layers.hedge import Hedge
 from holdfast.layers.fallback import Fallback
+from holdfast.layers.hedge import Hedge
 from holdfast.layers.parse import decode_utf8, parse_sse
 from holdfast.layers.read_ahead import ReadAhead
 from holdfast.layers.reconnect import Reconnect

@@ -323,8 +323,7 @@ class Report:
                 self.losers.append(moment.loser)
             case FellBack():
                 self.fallbacks += 1
-                if not moment.midstream:  # else the seam has told of it
-                    self.faults.append(moment.error)
+                self.faults += [] if moment.midstream else [moment.error]  # of a seam `Resuming` tells
             case Diverged():
                 self.diverged += 1
             case Dropped():

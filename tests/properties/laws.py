@@ -14,7 +14,9 @@ from holdfast._types import Completion, Delta, Event
 from holdfast.dialects import OPENAI
 from holdfast.machines.cursor import Cursor
 from holdfast.machines.sse import SseParser
-from holdfast.moments import Delivered, Diverged, Ended, Moment, Opening, Outlived, Resumed, Resuming, Retrying
+from holdfast.moments import Billed, Delivered, Diverged, Ended, Moment, Opening, Outlived, Resumed, Resuming, Retrying
+from holdfast.prices import Prices
+from holdfast.telemetry.costs import Costs
 from holdfast.telemetry.logs import EVENTS
 from holdfast.testing.acts import Asked, Bytes, acts
 from holdfast.testing.faults import AnotherAnswer, Fault, Healthy
@@ -75,6 +77,7 @@ def one_truth(run: Run) -> None:
     assert report.attempts == 1 + kinds[Retrying] + kinds[Resuming] - _never_sent(run)
     assert run.served.count(0) == len(run.served) - _continued(run)
     _end(run)
+    _bill(run)
     _lines(run)
 
 
@@ -110,6 +113,28 @@ def _end(run: Run) -> None:
         assert report.verdict.seams == len(report.seams)
         assert (report.verdict.kind == "complete") == (not report.seams)
         assert run.completion.usage == report.usage
+
+
+def _bill(run: Run) -> None:
+    """What was billed is the sum over the attempts that were, in tokens and in money, whoever adds it up."""
+    report, prices = run.report, Prices(shipped=False)
+    bills = [moment for moment in run.moments if isinstance(moment, Billed)]
+    assert bills == report.bills
+    assert report.billed_tokens == sum(bill.total_tokens for bill in bills)
+    assert report.billed_estimated == any(bill.estimated for bill in bills)
+    assert {bill.attempt for bill in bills} <= set(range(1, report.attempts + 1))
+    if report.verdict is not None and report.usage is not None:
+        assert sum(bill.total_tokens for bill in bills if bill.part == "answer") == report.usage.total_tokens
+    for model in {bill.model for bill in bills if bill.model}:
+        prices = prices.with_(model, input="3", output="7", cached="0.1")
+    costs = Costs(prices)
+    for moment in run.moments:
+        costs(moment)
+    assert costs.total == prices.cost(report)
+    if run.lines:
+        told = [line for line in run.lines if line["event"] == "attempt.billed"]
+        assert sum(line.get("total_tokens", 0) for line in told) == report.billed_tokens
+        assert run.lines[-1].get("billed_tokens", 0) == report.billed_tokens
 
 
 def _lines(run: Run) -> None:

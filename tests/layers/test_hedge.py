@@ -8,15 +8,19 @@ from typing import Any
 import pytest
 
 from holdfast._core import Call
-from holdfast._errors import ConnectError, StreamBroken
+from holdfast._defaults import default_layers
+from holdfast._errors import ConnectError, StreamBroken, UsageError
 from holdfast._pipe import Pipe
 from holdfast._types import Delta, Event, Head, Request
 from holdfast.layers.deadline import Deadline
 from holdfast.layers.hedge import MAX_HELD, Hedge
+from holdfast.layers.parse import parse_sse
 from holdfast.layers.reconnect import Reconnect
 from holdfast.layers.retry import Retry
+from holdfast.layers.verify import verify
 from holdfast.machines.retry_budget import RetryBudget
 from holdfast.moments import Hedged, HedgeEnded, Moment
+from holdfast.sources.aiohttp import AiohttpSource
 from holdfast.testing import FakeClock, cancel_everywhere, check_layer, check_source
 from tests.puppet import Puppet, Script, Wait, drain, request_on
 
@@ -413,3 +417,142 @@ async def test_cancelled_anywhere_it_leaves_nothing_open(clock: FakeClock, scrip
         assert {task for task in asyncio.all_tasks() - before if task.get_name().startswith("holdfast")} == set()
 
     assert await cancel_everywhere(scenario, check=check) > 5
+
+
+@pytest.mark.parametrize("after", [0.5, 1.2])
+async def test_who_closes_it_while_it_races_leaves_nothing_open(clock: FakeClock, after: float) -> None:
+    puppet = Puppet(Script(Wait(9.0), A), Script(A, opening=(Wait(9.0),)))
+    reader = (Pipe(puppet, clock=clock) | Hedge(delay=1.0, **ALWAYS) | Retry()).stream()
+    entering = asyncio.create_task(reader.__aenter__())
+    await clock.sleep(after)
+    assert len(puppet.live) == (1 if after < 1.0 else 2)
+    await reader.aclose()
+    with pytest.raises(UsageError, match="closed while it was being opened"):
+        await entering
+    assert not puppet.live
+
+
+# -- in the whole pipe ---------------------------------------------------------------------------
+
+
+def chat(text: str, finish: str = "null", usage: str = "") -> bytes:
+    return (
+        b'data: {"id":"1","object":"chat.completion.chunk","created":1,"model":"m","choices":'
+        b'[{"index":0,"delta":{"content":"%b"},"finish_reason":%b}]%b}\n\n'
+        % (text.encode(), finish.encode(), usage.encode())
+    )
+
+
+USAGE = ',"usage":{"prompt_tokens":10,"completion_tokens":3,"total_tokens":13}'
+ANSWER = [chat(""), chat("Hel"), chat("lo"), chat("", '"stop"', USAGE), b"data: [DONE]\n\n"]
+
+
+def whole(puppet: Puppet, clock: FakeClock, dialect: str = "openai-compatible", **settings: Any) -> Pipe[Delta]:
+    pipe: Pipe[Any] = Pipe(puppet, clock=clock, **settings)
+    for layer in default_layers(dialect, traffic=[Hedge(delay=1.0, **ALWAYS)]):
+        pipe = pipe | layer
+    return pipe
+
+
+ASKED = Request(url="http://upstream/v1/chat/completions", body={"model": "m", "messages": [], "stream": True})
+
+
+@pytest.mark.parametrize("dialect", ["openai-compatible", "auto"])
+@pytest.mark.parametrize("winner", [1, 2])
+async def test_the_answer_of_either_is_proven_whole(clock: FakeClock, dialect: str, winner: int) -> None:
+    late = Script(chat(""), Wait(1.5 if winner == 1 else 9.0), *ANSWER[1:])
+    puppet = Puppet(late, Script(Wait(3.0 if winner == 1 else 0.1), *ANSWER))
+    async with whole(puppet, clock, dialect).stream(ASKED) as deltas:
+        async for _ in deltas:
+            pass
+    report = deltas.report
+    assert (deltas.completion.text, str(report.verdict)) == ("Hello", "COMPLETE")
+    assert (report.attempts, report.hedges, report.retries) == (2, 1, 0)
+    assert report.usage is not None
+    assert report.usage.total_tokens == 13
+    assert report.bytes_received == len(b"".join(ANSWER))
+    assert report.losers == [3 - winner]
+    assert not puppet.live
+
+
+async def test_a_winner_that_breaks_is_resumed_from_its_own_place(clock: FakeClock) -> None:
+    puppet = Puppet(
+        Script(Wait(9.0), *ANSWER),
+        Script(Wait(0.1), *ANSWER[:2], StreamBroken("reset")),
+        Script(*ANSWER),
+    )
+    async with whole(puppet, clock).stream(ASKED) as deltas:
+        async for _ in deltas:
+            pass
+    assert (deltas.completion.text, str(deltas.report.verdict)) == ("Hello", "RESUMED (1 seam, verified)")
+    assert (deltas.report.attempts, deltas.report.hedges) == (3, 1)
+    assert not puppet.live
+
+
+async def test_a_winner_that_numbers_its_events_is_resumed_at_its_last_id(clock: FakeClock) -> None:
+    def numbered(first: int, last: int) -> list[bytes]:
+        return [b"id: %d\ndata: %d\n\n" % (number, number) for number in range(first, last)]
+
+    puppet = Puppet(
+        Script(b"id: 900\ndata: other\n\n"[:9], Wait(9.0)),
+        Script(*numbered(0, 5), StreamBroken("reset")),
+        Script(*numbered(5, 9)),
+    )
+    pipe = Pipe(puppet, clock=clock) | parse_sse() | Hedge(delay=1.0, **ALWAYS) | Retry() | Reconnect()
+    async with pipe.stream() as events:
+        assert [event.data async for event in events] == [*"012345678"]
+    assert puppet.requests[2].headers == {"Last-Event-ID": "4"}
+    assert str(events.report.seams[0].guarantee) == "exact"
+
+
+async def test_the_partial_of_a_race_that_failed_is_the_first_ones(clock: FakeClock) -> None:
+    puppet = Puppet(Script(chat(""), Wait(2.0), StreamBroken("one")), StreamBroken("two"), repeat=True)
+    pipe = Pipe(puppet, clock=clock) | parse_sse() | verify("openai-compatible") | Hedge(delay=1.0, **ALWAYS)
+    with pytest.raises(StreamBroken, match="one") as raised:
+        await pipe.stream(ASKED)
+    assert (raised.value.partial.text, raised.value.partial.offset) == ("", len(chat("")))
+    assert raised.value.attempts == 2
+
+
+async def test_cancelled_anywhere_the_whole_pipe_leaves_nothing_open(clock: FakeClock) -> None:
+    made: list[Puppet] = []
+
+    async def scenario() -> None:
+        made.append(Puppet(Script(Wait(9.0), *ANSWER), Script(*ANSWER[:2], StreamBroken("reset")), Script(*ANSWER)))
+        async with whole(made[-1], clock).stream(ASKED) as deltas:
+            async for _ in deltas:
+                pass
+
+    def check() -> None:
+        assert not made[-1].live
+
+    assert await cancel_everywhere(scenario, check=check) > 10
+
+
+async def test_a_hedge_over_tcp_closes_the_connection_of_the_loser() -> None:
+    """With real sockets: an upstream whose first answer says nothing for long, and knows who hung up."""
+    hung_up = asyncio.Event()
+    served: list[int] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.append(1)
+        first = len(served) == 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n" + chat(""))
+        if first:
+            await reader.read()
+            hung_up.set()
+        else:
+            writer.write(b"".join(ANSWER))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, AiohttpSource() as source:
+        pipe: Pipe[Any] = Pipe(source)
+        for layer in default_layers("openai-compatible", traffic=[Hedge(delay=0.05, **ALWAYS)]):
+            pipe = pipe | layer
+        deltas = pipe.stream(Request(url=f"http://127.0.0.1:{port}/v1", body={"model": "m"}))
+        assert (await deltas).text == "Hello"
+        await asyncio.wait_for(hung_up.wait(), 5.0)
+    assert deltas.report.losers == [1]

@@ -67,7 +67,8 @@ class Hedge:
         """Warns of neighbours among which it cannot do its work."""
         again = [name for layer in left if (name := type(layer).__name__) in ("Retry", "Reconnect")]
         warnings = [f"Hedge belongs left of {name}: right of it, both racers try again" for name in again]
-        if any(getattr(layer, "first_token", None) or getattr(layer, "open", None) for layer in right):
+        clocks = [layer for layer in right if type(layer).__name__ == "Deadline"]
+        if any(getattr(layer, "open", None) or getattr(layer, "first_token", None) for layer in clocks):
             warnings.append(
                 "Hedge belongs right of Deadline(open=..., first_token=...): its open() lasts until content"
             )

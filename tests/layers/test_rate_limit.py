@@ -1,0 +1,289 @@
+"""RateLimit: within the upstream's limits, first come, first served, and nothing left behind by who goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from typing import Any, Literal
+
+import pytest
+
+from holdfast import MemorySource, Pipe, Request, Retry, parse_sse, verify
+from holdfast._core import Call, Source
+from holdfast._errors import BudgetExhausted, StatusError, StreamError, UpstreamError, UsageError
+from holdfast._types import Head
+from holdfast.layers.rate_limit import RateLimit
+from holdfast.machines.rate_limiter import RateLimiter
+from holdfast.machines.statuses import status_error
+from holdfast.moments import Moment, Waited
+from holdfast.testing import FakeClock, cancel_everywhere, check_layer
+from tests.layers.limited_upstream import LimitedUpstream
+from tests.layers.store import Store
+from tests.puppet import Puppet, Script, drain, request_on
+
+
+def refusal(clock: FakeClock, status: int = 429, body: bytes = b"", **headers: str) -> StatusError:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return status_error(Head(status=status, headers=named), body, clock.wall())
+
+
+async def ask(source: Source[Any], clock: FakeClock, **settings: Any) -> list[Any]:
+    stream = await source.open(request_on(clock, **settings))
+    try:
+        return await drain(stream)
+    finally:
+        await stream.aclose()
+
+
+@pytest.mark.parametrize("limiter", [RateLimiter(), RateLimiter(requests_per_minute=1e9, tokens_per_minute=1e9)])
+async def test_it_keeps_the_contract_of_a_stream(limiter: RateLimiter) -> None:
+    await check_layer(RateLimit(limiter), items=["a", "b", "c"])
+
+
+async def test_it_keeps_the_contract_with_others(clock: FakeClock) -> None:
+    store = Store(clock=clock)
+    await check_layer(RateLimit(RateLimiter(tokens_per_minute=1e9), shared=store), items=["a", "b", "c"])
+
+
+async def test_callers_leave_in_the_order_they_came(clock: FakeClock) -> None:
+    source = RateLimit(RateLimiter(requests_per_minute=60, burst=1))(Puppet(["a"], repeat=True))
+    order: list[int] = []
+
+    async def caller(number: int) -> None:
+        await clock.sleep(number / 1000)
+        await ask(source, clock)
+        order.append(number)
+
+    await asyncio.gather(*(caller(number) for number in range(20)))
+    assert order == list(range(20))
+    assert clock.now() == pytest.approx(19 * 60 / 59, rel=0.01)
+
+
+async def test_a_caller_who_goes_away_holds_nobody_up(clock: FakeClock) -> None:
+    puppet = Puppet(["a"], repeat=True)
+    source = RateLimit(RateLimiter(requests_per_minute=60, burst=1))(puppet)
+    tasks = [asyncio.create_task(ask(source, clock)) for _ in range(6)]
+    await clock.sleep(0.5)
+    for task in tasks[1:5]:
+        task.cancel()
+    assert await tasks[5] == ["a"]
+    assert clock.now() == pytest.approx(60 / 59, rel=0.01)
+    assert (puppet.opens, len(puppet.live)) == (2, 0)
+
+
+@pytest.mark.parametrize("with_others", [False, True])
+async def test_cancelled_anywhere_nothing_is_left_in_the_line(*, with_others: bool) -> None:
+    async with FakeClock() as clock:
+        store = Store(clock=clock, slow=3)
+        limiter = RateLimiter(requests_per_minute=6000, burst=0.01)
+        source = RateLimit(limiter, shared=store if with_others else None)(Puppet(["a"], repeat=True))
+
+        async def check() -> None:
+            assert not limiter.lane("upstream  ").line
+            assert await asyncio.wait_for(ask(source, clock), 5) == ["a"]
+
+        await cancel_everywhere(lambda: asyncio.gather(ask(source, clock), ask(source, clock)), check=check)
+
+
+async def test_too_many_who_wait_and_too_long_a_wait_are_refused_and_nothing_is_sent(clock: FakeClock) -> None:
+    puppet = Puppet(["a"], repeat=True)
+    limiter = RateLimiter(requests_per_minute=6, burst=1, max_waiting=2, max_wait=15)
+    source = RateLimit(limiter)(puppet)
+    seen = await asyncio.gather(*(ask(source, clock) for _ in range(4)), return_exceptions=True)
+    assert [type(one) for one in seen] == [list, list, BudgetExhausted, BudgetExhausted]
+    late, full = seen[2], seen[3]
+    assert isinstance(late, BudgetExhausted)
+    assert isinstance(full, BudgetExhausted)
+    assert "max_wait=" in str(late)
+    assert "max_waiting=" in str(full)
+    assert late.retry_after is not None
+    assert puppet.opens == 2
+
+
+async def test_a_pause_that_is_longer_than_anybody_waits_is_told_at_once(clock: FakeClock) -> None:
+    puppet = Puppet(refusal(clock, retry_after="90"), ["a"])
+    source = RateLimit(RateLimiter(max_wait=60))(puppet)
+    with pytest.raises(StatusError):
+        await ask(source, clock)
+    for _ in range(2):
+        with pytest.raises(BudgetExhausted) as refused:
+            await ask(source, clock)
+        assert clock.now() == 0.0
+    assert puppet.opens == 1
+    assert "upstream" in str(refused.value)
+
+
+async def test_a_refusal_pauses_everybody_until_the_time_it_told(clock: FakeClock) -> None:
+    puppet = Puppet(refusal(clock, retry_after="10"), ["a"], ["a"])
+    source = RateLimit(RateLimiter())(puppet)
+    with pytest.raises(StatusError):
+        await ask(source, clock)
+    await asyncio.gather(ask(source, clock), ask(source, clock))
+    assert puppet.opened_at[1] >= 10
+    assert puppet.opened_at[2] > puppet.opened_at[1]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error": {"message": "x", "code": "insufficient_quota"}}',
+        b'{"error": {"message": "x", "code": "concurrency"}}',
+    ],
+)
+async def test_an_empty_account_and_too_many_at_once_slow_no_rate_down(clock: FakeClock, body: bytes) -> None:
+    puppet = Puppet(refusal(clock, body=body), [b"data: {}\n\n"], repeat=True)
+    pipe = Pipe(puppet, clock=clock) | parse_sse() | verify("openai") | RateLimit(RateLimiter())
+    with pytest.raises(StatusError):
+        await pipe.stream(Request(url="http://upstream"))
+    for _ in range(50):
+        with pytest.raises(StreamError):
+            await pipe.stream(Request(url="http://upstream"))
+    assert clock.now() == 0.0
+
+
+async def test_an_empty_account_is_not_tried_again(clock: FakeClock) -> None:
+    body = b'{"error": {"message": "x", "code": "insufficient_quota"}}'
+    source = MemorySource[bytes](refusal(clock, body=body))
+    stream = (Pipe(source, clock=clock) | parse_sse() | verify("openai") | RateLimit() | Retry()).stream(Request())
+    with pytest.raises(StatusError):
+        await stream
+    assert (stream.report.attempts, clock.now()) == (1, 0.0)
+
+
+async def test_a_bare_429_of_deepseek_is_of_concurrency_and_elsewhere_of_the_rate(clock: FakeClock) -> None:
+    times = {}
+    for dialect in ("deepseek", "openai"):
+        limiter = RateLimiter()
+        source = MemorySource[bytes](refusal(clock))
+        pipe = Pipe(source, clock=clock) | parse_sse() | verify(dialect) | RateLimit(limiter)
+        started = clock.now()
+        for _ in range(3):
+            with pytest.raises(StatusError):
+                await pipe.stream(Request(url="http://upstream"))
+        times[dialect] = clock.now() - started
+    assert times["deepseek"] == 0.0
+    assert times["openai"] > 5
+
+
+async def test_a_refusal_in_the_place_of_the_first_item_counts_as_well(clock: FakeClock) -> None:
+    failure = UpstreamError("x", code="rate_limit_exceeded", retryable=True)
+    failure.retry_after = 7.0
+    puppet = Puppet([failure], ["a"])
+    source = RateLimit(RateLimiter())(puppet)
+    with pytest.raises(UpstreamError):
+        await ask(source, clock)
+    await ask(source, clock)
+    assert puppet.opened_at[1] >= 7
+
+
+async def test_waits_are_told(clock: FakeClock) -> None:
+    heard: list[Moment] = []
+    source = RateLimit(RateLimiter(requests_per_minute=60, burst=1))(Puppet(["a"], repeat=True))
+    await ask(source, clock)
+    await ask(source, clock, listeners=[heard.append])
+    assert [(moment.reason, round(moment.seconds, 2)) for moment in heard if isinstance(moment, Waited)] == [
+        ("requests", 1.02)
+    ]
+
+
+async def test_what_a_request_really_cost_is_settled_when_its_stream_is_closed(clock: FakeClock) -> None:
+    chunk = b'{"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}],"usage":{"prompt_tokens":%d,'
+    chunk += b'"completion_tokens":1,"total_tokens":%d}}'
+    answer = [b"data: " + chunk % (99, 100) + b"\n\n", b"data: [DONE]\n\n"]
+    limiter = RateLimiter(tokens_per_minute=6000, burst=30, output_share=1)
+    pipe = Pipe(MemorySource(answer), clock=clock) | parse_sse() | verify("openai-compatible") | RateLimit(limiter)
+    for _ in range(10):
+        async with pipe.stream(Request(url="http://upstream", body={"max_tokens": 1900})) as deltas:
+            assert [delta.text async for delta in deltas] == ["a"]
+    assert clock.now() == 0.0  # 10 x 1,909 tokens would have been three minutes' worth
+
+
+async def test_a_call_that_may_send_nothing_gives_back_what_it_took(clock: FakeClock) -> None:
+    limiter = RateLimiter(requests_per_minute=60, burst=1)
+    pipe = Pipe(MemorySource(["a"]), clock=clock) | RateLimit(limiter)
+    request = Request(url="http://upstream")
+    stream = pipe.stream(request)
+    spent = RateLimit(limiter)(Puppet(BudgetExhausted("spent")))
+    with pytest.raises(BudgetExhausted):
+        await ask(spent, clock)
+    async with stream as items:
+        assert [item async for item in items] == ["a"]
+    assert clock.now() == 0.0
+
+
+@pytest.mark.parametrize(("semantics", "tells"), [("bucket", "headers"), ("window", "retry-after")])
+async def test_a_thousand_callers_stay_within_limits_that_nobody_told_them(
+    clock: FakeClock, semantics: Literal["bucket", "window"], tells: Literal["headers", "retry-after"]
+) -> None:
+    upstream = LimitedUpstream(clock=clock, per_minute=300, semantics=semantics, tells=tells)
+    source = Retry()(RateLimit(RateLimiter(max_wait=600))(upstream))
+    chance, outcomes = random.Random(7), Counter[str]()
+
+    async def caller() -> None:
+        await clock.sleep(60 * chance.random())
+        try:
+            call = Call(clock=clock, random=chance)
+            stream = await source.open(Request(url="http://upstream", call=call))
+            assert await drain(stream) == ["first", "last"]
+            await stream.aclose()
+            outcomes["ok"] += 1
+        except StreamError as failure:
+            outcomes[type(failure).__name__] += 1
+
+    await asyncio.gather(*(caller() for _ in range(1000)))
+    assert outcomes == {"ok": 1000}
+    assert len(upstream.refused) < 0.01 * 1000
+    assert clock.now() < 1.25 * 60 * (4 if semantics == "window" else 3)  # 1,000 requests at 300 a minute
+
+
+async def test_after_a_reset_those_who_wait_leave_spread(clock: FakeClock) -> None:
+    upstream = LimitedUpstream(clock=clock, per_minute=60, semantics="window")
+    source = RateLimit(RateLimiter(slow_down_below=0, max_wait=600))(upstream)
+    await asyncio.gather(*(ask(source, clock) for _ in range(30)))
+    upstream.taken.clear()
+    await asyncio.gather(*(ask(source, clock) for _ in range(59)))
+    after = [time for time in upstream.taken if time >= 60]
+    assert len(after) == 29
+    assert after[-1] - after[0] > 5
+    assert all(sum(second <= time < second + 1 for time in after) <= 6 for second in after)
+
+
+async def test_processes_share_the_limits_set_by_hand_and_pauses(clock: FakeClock) -> None:
+    store = Store(clock=clock)
+    puppet = Puppet(["a"], repeat=True)
+    sources = [
+        RateLimit(RateLimiter(requests_per_minute=60, burst=2, max_wait=100), shared=store)(puppet) for _ in range(8)
+    ]
+    await asyncio.gather(*(ask(source, clock) for source in sources * 8))
+    assert clock.now() == pytest.approx((64 - 2) * 60 / 58, rel=0.02)
+    refused = RateLimit(RateLimiter(), shared=store)(Puppet(refusal(clock, retry_after="30")))
+    with pytest.raises(StatusError):
+        await ask(refused, clock)
+    before = clock.now()
+    await ask(sources[0], clock)
+    assert clock.now() >= before + 30
+
+
+async def test_without_the_store_each_process_keeps_the_limits_by_itself(clock: FakeClock) -> None:
+    store = Store(clock=clock, gone=True)
+    source = RateLimit(RateLimiter(requests_per_minute=60, burst=1), shared=store)(Puppet(["a"], repeat=True))
+    await asyncio.gather(*(ask(source, clock) for _ in range(5)))
+    assert clock.now() == pytest.approx(4 * 60 / 59, rel=0.02)
+
+
+def test_it_takes_a_limiter() -> None:
+    with pytest.raises(UsageError, match="RateLimiter"):
+        RateLimit(60)  # type: ignore[arg-type]  # what is tested
+
+
+def test_a_pipe_warns_of_a_place_where_it_sees_one_attempt_of_several() -> None:
+    assert "RateLimit belongs left of Retry" in str(Pipe(MemorySource(["a"])) | Retry() | RateLimit())
+    assert "belongs" not in str(Pipe(MemorySource(["a"])) | RateLimit() | Retry())
+
+
+async def test_a_stream_that_broke_may_be_opened_again(clock: FakeClock) -> None:
+    puppet = Puppet(refusal(clock, retry_after="5"), Script("a"))
+    source = Retry()(RateLimit(RateLimiter())(puppet))
+    assert await ask(source, clock) == ["a"]
+    assert puppet.opened_at[1] >= 5

@@ -150,7 +150,7 @@ async def test_a_hedge_that_lost_is_shown_apart(clock: FakeClock) -> None:
     assert await read(reader) is None
     assert told(reader) == [(1, "hedge", 10, 0, True), (2, "answer", 10, 5, False)]
     cost = Prices().cost(reader.report)
-    assert (cost.hedge, cost.again) == (Decimal("0.0000066"), 0)
+    assert (cost.hedge, cost.again) == (Decimal("0.0000066"), Decimal(0))
     assert cost.amount == cost.answer + cost.hedge
 
 

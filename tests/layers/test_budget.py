@@ -1,0 +1,287 @@
+"""Budget refuses what would pass the limit, stops what passes it, and books what was billed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from holdfast._errors import BudgetExhausted, StreamBroken
+from holdfast._pipe import Pipe
+from holdfast._reader import Reader
+from holdfast._types import Request
+from holdfast.layers.budget import STEP, Budget
+from holdfast.layers.hedge import Hedge
+from holdfast.layers.parse import parse_sse
+from holdfast.layers.reconnect import Reconnect
+from holdfast.layers.retry import Retry
+from holdfast.layers.verify import verify
+from holdfast.machines.ladder import Seams
+from holdfast.prices import Prices
+from holdfast.testing import FakeClock, cancel_everywhere, check_layer
+from tests.puppet import Puppet, Script, Wait
+from tests.test_bill import ASKED, URL, chunk, cut, read, whole
+
+PRICES = Prices(shipped=False).with_("deepseek-v4-pro", input="1000", output="1000")
+"""A token is a tenth of a cent, so that a handful of them is money."""
+ONE = Decimal("0.015")
+"""What one whole answer costs: 10 tokens of prompt and 5 of answer."""
+LONG = "x" * 2_000
+
+
+def pipe_over(puppet: Puppet, clock: FakeClock, budget: Budget, *traffic: Any) -> Pipe[Any]:
+    pipe: Pipe[Any] = Pipe(puppet, clock=clock) | parse_sse() | verify("deepseek")
+    for layer in traffic:
+        pipe |= layer
+    return pipe | Retry() | Reconnect(seams=Seams(max_repaid_tokens=100_000)) | budget
+
+
+# -- refusing ------------------------------------------------------------------------------------
+
+
+async def test_streams_pass_until_the_limit_and_then_nothing_is_sent(clock: FakeClock) -> None:
+    budget, puppet = Budget(limit="0.035", prices=PRICES), Puppet(whole(), repeat=True)
+    for _ in range(2):
+        assert await read(pipe_over(puppet, clock, budget).stream(ASKED)) is None
+    assert budget.spent() == 2 * ONE
+    error = await read(pipe_over(puppet, clock, budget).stream(ASKED))
+    assert isinstance(error, BudgetExhausted)
+    assert "Budget(0.035 USD) is spent, and nothing was sent" in str(error)
+    assert not error.retryable
+    assert (puppet.opens, budget.spent(), error.report.billed_tokens) == (2, 2 * ONE, 0)
+
+
+async def test_a_limit_of_nothing_refuses_everything(clock: FakeClock) -> None:
+    puppet = Puppet(whole())
+    assert isinstance(
+        await read(pipe_over(puppet, clock, Budget(limit=0, prices=PRICES)).stream(ASKED)), BudgetExhausted
+    )
+    assert puppet.opens == 0
+
+
+async def test_streams_that_run_have_what_they_asked_for_booked(clock: FakeClock) -> None:
+    """Ten that begin at once must not all see a full purse."""
+    budget, puppet = Budget(limit="0.030", prices=PRICES), Puppet(Script(Wait(1.0), *whole()), repeat=True)
+    errors = await asyncio.gather(*(read(pipe_over(puppet, clock, budget).stream(ASKED)) for _ in range(10)))
+    assert sum(error is None for error in errors) == puppet.opens == 3  # 9 tokens each at first
+    assert budget.spent() == 3 * ONE
+
+
+async def test_what_has_no_price_is_refused_unless_it_is_allowed(clock: FakeClock) -> None:
+    puppet, other = Puppet(whole()), Request(url=URL, body={"model": "house-model", "messages": []})
+    error = await read(pipe_over(puppet, clock, Budget(limit=1, prices=PRICES)).stream(other))
+    assert isinstance(error, BudgetExhausted)
+    assert "'house-model' has no price" in str(error)
+    allowing = Budget(limit=1, prices=PRICES, unpriced="allow")
+    assert await read(pipe_over(puppet, clock, allowing).stream(other)) is None
+    assert (puppet.opens, allowing.spent()) == (1, 0)
+
+
+async def test_each_day_has_the_limit_anew(clock: FakeClock) -> None:
+    budget, puppet = Budget(limit=ONE, per="day", prices=PRICES), Puppet(whole(), repeat=True)
+    outcomes = []
+    for hours in (0, 12, 12, 1):
+        await clock.sleep(hours * 3600.0)
+        outcomes.append(await read(pipe_over(puppet, clock, budget).stream(ASKED)) is None)
+    assert outcomes == [True, False, True, False]
+    assert budget.spent(now=clock.wall()) == ONE
+    with pytest.raises(ValueError, match="say now="):
+        budget.spent()
+
+
+async def test_each_value_of_a_label_has_the_limit_for_itself(clock: FakeClock) -> None:
+    budget, puppet = Budget(limit=ONE, label="team", prices=PRICES), Puppet(whole(), repeat=True)
+
+    async def ask(**labels: str) -> bool:
+        return await read(pipe_over(puppet, clock, budget).stream(ASKED, labels=labels)) is None
+
+    assert [await ask(team="a"), await ask(team="a"), await ask(team="b"), await ask(), await ask()] == [
+        *(True, False),
+        *(True, True, False),
+    ]
+    assert (budget.spent("a"), budget.spent("b"), budget.spent("")) == (ONE, ONE, ONE)
+
+
+# -- stopping ------------------------------------------------------------------------------------
+
+
+def endless() -> list[bytes]:
+    return [chunk(LONG) for _ in range(200)]
+
+
+async def test_a_stream_that_passes_the_limit_is_stopped_with_what_had_come(clock: FakeClock) -> None:
+    budget, puppet = Budget(limit="20", prices=PRICES), Puppet(endless())
+    reader = pipe_over(puppet, clock, budget).stream(ASKED)
+    error = await read(reader)
+    assert isinstance(error, BudgetExhausted)
+    assert "stopped in its middle" in str(error)
+    spent, step = budget.spent(), Decimal(STEP // 4 + 2_000) / 1000
+    assert 20 < spent < 20 + step
+    assert error.partial.text == LONG * (len(error.partial.text) // len(LONG))
+    assert spent == PRICES.cost(error.report).amount
+    assert (puppet.opens, puppet.live) == (1, set())
+    with pytest.raises(BudgetExhausted):
+        await anext(aiter(reader))  # and it stays stopped
+
+
+async def test_a_replay_is_paid_for_out_of_the_same_budget(clock: FakeClock) -> None:
+    budget, puppet = Budget(limit=1, prices=PRICES), Puppet(cut(3), cut(4), whole())
+    reader = pipe_over(puppet, clock, budget).stream(ASKED)
+    assert await read(reader) is None
+    assert budget.spent() == Decimal("0.042") == PRICES.cost(reader.report).amount
+
+
+@pytest.mark.parametrize("place", ["left of Retry", "right of Reconnect"])
+async def test_wherever_it_stands_it_books_what_was_billed(place: str, clock: FakeClock) -> None:
+    budget = Budget(limit=1, prices=PRICES)
+    hedge, slow = Hedge(delay=1.0, share=1.0), Script(Wait(9.0), *whole())
+    puppet = Puppet(StreamBroken("reset"), slow, cut(2), whole())
+    pipe: Pipe[Any] = Pipe(puppet, clock=clock) | parse_sse() | verify("deepseek")
+    if place == "left of Retry":
+        pipe = pipe | budget | hedge | Retry() | Reconnect(seams=Seams(max_repaid_tokens=1_000))
+    else:
+        pipe = pipe | hedge | Retry() | Reconnect(seams=Seams(max_repaid_tokens=1_000)) | budget
+    reader = pipe.stream(ASKED)
+    assert await read(reader) is None
+    assert [bill.part for bill in reader.report.bills] == ["hedge", "again", "answer"]
+    assert budget.spent() == PRICES.cost(reader.report).amount
+
+
+async def test_a_request_that_was_not_answered_costs_nothing(clock: FakeClock) -> None:
+    budget, puppet = Budget(limit=1, prices=PRICES), Puppet(StreamBroken("reset"), repeat=True)
+    assert isinstance(await read(pipe_over(puppet, clock, budget).stream(ASKED)), StreamBroken)
+    assert budget.spent() == 0
+
+
+async def test_cancelled_anywhere_it_has_booked_what_was_billed(clock: FakeClock) -> None:
+    budget = Budget(limit=1000, prices=PRICES)
+    readers: list[Reader[Any]] = []
+
+    async def scenario() -> None:
+        readers.append(pipe_over(Puppet(Script(Wait(1.0), *cut(2)), whole()), clock, budget).stream(ASKED))
+        await read(readers[-1])
+
+    def check() -> None:
+        billed = sum((PRICES.cost(reader.report).known for reader in readers), Decimal(0))
+        assert budget.spent() == billed
+
+    await cancel_everywhere(scenario, check=check)
+    assert budget.spent() > 0
+
+
+async def test_it_is_a_layer_like_others(clock: FakeClock) -> None:
+    await check_layer(Budget(limit=1, unpriced="allow"), items=["a", "b", "c", "d"])
+    shared = Store()
+    await check_layer(Budget(limit=1, unpriced="allow", shared=shared), items=["a", "b", "c", "d"])
+
+
+# -- several processes ---------------------------------------------------------------------------
+
+
+class Store:
+    """One bucket for each name; `gone` makes it a store that does not answer."""
+
+    def __init__(self) -> None:
+        self.left: dict[str, float] = {}
+        self.gone = False
+        self.asked = 0
+
+    async def take(self, name: str, amount: float, *, rate: float, burst: float) -> float | None:
+        self.asked += 1
+        await asyncio.sleep(0)
+        if self.gone:
+            return None
+        assert rate == 0.0
+        assert amount == int(amount)
+        left = self.left.setdefault(name, burst)
+        if amount > left and not (amount > burst and left >= burst):
+            return float("inf")
+        self.left[name] = min(burst, left - amount)
+        return 0.0
+
+    async def hold(self, name: str, holder: str, *, places: int, seconds: float) -> bool | None:
+        raise NotImplementedError
+
+    async def release(self, name: str, holder: str) -> None:
+        raise NotImplementedError
+
+    async def tell(self, name: str, values: Mapping[str, float], *, seconds: float) -> None:
+        raise NotImplementedError
+
+    async def told(self, name: str) -> Mapping[str, float] | None:
+        raise NotImplementedError
+
+
+async def test_processes_that_share_a_store_share_the_limit(clock: FakeClock) -> None:
+    store, puppet = Store(), Puppet(whole(), repeat=True)
+    ours, theirs = (Budget(limit="0.035", prices=PRICES, shared=store, name="house") for _ in range(2))
+    assert await read(pipe_over(puppet, clock, ours).stream(ASKED)) is None
+    assert await read(pipe_over(puppet, clock, theirs).stream(ASKED)) is None
+    assert store.left == {"house": 5_000_000.0}  # half a cent, in billionths
+    assert isinstance(await read(pipe_over(puppet, clock, ours).stream(ASKED)), BudgetExhausted)
+    assert isinstance(await read(pipe_over(puppet, clock, theirs).stream(ASKED)), BudgetExhausted)
+    assert (ours.spent(), theirs.spent(), puppet.opens) == (ONE, ONE, 2)
+
+
+async def test_a_day_has_a_name_of_its_own_in_the_store(clock: FakeClock) -> None:
+    store, puppet = Store(), Puppet(whole(), repeat=True)
+    budget = Budget(limit=1, per="day", label="team", prices=PRICES, shared=store)
+    assert await read(pipe_over(puppet, clock, budget).stream(ASKED, labels={"team": "a"})) is None
+    assert list(store.left) == [f"budget a {clock.wall():%Y-%m-%d}"]
+
+
+async def test_what_was_spent_over_the_limit_leaves_nothing_in_the_store(clock: FakeClock) -> None:
+    store = Store()
+    budget = Budget(limit="20", prices=PRICES, shared=store)
+    error = await read(pipe_over(Puppet(endless()), clock, budget).stream(ASKED))
+    assert isinstance(error, BudgetExhausted)
+    assert store.left["budget"] < 1e3  # less than a millionth: else one after another would be let in for the rest
+    assert budget.spent() > 20
+
+
+async def test_without_its_store_each_process_has_the_limit_for_itself(clock: FakeClock) -> None:
+    store, puppet = Store(), Puppet(whole(), repeat=True)
+    store.gone = True
+    budget = Budget(limit="0.035", prices=PRICES, shared=store)
+    outcomes = [await read(pipe_over(puppet, clock, budget).stream(ASKED)) for _ in range(3)]
+    assert [type(error) for error in outcomes] == [type(None), type(None), BudgetExhausted]
+
+
+async def test_cancelled_anywhere_the_store_has_booked_what_was_billed(clock: FakeClock) -> None:
+    store = Store()
+    budget = Budget(limit=1000, prices=PRICES, shared=store)
+    readers: list[Reader[Any]] = []
+
+    async def scenario() -> None:
+        readers.append(pipe_over(Puppet(cut(2), whole()), clock, budget).stream(ASKED))
+        await read(readers[-1])
+
+    def check() -> None:
+        billed = sum((PRICES.cost(reader.report).known for reader in readers), Decimal(0))
+        assert Decimal(1000) - Decimal(store.left.get("budget", 1e12)) / 1_000_000_000 == billed == budget.spent()
+
+    await cancel_everywhere(scenario, check=check)
+
+
+# -- settings ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"limit": 5.0}, r"Budget\(limit=...\) must be a text such as"),
+        ({"limit": "-1"}, r"Budget\(limit=...\) must be a number from 0"),
+        ({"limit": "5", "per": "week"}, r"Budget\(per=...\) must be 'hour', 'day', 'month' or None, not 'week'"),
+        ({"limit": "5", "unpriced": "maybe"}, r"must be 'refuse' or 'allow'"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(wrong: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Budget(**wrong)
+
+
+def test_it_can_be_read() -> None:
+    assert repr(Budget(limit="5.00", per="day", label="team")) == "Budget(5.00 USD, per='day', label='team')"

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import io
 from collections import deque
-from collections.abc import Sequence
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
@@ -20,7 +19,7 @@ from holdfast._errors import EndOfStream, MissingExtra, StreamBroken, StreamErro
 from holdfast._types import Head
 from holdfast.machines.inflate import inflater
 from holdfast.sources._foreign import ForeignError
-from holdfast.sources._http import ERROR_BODY_SECONDS, MAX_ERROR_BODY, Unpacking, cause
+from holdfast.sources._http import ERROR_BODY_SECONDS, MAX_ERROR_BODY, BodyStream, cause
 
 _PIECE = 64 * 1024  # bytes of one read
 _AHEAD = 16  # pieces read that nobody has asked for yet
@@ -28,34 +27,29 @@ _CLOSING_SECONDS = 1.0
 """How long closing waits for a thread to let go."""
 
 
-class ThreadedStream:
+class ThreadedStream(BodyStream):
     """One response, read ahead in a thread by a bounded number of pieces."""
 
     __slots__ = (
         "_closed",
-        "_end",
         "_loop",
         "_over",
         "_pieces",
         "_raw",
-        "_reading",
         "_room",
         "_told",
-        "_unpacking",
         "_waiter",
         "_where",
         "_worker",
-        "head",
     )
 
     def __init__(self, raw: Any, head: Head, where: str, worker: Worker) -> None:
-        self.head = head
+        super().__init__(head)
+        self.inflate()
         self._raw = raw
         self._where = where
         self._worker = worker
         self._loop = asyncio.get_running_loop()
-        machine = inflater(head.encoding)
-        self._unpacking = Unpacking(machine) if machine is not None else None
         self._pieces: deque[bytes] = deque()
         self._over: Exception | None = None
         """What follows the pieces."""
@@ -65,8 +59,7 @@ class ThreadedStream:
             self._room.put(None)
         self._told = False
         self._waiter: asyncio.Future[None] | None = None
-        self._end: Exception | None = None
-        self._reading = self._closed = False
+        self._closed = False
         worker.submit(self._read_on)
 
     # -- what the thread does --------------------------------------------------------------------
@@ -100,24 +93,6 @@ class ThreadedStream:
             self._waiter.set_result(None)
 
     # -- what the reader does --------------------------------------------------------------------
-
-    async def receive(self) -> Sequence[bytes]:
-        if self._end is not None:
-            raise self._end
-        if self._reading:
-            raise UsageError("this stream has a reader already")
-        self._reading = True
-        try:
-            data = await (self._take() if self._unpacking is None else self._unpacking.next(self._take))
-        except (StreamError, UsageError) as failure:
-            self._end = failure
-            raise
-        finally:
-            self._reading = False
-        if data:
-            return (data,)
-        self._end = EndOfStream()
-        raise self._end
 
     async def _take(self) -> bytes:
         """Gives what has come, nothing at the clean end."""

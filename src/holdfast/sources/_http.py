@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -17,7 +17,8 @@ import msgspec
 
 from holdfast._core import Stream
 from holdfast._errors import EndOfStream, MissingExtra, StreamError, UsageError
-from holdfast.machines.inflate import Inflater
+from holdfast._types import Head
+from holdfast.machines.inflate import Inflater, inflater
 from holdfast.sources._foreign import ForeignError, causes
 
 CONNECT_SECONDS = 30.0
@@ -77,6 +78,45 @@ class Unpacking:
             self._owes_turn = bool(piece) or machine.busy
             if not machine.busy:
                 return piece
+
+
+class BodyStream:
+    """A body that is read with `_take()`, as a stream: its coding undone, its end and failures sticky, one reader."""
+
+    __slots__ = ("_end", "_reading", "_unpacking", "head")
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+        self._end: Exception | None = None
+        self._reading = False
+        self._unpacking: Unpacking | None = None
+
+    def inflate(self) -> None:
+        """Makes ready to undo the body's coding. Raises `DecodeError` or `MissingExtra` when it cannot."""
+        machine = inflater(self.head.encoding)
+        self._unpacking = Unpacking(machine) if machine is not None else None
+
+    async def receive(self) -> Sequence[bytes]:
+        if self._end is not None:
+            raise self._end
+        if self._reading:
+            raise UsageError("this stream has a reader already")
+        self._reading = True
+        try:
+            data = await (self._take() if self._unpacking is None else self._unpacking.next(self._take))
+        except (StreamError, UsageError) as failure:
+            self._end = failure
+            raise
+        finally:
+            self._reading = False
+        if data:
+            return (data,)
+        self._end = EndOfStream()
+        raise self._end
+
+    async def _take(self) -> bytes:
+        """Gives what has come, nothing at the clean end. Cancelled, it loses nothing."""
+        raise NotImplementedError
 
 
 async def read_refusal(stream: Packed, limit: int) -> bytes:

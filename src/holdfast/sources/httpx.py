@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import ModuleType, TracebackType
@@ -37,14 +37,13 @@ from holdfast._errors import (
 )
 from holdfast._tasks import outlast
 from holdfast._types import Head, Request
-from holdfast.machines.inflate import inflater
 from holdfast.machines.settings import check_seconds
 from holdfast.machines.statuses import RETRYABLE, status_error
 from holdfast.sources._foreign import ForeignError, causes
 from holdfast.sources._http import (
     CONNECT_SECONDS,
     MAX_ERROR_BODY,
-    Unpacking,
+    BodyStream,
     cause,
     close_with_loop,
     encode,
@@ -237,7 +236,7 @@ def _pairs(headers: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in pairs if name.lower() not in ("content-length", "transfer-encoding")]
 
 
-class HttpxStream:
+class HttpxStream(BodyStream):
     """One response and the task that it lives in."""
 
     __slots__ = (
@@ -245,25 +244,21 @@ class HttpxStream:
         "_border",
         "_closed",
         "_connecting",
-        "_end",
         "_finishing",
         "_over",
-        "_reading",
         "_ready",
         "_room",
         "_size",
         "_source",
         "_task",
-        "_unpacking",
         "_waiter",
-        "head",
         "response",
     )
 
     def __init__(
         self, send: Callable[[], Awaitable[Any]], border: Border, connecting: Connecting, source: object
     ) -> None:
-        self.head = Head()
+        super().__init__(Head())
         self.response: Any = None
         """The library's own response, once its head is in; its body is not for anybody else to read."""
         self._border = border
@@ -276,9 +271,6 @@ class HttpxStream:
         self._finishing = False
         self._waiter: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
-        self._unpacking: Unpacking | None = None
-        self._end: Exception | None = None
-        self._reading = False
         self._closed = False
         self._task = asyncio.create_task(self._live(send), name="holdfast-httpx")
         self._task.add_done_callback(self._gone)
@@ -357,29 +349,6 @@ class HttpxStream:
             if self._over is not None:
                 raise self._over
             await self._news()
-
-    def inflate(self) -> None:
-        """Makes ready to undo the body's coding. Raises `DecodeError` or `MissingExtra` when it cannot."""
-        machine = inflater(self.head.encoding)
-        self._unpacking = Unpacking(machine) if machine is not None else None
-
-    async def receive(self) -> Sequence[bytes]:
-        if self._end is not None:
-            raise self._end
-        if self._reading:
-            raise UsageError("this stream has a reader already")
-        self._reading = True
-        try:
-            data = await (self._take() if self._unpacking is None else self._unpacking.next(self._take))
-        except (StreamError, UsageError) as failure:
-            self._end = failure
-            raise
-        finally:
-            self._reading = False
-        if data:
-            return (data,)
-        self._end = EndOfStream()
-        raise self._end
 
     async def _take(self) -> bytes:
         """Gives what has come, nothing at the clean end."""

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Generic, TypeVar
+from urllib.parse import urlsplit
 
 from holdfast._core import Call, Source, Stream
 from holdfast._errors import (
@@ -24,6 +25,7 @@ from holdfast._errors import (
 )
 from holdfast._types import Head, Request
 from holdfast.machines.inflate import inflater
+from holdfast.machines.redact import is_secret
 from holdfast.moments import Report
 from holdfast.mounts._policy import IDEMPOTENT, Policy, is_stream
 from holdfast.mounts._relay import Mount, Relay
@@ -79,6 +81,16 @@ class Attempts(ABC, Generic[R]):
             return
         if request.method not in IDEMPOTENT or request.body is not None:
             raise BudgetExhausted(f"this {request.method} was sent, and nothing says that it may be sent again")
+
+    def moved(self, request: Request) -> tuple[set[str], str]:
+        """Says which of the client's headers, in lower case, another server must not see, and what its `Host` is.
+
+        Keys are for the server that was asked: another upstream brings its own. Nothing where it is the same one.
+        """
+        there = urlsplit(request.url)
+        if there[:2] == urlsplit(self.asked.url)[:2]:
+            return set(), ""
+        return {name.lower() for name in self.sent if is_secret(name) or name.lower() == "host"}, there.netloc
 
     def is_stream(self, response: R) -> bool:
         """Says whether a response is an event stream that can be read here."""

@@ -130,7 +130,10 @@ class HttpxAttempts(Attempts[Any]):
         """Makes the request to send: the client's own with what the layers have changed."""
         original = self._original
         extra = {name.lower().encode(): (name.encode(), value.encode()) for name, value in request.headers.items()}
-        gone, body = set(extra), original.stream
+        not_for_it, host = self.moved(request)
+        if host:
+            extra[b"host"] = (b"Host", host.encode())
+        gone, body = {*extra, *(name.encode() for name in not_for_it)}, original.stream
         if request.body is not self.asked.body:
             gone.update(_CHANGES_WITH_BODY)
             if request.body is None:

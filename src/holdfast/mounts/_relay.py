@@ -77,6 +77,11 @@ class Mount:
 
     def __post_init__(self) -> None:
         default_layers(self.dialect, timeouts=self.timeouts, seams=self.seams)  # tells bad settings here
+        for layer in self.traffic:
+            if any(getattr(one, "translate", None) for one in getattr(layer, "upstreams", ())):
+                raise UsageError(
+                    "a client reads answers of one wire, and a mount passes them on: no upstream here has a translate="
+                )
         check_call(clock=self.clock, random=self.random, max_requests=self.max_requests, listeners=self.listeners)
         if self.layers is not None and (self.timeouts is not None or self.seams is not False or self.traffic):
             raise UsageError(

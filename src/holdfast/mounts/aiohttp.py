@@ -144,8 +144,13 @@ class _Attempts(Attempts[aiohttp.ClientResponse]):
         made.method = request.method
         if request.url != asked.url:
             made.url = made.original_url = URL(request.url, encoded=True)
+        not_for_it, host = self.moved(request)
+        for name in not_for_it:
+            made.headers.popall(name, None)
+        if host:
+            made.headers["Host"] = host
         for name, value in request.headers.items():
-            if asked.headers.get(name) != value:
+            if name.lower() in not_for_it or asked.headers.get(name) != value:
                 made.headers[name] = value
         if self.policy.asks and made.headers.get(ACCEPT_ENCODING) == made.DEFAULT_HEADERS[ACCEPT_ENCODING]:
             made.headers[ACCEPT_ENCODING] = "identity"  # proxies that compress a stream hold tokens back to do so

@@ -180,8 +180,13 @@ class _Attempts(Attempts[requests.Response]):
         made.method = request.method
         if request.url != asked.url:
             made.url = request.url
+        not_for_it, host = self.moved(request)
+        for name in not_for_it:
+            made.headers.pop(name, None)
+        if host:
+            made.headers["Host"] = host
         for name, value in request.headers.items():
-            if asked.headers.get(name) != value:
+            if name.lower() in not_for_it or asked.headers.get(name) != value:
                 made.headers[name] = value
         if self.policy.asks and made.headers.get("Accept-Encoding") == DEFAULT_ACCEPT_ENCODING:
             made.headers["Accept-Encoding"] = "identity"  # proxies that compress a stream hold tokens back to do so

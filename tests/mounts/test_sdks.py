@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -233,3 +234,35 @@ async def test_a_client_of_another_name_is_known_by_its_version() -> None:
         async with mounts.httpx2_client(**SETTINGS, max_requests=1) as bare:
             with pytest.raises(httpx2.ReadError, match="delivered before"):
                 await bare.post(f"{server.url}/v1/chat/completions", json=BODY)
+
+
+async def test_what_responses_say_of_an_error_is_an_exception_and_not_an_event() -> None:
+    made = {"id": "r1", "object": "response", "created_at": 1, "status": "in_progress", "model": "m", "output": []}
+    events: list[dict[str, Any]] = [
+        {"type": "response.created", "response": made, "sequence_number": 0},
+        {"type": "error", "code": "server_error", "message": "too much kelp", "param": None, "sequence_number": 1},
+    ]
+    script = healthy([sse(json.dumps(event), event=event["type"]) for event in events])
+    async with ScriptedServer([script]) as server:
+        with pytest.raises(openai.APIError) as caught:
+            await openai_responses(server.url, max_requests=1)
+    assert caught.value.code == "server_error"
+
+
+async def test_groqs_sdk_gets_errors_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "groq", openai)  # made alike, and no more is needed of it
+    body = {"message": "no such tool", "code": "tool_use_failed", "failed_generation": "{}"}
+    script = healthy([EVENTS[0], sse(json.dumps({"error": body}), event="error")])
+    agent = {"User-Agent": "AsyncGroq/Python 1.0.0"}
+    async with ScriptedServer([script]) as server, mounts.httpx2_client(**SETTINGS, max_requests=1) as client:
+        with pytest.raises(openai.APIError) as caught:
+            await client.post(f"{server.url}/v1/chat/completions", json=BODY, headers=agent)
+    assert caught.value.body == body
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/stream"])
+async def test_nothing_but_pings_is_no_answer(path: str) -> None:
+    script = healthy([b": hello\n\n", b"event: ping\ndata: {}\n\n"])
+    async with ScriptedServer([script]) as server, mounts.httpx2_client(**SETTINGS, max_requests=1) as client:
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await client.post(f"{server.url}{path}", json=BODY)

@@ -304,6 +304,7 @@ class Call:
         "report",
         "resuming",
         "retry_budget",
+        "rival",
         "route",
         "seamed",
         "where",
@@ -335,6 +336,8 @@ class Call:
         self.recorded = False
         """True once a layer writes `answer`; else the edge does."""
         self.dialect: Dialect | None = None
+        self.rival: Call | None = None
+        """The fork that this one races: who chooses among upstreams chooses another than it did."""
         self.route: Route | None = None
         """Where it is among several upstreams; None where there is one."""
         self.evidence: Evidence | None = None

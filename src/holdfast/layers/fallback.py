@@ -175,6 +175,11 @@ class _Route:
         return self._requests[place]
 
     @property
+    def asked(self) -> int:
+        """The place that was asked last."""
+        return self._asked
+
+    @property
     def words(self) -> Dialect | None:
         """What the request was written in."""
         return self._original.dialect
@@ -278,7 +283,17 @@ class _FallbackStream(Generic[T]):
             self._place, self._asking, self._route = self._layer.place(request.upstream), request, None
             return
         self._route = self._begin_route()
-        self._ask(self._choose() or 0)
+        place = self._choose_beside()
+        self._ask((self._choose() or 0) if place is None else place)
+
+    def _choose_beside(self) -> int | None:
+        """A request that races another is to bring what that one does not: it goes elsewhere, where anybody is well."""
+        call = self._request.call
+        route = call.rival.route if call.rival is not None else None
+        if not isinstance(route, _Route):
+            return None
+        chance = _chance(self._layer, call.random)
+        return self._layer.routes.choose(call.clock.now(), chance, {route.asked}, ejected=False)
 
     def _begin_route(self) -> _Route:
         """The call begins at one of them; a round before this one may have begun it elsewhere."""

@@ -99,8 +99,9 @@ class _Racer(Generic[T]):
 
     __slots__ = ("call", "held", "started", "stream", "task")
 
-    def __init__(self, source: Source[T], request: Request, before: Call) -> None:
+    def __init__(self, source: Source[T], request: Request, before: Call, rival: Call | None) -> None:
         self.call = before.fork()
+        self.call.rival = rival
         self.started = before.clock.now()
         self.stream: Stream[T] | None = None
         self.held: list[T] = []
@@ -168,7 +169,7 @@ class _Race(Generic[T]):
             await self._wait_until(first.started + delay, first)
             if not first.task.done() and self._may_hedge(first):
                 self._call.note(Hedged(attempt=first.number, delay=delay))
-                self._send(first.call)  # a fork of the first one's: it knows what that one has spent
+                self._send(first.call, first.call)  # a fork of the first one's: it knows what that one has spent
         while True:
             for racer in self.racers:
                 if racer.brought:
@@ -183,8 +184,8 @@ class _Race(Generic[T]):
         # The call first: a hedge that it does not allow costs the budget nothing.
         return first.call.may_request and self._settings.budget.withdraw()
 
-    def _send(self, before: Call) -> _Racer[T]:
-        racer = _Racer(self._source, self._request, before)
+    def _send(self, before: Call, rival: Call | None = None) -> _Racer[T]:
+        racer = _Racer(self._source, self._request, before, rival)
         racer.task.add_done_callback(lambda _task: self._news.set())
         self.racers.append(racer)
         return racer

@@ -15,7 +15,7 @@ from holdfast import _errors
 
 EXPECTED = {
     "the facade": {"Client", "Upstream", "default_layers", "assemble", "parse_events", "EventLog", "configure_logs"}
-    | {"Timeouts", "configure_otel", "configure_prometheus"},
+    | {"Timeouts", "configure_otel", "configure_prometheus", "watch_health", "Health", "Objectives"},
     "inside other clients, and without async": {"mounts", "sync"},
     "the core": {"Pipe", "Reader", "Request", "transform", "Source", "Stream", "Transform", "Layer", "Call", "moments"},
     "time and chance": {"Clock", "SystemClock", "Random"},

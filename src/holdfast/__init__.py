@@ -67,6 +67,7 @@ from holdfast.sources.httpx import Httpx2Source, HttpxSource
 from holdfast.sources.memory import MemorySource
 from holdfast.stores import RedisState
 from holdfast.telemetry import logs as _logs
+from holdfast.telemetry.health import Health, Objectives, watch_health
 from holdfast.telemetry.logs import configure_logs
 from holdfast.telemetry.otel import configure_otel
 from holdfast.telemetry.prometheus import configure_prometheus
@@ -100,6 +101,7 @@ __all__ = [
     "ExpectJson",
     "Fallback",
     "Head",
+    "Health",
     "Hedge",
     "Httpx2Source",
     "HttpxSource",
@@ -108,6 +110,7 @@ __all__ = [
     "MemorySource",
     "MissingExtra",
     "NotAStream",
+    "Objectives",
     "Partial",
     "Pipe",
     "Random",
@@ -154,4 +157,5 @@ __all__ = [
     "sync",
     "transform",
     "verify",
+    "watch_health",
 ]

@@ -9,8 +9,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.telemetry.health import Health
 from holdfast.telemetry.logs import EVENTS
-from holdfast.telemetry.timeline import MAX_STEPS, MAX_TEXT, Filter, Life, LogReader, Summary
+from holdfast.telemetry.timeline import MAX_STEPS, MAX_TEXT, Filter, Life, LogReader
 
 
 def line(event: str, stream: str = "s1", at: float = 0.0, attempt: int = 1, **fields: Any) -> bytes:
@@ -179,20 +180,6 @@ def test_filters() -> None:
     assert not Filter(since=noon).admits(failed)
 
 
-def test_the_summary_adds_up() -> None:
-    summary = Summary()
-    for n in range(1, 101):
-        error = {"error": "Truncated"} if n == 1 else {}
-        end: dict[str, Any] = {"at": float(n), "outcome": error.get("error", "complete"), **error}
-        ((life,), _) = read(line("stream.first_delta", f"s{n}", seconds=n / 100), line("stream.ended", f"s{n}", **end))
-        summary.add(life)
-    assert (summary.streams, dict(summary.outcomes)) == (100, {"complete": 99, "Truncated": 1})
-    assert dict(summary.faults) == {"Truncated": 1}
-    assert (summary.first_delta_seconds(50), summary.first_delta_seconds(99)) == (0.5, 0.99)
-    assert summary.seconds(99) == 99.0
-    assert Summary().seconds(50) is None
-
-
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -218,6 +205,6 @@ def test_no_line_whatever_breaks_the_reader(lines: list[bytes]) -> None:
         json.dumps(life.as_dict())
         life.lanes()
         draw(life)
-        Summary().add(life)
+        Health().add(life.ending())
         Filter(outcome="error", slow=1.0).admits(life)
     assert reader.malformed + reader.foreign + reader.late <= reader.lines

@@ -8,6 +8,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
 
@@ -15,7 +16,8 @@ from holdfast import _errors
 from holdfast._errors import StreamError, UsageError
 from holdfast.cli._lanes import ASCII, UNICODE, draw, legend
 from holdfast.cli._paper import Paper, Row, seconds, wrap
-from holdfast.telemetry.timeline import Filter, Life, LogReader, Summary
+from holdfast.telemetry.health import Health, Objectives
+from holdfast.telemetry.timeline import Filter, Life, LogReader
 
 MAX_LINE = 4 * 1024 * 1024
 """Bytes of the longest line that is read whole: with texts in them, lines hold whole prompts."""
@@ -53,12 +55,20 @@ def add_parser(subparsers: Any) -> None:
     add("--until", type=_moment, metavar="WHEN", help="only streams begun until then")
     add("--last", type=_positive, metavar="N", help="only the last N of them")
     add("--brief", action="store_true", help="without the list of steps")
-    add("--json", action="store_true", help="one JSON object per stream")
+    add("--json", action="store_true", help="one JSON object per stream; with --summary one in all")
+    add("--summary", action="store_true", help="no streams, but the health of them all, against objectives")
+    add(
+        "--objective",
+        action="append",
+        default=[],
+        metavar="NAME=NUMBER",
+        help="what --summary holds it against: " + ", ".join(f"{f.name}={f.default:g}" for f in fields(Objectives)),
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Reads, shows, sums up. Returns 1 when there was no line of a stream at all."""
-    reader, summary, paper = LogReader(), Summary(), Paper()
+    reader, health, paper = LogReader(), Health(_objectives(args.objective)), Paper()
     wanted = Filter(
         stream=args.stream,
         outcome=args.outcome,
@@ -71,7 +81,11 @@ def run(args: argparse.Namespace) -> int:
     lives = _admitted(reader, args.files, wanted, met)
     shown = False
     for life in lives if args.last is None else deque(lives, maxlen=args.last):
-        summary.add(life)
+        health.add(life.ending())
+        for name, state in life.breakers():
+            health.note_breaker(name, state)
+        if args.summary:
+            continue
         if args.json:
             print(json.dumps(life.as_dict()))
             continue
@@ -80,9 +94,13 @@ def run(args: argparse.Namespace) -> int:
             paper.write([*legend(signs), []])
         shown = True
         paper.write([*draw(life, width=paper.width, signs=signs, steps=not args.brief), []])
-    if not summary.streams:
+    if not health.streams:
         _check_outcome(args.outcome, met)
-    (Paper(sys.stderr) if args.json else paper).write(_sums(reader, summary, paper.width))
+    if args.summary and args.json:
+        print(json.dumps(health.as_dict()))
+    (Paper(sys.stderr) if args.json else paper).write(_sums(reader, health, paper.width))
+    if args.summary and not args.json:
+        paper.write(_held_against(health))
     return 0 if reader.lines > reader.malformed + reader.foreign else 1
 
 
@@ -121,12 +139,12 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 # -- the sums --------------------------------------------------------------------------------------
 
 
-def _sums(reader: LogReader, summary: Summary, width: int) -> list[Row]:
-    told = [_plural(summary.streams, "stream") + _listed(summary.outcomes.most_common(8))]
-    if summary.faults:
-        told.append(_plural(sum(summary.faults.values()), "fault") + _listed(summary.faults.most_common(8)))
-    first = [(p, summary.first_delta_seconds(p)) for p in (50, 99)]
-    whole = [(p, summary.seconds(p)) for p in (50, 99)]
+def _sums(reader: LogReader, health: Health, width: int) -> list[Row]:
+    told = [_plural(health.streams, "stream") + _listed(health.outcomes.most_common(8))]
+    if health.faults:
+        told.append(_plural(sum(health.faults.values()), "fault") + _listed(health.faults.most_common(8)))
+    first = [(p, health.first_seconds(p)) for p in (50, 99)]
+    whole = [(p, health.seconds(p)) for p in (50, 99)]
     times = [
         f"{name} " + ", ".join(f"p{p} {seconds(v)}" for p, v in values if v is not None)
         for name, values in (("first text", first), ("in all", whole))
@@ -142,6 +160,36 @@ def _sums(reader: LogReader, summary: Summary, width: int) -> list[Row]:
     if unused:
         told.append(f"{', '.join(unused)} of {reader.lines} not used")
     return [[(line, "bold")] for text in told for line in wrap(text, width)]
+
+
+_CHECKS = {
+    "chunks_per_second": ("chunks a second, median", "more than {:g}", "{:.1f}"),
+    "first_chunk_p99": ("seconds to the first chunk, p99", "at most {:g}", "{:.3f}"),
+    "errors": ("streams that failed, of 100", "at most {:g}", "{:.2f}"),
+}
+
+
+def _held_against(health: Health) -> list[Row]:
+    """Gives what was found beside what it should be."""
+    rows: list[Row] = []
+    if health.seams:
+        rows.append([(f"{_plural(health.seams, 'seam')}, {_plural(health.attempts, 'request')}", "bold")])
+    for name, state in health.breakers.items():
+        rows.append([(f"breaker {name or '(unnamed)'}: {state}", "bold" if state == "closed" else "bold red")])
+    for check in health.checks():
+        what, wanted, form = _CHECKS[check.name]
+        scale = 100 if check.name == "errors" else 1
+        found = "unknown" if check.found is None else form.format(check.found * scale)
+        word, style = {True: ("ok", "green"), False: ("MISSED", "bold red"), None: ("-", "dim")}[check.met]
+        rows.append(
+            [
+                (f"{what:<32}", ""),
+                (f"{found:>10}  ", "bold"),
+                (f"{wanted.format(check.objective * scale):<16}", "dim"),
+                (word, style),
+            ]
+        )
+    return rows
 
 
 def _plural(number: int, noun: str) -> str:
@@ -165,6 +213,22 @@ def _check_outcome(word: str, met: set[str]) -> None:
 
 
 # -- arguments -------------------------------------------------------------------------------------
+
+
+def _objectives(given: list[str]) -> Objectives:
+    """Reads what `--objective` names. Raises `UsageError`."""
+    wanted = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        try:
+            wanted[name.strip().replace("-", "_")] = float(number)
+        except ValueError:
+            raise UsageError(f"--objective takes NAME=NUMBER, not {text!r}") from None
+    try:
+        return Objectives(**wanted)
+    except (TypeError, ValueError):
+        names = ", ".join(f.name for f in fields(Objectives))
+        raise UsageError(f"--objective takes numbers from 0 for {names}, not {' '.join(given)}") from None
 
 
 def _moment(text: str) -> datetime:

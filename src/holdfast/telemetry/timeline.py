@@ -7,9 +7,7 @@ cut, texts of prompts and answers are not kept at all. So a log of any size is r
 
 from __future__ import annotations
 
-import math
-from array import array
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from holdfast.telemetry.health import Ending
 from holdfast.telemetry.logs import EVENTS
 
 MAX_STEPS = 64
@@ -166,6 +165,25 @@ class Life:
                         here.end, here.how = step.at, self.outcome
         return [lanes[number] for number in sorted(lanes)]
 
+    def ending(self) -> Ending:
+        """Gives what is known of its end."""
+        return Ending(
+            outcome=self.outcome,
+            failed=self.failed,
+            attempts=self.attempts,
+            seams=self.seams,
+            faults=[fault.text("error") or "fault" for fault in self.faults],
+            first_seconds=self.first_delta_seconds,
+            seconds=self.seconds if self.end is not None else None,
+            chunks=int(self.end.number("items") or 0) if self.end is not None else 0,
+        )
+
+    def breakers(self) -> Iterator[tuple[str, str]]:
+        """Gives the circuit breakers that changed, each with its new state."""
+        for step in self.steps:
+            if step.event == "breaker.changed":
+                yield step.text("breaker"), step.text("new")
+
     def as_dict(self) -> dict[str, Any]:
         """Gives the whole as JSON values."""
         end = self.end.facts if self.end is not None else {}
@@ -295,50 +313,6 @@ class Filter:
         return self.until is None or (life.began is not None and life.began <= self.until)
 
 
-class Summary:
-    """Adds lives up: eight bytes per stream and number, so that percentiles are exact."""
-
-    def __init__(self) -> None:
-        self.streams = 0
-        self.outcomes: Counter[str] = Counter()
-        self.faults: Counter[str] = Counter()
-        self.attempts = 0
-        self.seams = 0
-        self._first = array("d")
-        self._seconds = array("d")
-
-    def add(self, life: Life) -> None:
-        """Takes one stream in."""
-        self.streams += 1
-        self.attempts += life.attempts
-        self.seams += life.seams
-        _count(self.outcomes, life.outcome)
-        for fault in life.faults:
-            _count(self.faults, fault.text("error") or "fault")
-        if life.first_delta_seconds is not None:
-            self._first.append(life.first_delta_seconds)
-        if life.end is not None:
-            self._seconds.append(life.seconds)
-
-    def first_delta_seconds(self, percent: float) -> float | None:
-        """Seconds to the first delta that `percent` of the streams kept within, of those that had one."""
-        return _percentile(self._first, percent)
-
-    def seconds(self, percent: float) -> float | None:
-        """Seconds in all that `percent` of the streams kept within, of those that ended."""
-        return _percentile(self._seconds, percent)
-
-
-def _count(counter: Counter[str], kind: str) -> None:
-    counter[kind if kind in counter or len(counter) < _MAX_KINDS else "(others)"] += 1
-
-
-def _percentile(values: array[float], percent: float) -> float | None:
-    if not values:
-        return None
-    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
-
-
 # -- what a field may be ---------------------------------------------------------------------------
 
 
@@ -394,4 +368,4 @@ def _aware(when: datetime) -> datetime:
     return when if when.tzinfo is not None else when.replace(tzinfo=UTC)
 
 
-__all__ = ["MAX_HELD", "MAX_STEPS", "MAX_TEXT", "Filter", "Lane", "Life", "LogReader", "Step", "Summary"]
+__all__ = ["MAX_HELD", "MAX_STEPS", "MAX_TEXT", "Filter", "Lane", "Life", "LogReader", "Step"]

@@ -83,7 +83,12 @@ async def test_cancelled_anywhere_nothing_is_left_in_the_line(*, with_others: bo
             assert not limiter.lane("upstream  ").line
             assert await asyncio.wait_for(ask(source, clock), 5) == ["a"]
 
-        await cancel_everywhere(lambda: asyncio.gather(ask(source, clock), ask(source, clock)), check=check)
+        async def two() -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(ask(source, clock))
+                group.create_task(ask(source, clock))
+
+        await cancel_everywhere(two, check=check)
 
 
 async def test_too_many_who_wait_and_too_long_a_wait_are_refused_and_nothing_is_sent(clock: FakeClock) -> None:

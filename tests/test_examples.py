@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from bench.sdks.tools import ToolShape
+from holdfast.testing import Answer
 from holdfast.testing.server import (
     LAST_CHUNK,
     STREAM_HEAD,
@@ -23,9 +25,19 @@ from holdfast.testing.server import (
     chunked,
     sse,
 )
+from holdfast.testing.shapes import AnthropicShape, GeminiShape
+from tests.pages import ROOT
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 TEXT = "Because the current never rests. 因为潮水不停。"
+KEYS = ("DEEPSEEK_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY")
+ELSEWHERE = {
+    "langchain_openai_model": "newest",
+    "litellm_completion": "litellm",
+    "mcp_client": "newest",
+    "pydantic_ai_agent": "newest",
+}
+"""Examples for packages that are heavy, or at odds with others: each runs in an environment of the SDK matrix."""
 
 
 def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
@@ -33,11 +45,27 @@ def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
 
 
 def events(request: ReceivedRequest) -> list[bytes]:
+    path, answer = request.path.partition("?")[0], Answer(pieces=tuple(TEXT))
+    if path.endswith("/messages"):
+        return AnthropicShape().events(answer, "one", ids=False)
+    if path.endswith(":streamGenerateContent"):
+        return GeminiShape().events(answer, "one", ids=False)
+    if path == "/mcp":
+        return tool(request, answer)
     if "tools" in request.json():
         call = {"index": 0, "id": "call_1", "function": {"name": "weather", "arguments": '{"city": '}}
         rest = {"index": 0, "function": {"arguments": '"Kiel"}'}}
         return [chunk({"tool_calls": [call]}), chunk({"tool_calls": [rest]}), chunk({}, "tool_calls")]
     return [chunk({"role": "assistant"}), *(chunk({"content": c}) for c in TEXT), chunk({}, "stop")]
+
+
+def tool(request: ReceivedRequest, answer: Answer) -> list[bytes]:
+    """A tool's answer, or what follows the event that was the last to arrive."""
+    question = ToolShape().read(request)
+    assert question is not None
+    assert question.shape is not None
+    place, _, last = request.headers.get("last-event-id", "").rpartition("/")
+    return question.shape.events(answer, "one", ids=True)[int(last) if place else 0 :]
 
 
 class Cutting:
@@ -52,19 +80,32 @@ class Cutting:
         yield Send(STREAM_HEAD)
         for event in whole[: len(whole) // 2] if cut else whole:
             yield Send(chunked(event))
-        yield Reset() if cut else Send(chunked(b"data: [DONE]\n\n") + LAST_CHUNK)
+        if cut:
+            yield Reset()
+        elif request.path.endswith("/chat/completions"):
+            yield Send(chunked(b"data: [DONE]\n\n") + LAST_CHUNK)
+        else:
+            yield Send(LAST_CHUNK)
+
+
+def python(example: str) -> list[str]:
+    """Gives the command that runs an example. One whose environment is not there is skipped, and pytest says so."""
+    if example not in ELSEWHERE:
+        return [sys.executable, "-W", "error"]
+    found = ROOT / f".venv-sdks-{ELSEWHERE[example]}/bin/python"
+    if not found.exists():
+        pytest.skip(f"examples/{example}.py needs {found.parent.parent.name}, which `make sdk-matrix` makes")
+    return [str(found), "-W", "ignore"]  # what other packages warn of is theirs
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 async def test_an_example_does_what_it_says(path: Path, tmp_path: Path) -> None:
     async with ScriptedServer(Cutting(cuts=path.stem != "own_layers")) as server:
         program = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-W",
-            "error",
+            *python(path.stem),
             str(path),
             cwd=tmp_path,
-            env={**os.environ, "BASE_URL": server.url, "DEEPSEEK_API_KEY": "sk-example"},
+            env={**os.environ, **dict.fromkeys(KEYS, "sk-example"), "BASE_URL": server.url},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )

@@ -15,6 +15,7 @@ from holdfast._errors import EndOfStream, StreamBroken, UsageError
 from holdfast._types import Delta, Event
 from holdfast.layers.buffer import Buffer
 from holdfast.testing import FakeClock
+from tests.pages import ROOT
 from tests.puppet import Puppet, Script, Wait, request_on
 
 
@@ -244,3 +245,25 @@ async def test_no_delta_waits_longer_than_its_profile_says(
             number += 1
             assert clock.now() - number * every <= longest + 1e-9
     await stream.aclose()
+
+
+async def test_the_page_says_what_profiles_do(clock: FakeClock) -> None:
+    rows = []
+    for name in ("none", "realtime", "sentences", "throughput"):
+        layer = Buffer() if name == "none" else Buffer.profile(name)  # type: ignore[arg-type]  # one of its names
+        steps = [
+            step for number in range(600) for step in (Wait(0.02), said(" kelp" if (number + 1) % 20 else " holds."))
+        ]
+        began = clock.now()
+        stream = await layer(Puppet(Script(*steps))).open(request_on(clock))
+        waits: list[float] = []
+        sizes: list[int] = []
+        while len(waits) < 600:
+            batch = await stream.receive()
+            sizes.append(len(batch))
+            waits += [clock.now() - began - 0.02 * (len(waits) + place) for place in range(1, len(batch) + 1)]
+        await stream.aclose()
+        mean, longest = abs(sum(waits)) / 600, max(waits)
+        title = name if name == "none" else f"`{name}`"
+        rows.append(f"| {title} | {len(sizes)} | {max(sizes)} | {mean * 1e3:.0f} ms | {longest * 1e3:.0f} ms |")
+    assert "\n".join(rows) in (ROOT / "docs/buffer.md").read_text("utf-8")

@@ -155,6 +155,8 @@ def test_a_fork_in_the_middle_of_a_stream_takes_nothing_of_it() -> None:
                 try:
                     if c.post(f"{server.url}{CHAT}", json=BODY).content == WIRE:
                         said = b"same"
+                    with pytest.raises(UsageError, match="before a fork"):
+                        next(pieces)
                     response.close()  # what a `with` does on its way out: it must neither hang nor touch the parent's
                     del pieces, response
                     gc.collect()

@@ -23,8 +23,9 @@ EXPECTED = {
     "transforms": {"parse_sse", "decode_utf8", "verify"},
     "layers": {"Retry", "Reconnect", "CircuitBreaker", "Deadline", "Buffer", "ReadAhead", "Record"}
     | {"AutoContinue", "ExpectJson", "Seams", "Hedge", "Throughput", "Fallback"},
-    "what outlives a stream": {"RetryBudget", "SharedState", "RedisState"},
+    "what outlives a stream": {"Budget", "RetryBudget", "SharedState", "RedisState"},
     "sources": {"AiohttpSource", "AiohttpSseClientSource", "HttpxSource", "Httpx2Source", "MemorySource"},
+    "money": {"Prices", "Cost", "Costs"},
     "values": {"Event", "Delta", "ToolCallDelta", "Usage", "Completion", "Choice", "ToolCall", "Partial", "Verdict"}
     | {"Head", "Report"},
     "errors": {"StreamError", "ConnectError", "StatusError", "NotAStream", "StreamBroken", "Truncated"}

@@ -45,6 +45,7 @@ from holdfast.client import Client
 from holdfast.dialects import Dialect, Timeouts, Wire
 from holdfast.layers.auto_continue import AutoContinue
 from holdfast.layers.breaker import CircuitBreaker
+from holdfast.layers.budget import Budget
 from holdfast.layers.buffer import Buffer
 from holdfast.layers.deadline import Deadline
 from holdfast.layers.expect_json import ExpectJson
@@ -61,12 +62,14 @@ from holdfast.machines.ladder import Seams
 from holdfast.machines.retry_budget import RetryBudget
 from holdfast.moments import Report
 from holdfast.offline import EventLog, assemble, parse_events
+from holdfast.prices import Cost, Prices
 from holdfast.sources.aiohttp import AiohttpSource
 from holdfast.sources.aiohttp_sse_client import AiohttpSseClientSource
 from holdfast.sources.httpx import Httpx2Source, HttpxSource
 from holdfast.sources.memory import MemorySource
 from holdfast.stores import RedisState
 from holdfast.telemetry import logs as _logs
+from holdfast.telemetry.costs import Costs
 from holdfast.telemetry.health import Health, Objectives, watch_health
 from holdfast.telemetry.logs import configure_logs
 from holdfast.telemetry.otel import configure_otel
@@ -80,6 +83,7 @@ __all__ = [
     "AiohttpSource",
     "AiohttpSseClientSource",
     "AutoContinue",
+    "Budget",
     "BudgetExhausted",
     "Buffer",
     "Call",
@@ -90,6 +94,8 @@ __all__ = [
     "Clock",
     "Completion",
     "ConnectError",
+    "Cost",
+    "Costs",
     "Deadline",
     "DeadlineExceeded",
     "DecodeError",
@@ -113,6 +119,7 @@ __all__ = [
     "Objectives",
     "Partial",
     "Pipe",
+    "Prices",
     "Random",
     "ReadAhead",
     "Reader",

@@ -77,7 +77,7 @@ async def test_what_has_no_price_is_refused_unless_it_is_allowed(clock: FakeCloc
     assert "'house-model' has no price" in str(error)
     allowing = Budget(limit=1, prices=PRICES, unpriced="allow")
     assert await read(pipe_over(puppet, clock, allowing).stream(other)) is None
-    assert (puppet.opens, allowing.spent()) == (1, 0)
+    assert (puppet.opens, allowing.spent()) == (1, Decimal(0))
 
 
 async def test_each_day_has_the_limit_anew(clock: FakeClock) -> None:

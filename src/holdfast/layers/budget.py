@@ -28,8 +28,8 @@ from holdfast.moments import Billed, Ended, Moment
 from holdfast.prices import Prices, money
 
 T = TypeVar("T")
-STEP = 32_768
-"""Bytes of a body between two looks at its bill: some hundred events."""
+STEP = 65_536
+"""Bytes of a body between two looks at its bill: some hundreds of events, and of tokens."""
 _UNIT = Decimal("0.000000001")
 """What shared state counts in: numbers there are floats, and whole ones exact up to some millions of dollars."""
 _ZERO = Decimal(0)

@@ -15,11 +15,13 @@ from holdfast._types import Delta, Event, Head, Request
 from holdfast.layers.breaker import CircuitBreaker
 from holdfast.layers.buffer import Buffer
 from holdfast.layers.deadline import Deadline
+from holdfast.layers.hedge import Hedge
 from holdfast.layers.parse import decode_utf8, parse_sse
 from holdfast.layers.read_ahead import ReadAhead
 from holdfast.layers.reconnect import Reconnect
 from holdfast.layers.record import Record
 from holdfast.layers.retry import Retry
+from holdfast.layers.throughput import Throughput
 from holdfast.layers.verify import verify
 from holdfast.machines.sse import SseParser
 from holdfast.testing import FakeClock, check_layer, check_source
@@ -57,6 +59,10 @@ async def test_buffer(layer: Any) -> None:
         Deadline(open=30, first_token=60, progress=60),
         Deadline(total=3600),
         CircuitBreaker(pybreaker.CircuitBreaker(fail_max=1_000_000)),
+        Hedge(),
+        Hedge(delay=1.0, share=1.0),
+        Throughput(floor=1, learned=True),
+        ReadAhead(max_items=2, unread=3600),
     ],
     ids=repr,
 )

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast._errors import StreamBroken
-from holdfast._types import Delta, Event
+from holdfast._defaults import default_layers
+from holdfast._errors import StreamBroken, StreamError
+from holdfast._pipe import Pipe
+from holdfast._types import Delta, Event, Request
+from holdfast.dialects import Timeouts
 from holdfast.layers.hedge import Hedge
+from holdfast.layers.throughput import Throughput
 from holdfast.testing import FakeClock
 from tests.properties.profile import examples
 from tests.puppet import Puppet, Script, Wait, request_on
@@ -81,3 +86,64 @@ def test_the_race_is_that_of_the_model(first: Course, second: Course, whole: int
             return text, when, puppet.opens
 
     assert asyncio.run(race()) == expected(first, second, delay)
+
+
+# -- the promise -----------------------------------------------------------------------------------
+
+
+def chat(text: str, finish: str = "null") -> bytes:
+    return (
+        b'data: {"id":"1","object":"chat.completion.chunk","created":1,"model":"m","choices":'
+        b'[{"index":0,"delta":{"content":"%b"},"finish_reason":%b}]}\n\n' % (text.encode(), finish.encode())
+    )
+
+
+TEXT = "Kelp holds on to rocks."
+ANSWER = [chat(""), *(chat(word) for word in TEXT.split(" ")), chat("", '"stop"'), b"data: [DONE]\n\n"]
+steps = st.one_of(st.just(0.0), st.sampled_from([0.3, 0.9, 1.1, 4.0, 40.0]))
+
+
+@st.composite
+def attempts(draw: st.DrawFn) -> Script:
+    """The answer, some way, at some pace."""
+    cut = draw(st.integers(0, len(ANSWER)) | st.none())
+    body: list[object] = []
+    for item in ANSWER[:cut]:
+        pause = draw(steps)
+        body += [Wait(pause), item] if pause else [item]
+    if cut is not None:
+        body.append(StreamBroken("cut"))
+    return Script(*body, opening=(Wait(draw(steps)),))
+
+
+@examples(80)
+@given(scripts=st.lists(attempts(), max_size=5), choice=st.integers(0, 3), floor=st.booleans())
+def test_with_hedges_an_answer_is_exact_or_an_error(scripts: list[Script], choice: int, *, floor: bool) -> None:
+    async def scenario() -> None:
+        async with FakeClock() as clock:
+            puppet = Puppet(*scripts, Script(*ANSWER), repeat=True)
+            pipe: Pipe[Any] = Pipe(puppet, clock=clock)
+            traffic: list[Any] = [Throughput(floor=0.5, over=6.0)] if floor else []
+            traffic.append(Hedge(delay=(0.2, 1.0, 3.0, 30.0)[choice], share=1.0))
+            for layer in default_layers(
+                "openai-compatible", timeouts=Timeouts(first_token=20, progress=20), traffic=traffic
+            ):
+                pipe = pipe | layer
+            got = ""
+            deltas = pipe.stream(Request(url="http://upstream/v1", body={"model": "m", "messages": []}))
+            try:
+                async with deltas:
+                    async for delta in deltas:
+                        got += delta.text
+            except StreamError as failure:
+                partial = failure.partial
+                assert TEXT.replace(" ", "").startswith(got)
+                assert partial.text == got
+            else:
+                assert got == TEXT.replace(" ", "") == deltas.completion.text
+                assert deltas.report.verdict is not None
+            assert not puppet.live
+            assert deltas.report.attempts == puppet.opens <= 8
+            assert clock.now() < 4000
+
+    asyncio.run(scenario())

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast._errors import EndOfStream, StreamBroken, UsageError
+from holdfast._errors import DeadlineExceeded, EndOfStream, StreamBroken, UsageError
 from holdfast.layers.read_ahead import ReadAhead
 from holdfast.testing import FakeClock, cancel_everywhere
 from tests.puppet import Puppet, Script, Wait, drain, request_on
@@ -19,6 +19,8 @@ from tests.puppet import Puppet, Script, Wait, drain, request_on
 def test_a_bound_that_cannot_be_is_named() -> None:
     with pytest.raises(ValueError, match=r"ReadAhead\(max_items=...\) must be a whole number from 1, not 0"):
         ReadAhead(max_items=0)
+    with pytest.raises(ValueError, match=r"ReadAhead\(unread=...\) must be a number of seconds above 0 or None, not 0"):
+        ReadAhead(unread=0)
 
 
 async def turns(count: int = 20) -> None:
@@ -147,3 +149,46 @@ def test_any_items_in_any_batches_come_out_as_they_are(
     got = asyncio.run(read())
     assert [item for batch in got for item in batch] == [item for batch in inner for item in batch]
     assert all(1 <= len(batch) <= max_items for batch in got)
+
+
+# -- a reader that does not come -------------------------------------------------------------------
+
+
+async def test_a_reader_that_does_not_come_ends_the_stream(clock: FakeClock) -> None:
+    puppet = Puppet([*"abcdef"])
+    stream = await ReadAhead(max_items=2, unread=60.0)(puppet).open(request_on(clock))
+    await clock.sleep(59.0)
+    assert await stream.receive() == ["a", "b"]
+    await clock.sleep(59.0)  # each time that room is made the clock begins anew
+    assert puppet.live
+    await clock.sleep(2.0)
+    assert not puppet.live
+    assert await stream.receive() == ["c", "d"]
+    for _ in range(2):
+        with pytest.raises(DeadlineExceeded, match="waited 60 s for its reader"):
+            await stream.receive()
+    await stream.aclose()
+
+
+async def test_a_stream_that_fits_waits_for_its_reader_as_long_as_it_likes(clock: FakeClock) -> None:
+    stream = await ReadAhead(max_items=9, unread=60.0)(Puppet([*"abc"])).open(request_on(clock))
+    await clock.sleep(3600.0)
+    assert await drain(stream) == ["a", "b", "c"]
+    await stream.aclose()
+
+
+async def test_closing_while_it_waits_for_its_reader_leaves_nothing(clock: FakeClock) -> None:
+    made: list[Puppet] = []
+
+    async def scenario() -> None:
+        made.append(Puppet([*"abcdef"]))
+        stream = await ReadAhead(max_items=2, unread=5.0)(made[-1]).open(request_on(clock))
+        try:
+            await clock.sleep(6.0)
+        finally:
+            await stream.aclose()
+
+    def check() -> None:
+        assert not made[-1].live
+
+    assert await cancel_everywhere(scenario, check=check) > 3

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 import aiohttp
@@ -38,7 +38,7 @@ GEMINI = "/v1beta/models/m:streamGenerateContent?alt=sse"
 BOM = b"\xef\xbb\xbf"
 MESSAGES: Any = [{"role": "user", "content": "a secret prompt"}]
 ALONE = {"litellm"}
-"""Those that pin another's version, and live in environments of their own: bench/sdks plays them."""
+"""Those that pin another's version, and live in environments of the SDK matrix."""
 ROWS = [quirk for quirk in QUIRKS if quirk.client not in ALONE]
 
 
@@ -232,7 +232,11 @@ SHAPES = {"anthropic": messages, "google-genai": gemini}
 def streams(quirk: Quirk) -> Iterator[list[bytes]]:
     pieces = PIECES if quirk.trait == "separators" else PLAIN
     for spoil in SPOILT[quirk.trait]:
-        yield spoil(SHAPES.get(quirk.client, chat)(pieces))
+        yield spoil((gemini if quirk.path else SHAPES.get(quirk.client, chat))(pieces))
+
+
+def serving(events: list[bytes]) -> ScriptedServer:
+    return ScriptedServer(lambda _: healthy(events))
 
 
 async def heard(quirk: Quirk, events: list[bytes], settings: dict[str, Any] | None) -> str:
@@ -244,7 +248,7 @@ async def heard(quirk: Quirk, events: list[bytes], settings: dict[str, Any] | No
         except Exception as error:  # noqa: BLE001 - whatever it dies of
             return type(error).__name__
 
-    async with ScriptedServer(lambda _: healthy(events)) as server:
+    async with serving(events) as server:
         return await asyncio.to_thread(ask, server.url)
 
 
@@ -256,6 +260,38 @@ async def test_a_client_alone_dies_on_it_and_reads_it_in_a_mount(quirk: Quirk) -
         assert await heard(quirk, events, None) != whole, (
             f"mended: its row can go, unless an older version needs it {events}"
         )
+
+
+@pytest.mark.parametrize(("client", "environment"), [("litellm", "litellm"), ("openai", "older")])
+@pytest.mark.timeout(120)
+async def test_a_client_of_another_environment_dies_on_it_and_reads_it_in_a_mount(
+    client: str, environment: str
+) -> None:
+    python = ROOT / f".venv-sdks-{environment}/bin/python"
+    if not python.exists():
+        pytest.skip(f"the rows of {client} need .venv-sdks-{environment}, which `make sdk-matrix` makes")
+    model = {"openai": "m", "litellm": "deepseek/m"}[client]
+    readings: list[tuple[str, str, bool]] = []
+    rows: list[Quirk] = []
+    async with AsyncExitStack() as servers:
+        for quirk in QUIRKS:
+            for events in streams(quirk) if quirk.client == client else ():
+                server = await servers.enter_async_context(serving(events))
+                asked = "gemini/m" if quirk.path else model
+                readings += [(asked, server.url, True), (asked, server.url, False)]
+                rows.append(quirk)
+        program = await asyncio.create_subprocess_exec(
+            *(str(python), "-W", "ignore", str(ROOT / "tests/mounts/elsewhere.py"), json.dumps(readings)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await program.communicate()
+    assert program.returncode == 0, err.decode()
+    texts = json.loads(out.splitlines()[-1])
+    whole = {"".join(PIECES), "".join(PLAIN)}
+    assert set(texts[::2]) <= whole, texts
+    dying = {quirk for quirk, text in zip(rows, texts[1::2], strict=True) if text not in whole}
+    assert dying == set(rows), "mended: these rows can go"
 
 
 async def test_the_policy_can_be_turned_off() -> None:

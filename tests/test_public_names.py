@@ -22,8 +22,15 @@ EXPECTED = {
     "dialects": {"Dialect", "Wire"},
     "transforms": {"parse_sse", "decode_utf8", "verify"},
     "layers": {"Retry", "Reconnect", "CircuitBreaker", "Deadline", "Buffer", "ReadAhead", "Record"}
-    | {"AutoContinue", "ExpectJson", "Seams", "Hedge", "Throughput", "Fallback"},
-    "what outlives a stream": {"Budget", "RetryBudget", "SharedState", "RedisState"},
+    | {"AutoContinue", "ExpectJson", "Seams", "Hedge", "Throughput", "Fallback", "RateLimit", "Concurrency"},
+    "what outlives a stream": {
+        "Budget",
+        "RetryBudget",
+        "SharedState",
+        "RedisState",
+        "RateLimiter",
+        "ConcurrencyLimiter",
+    },
     "sources": {"AiohttpSource", "AiohttpSseClientSource", "HttpxSource", "Httpx2Source", "MemorySource"},
     "money": {"Prices", "Cost", "Costs"},
     "values": {"Event", "Delta", "ToolCallDelta", "Usage", "Completion", "Choice", "ToolCall", "Partial", "Verdict"}

@@ -47,18 +47,22 @@ from holdfast.layers.auto_continue import AutoContinue
 from holdfast.layers.breaker import CircuitBreaker
 from holdfast.layers.budget import Budget
 from holdfast.layers.buffer import Buffer
+from holdfast.layers.concurrency import Concurrency
 from holdfast.layers.deadline import Deadline
 from holdfast.layers.expect_json import ExpectJson
 from holdfast.layers.fallback import Fallback
 from holdfast.layers.hedge import Hedge
 from holdfast.layers.parse import decode_utf8, parse_sse
+from holdfast.layers.rate_limit import RateLimit
 from holdfast.layers.read_ahead import ReadAhead
 from holdfast.layers.reconnect import Reconnect
 from holdfast.layers.record import Record
 from holdfast.layers.retry import Retry
 from holdfast.layers.throughput import Throughput
 from holdfast.layers.verify import verify
+from holdfast.machines.concurrency import ConcurrencyLimiter
 from holdfast.machines.ladder import Seams
+from holdfast.machines.rate_limiter import RateLimiter
 from holdfast.machines.retry_budget import RetryBudget
 from holdfast.moments import Report
 from holdfast.offline import EventLog, assemble, parse_events
@@ -93,6 +97,8 @@ __all__ = [
     "Client",
     "Clock",
     "Completion",
+    "Concurrency",
+    "ConcurrencyLimiter",
     "ConnectError",
     "Cost",
     "Costs",
@@ -121,6 +127,8 @@ __all__ = [
     "Pipe",
     "Prices",
     "Random",
+    "RateLimit",
+    "RateLimiter",
     "ReadAhead",
     "Reader",
     "Reconnect",

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections import Counter
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
 from holdfast import MemorySource, Pipe, Request, Retry, parse_sse, verify
-from holdfast._core import Call, Source
+from holdfast._core import Source
 from holdfast._errors import BudgetExhausted, StatusError, StreamError, UpstreamError, UsageError
 from holdfast._types import Head
 from holdfast.layers.rate_limit import RateLimit
@@ -215,31 +213,6 @@ async def test_a_call_that_may_send_nothing_gives_back_what_it_took(clock: FakeC
     async with stream as items:
         assert [item async for item in items] == ["a"]
     assert clock.now() == 0.0
-
-
-@pytest.mark.parametrize(("semantics", "tells"), [("bucket", "headers"), ("window", "retry-after")])
-async def test_a_thousand_callers_stay_within_limits_that_nobody_told_them(
-    clock: FakeClock, semantics: Literal["bucket", "window"], tells: Literal["headers", "retry-after"]
-) -> None:
-    upstream = LimitedUpstream(clock=clock, per_minute=300, semantics=semantics, tells=tells)
-    source = Retry()(RateLimit(RateLimiter(max_wait=600))(upstream))
-    chance, outcomes = random.Random(7), Counter[str]()
-
-    async def caller() -> None:
-        await clock.sleep(60 * chance.random())
-        try:
-            call = Call(clock=clock, random=chance)
-            stream = await source.open(Request(url="http://upstream", call=call))
-            assert await drain(stream) == ["first", "last"]
-            await stream.aclose()
-            outcomes["ok"] += 1
-        except StreamError as failure:
-            outcomes[type(failure).__name__] += 1
-
-    await asyncio.gather(*(caller() for _ in range(1000)))
-    assert outcomes == {"ok": 1000}
-    assert len(upstream.refused) < 0.01 * 1000
-    assert clock.now() < 1.25 * 60 * (4 if semantics == "window" else 3)  # 1,000 requests at 300 a minute
 
 
 async def test_after_a_reset_those_who_wait_leave_spread(clock: FakeClock) -> None:

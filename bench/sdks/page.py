@@ -52,7 +52,7 @@ HOW = """## How it is played
   found out. Such a cell has a dot. A call of a tool is never sent twice: where it fails without ids, an error is the
   best there is. Where no answer began, mcp lets its HTTP client's error out of its `async with` in a group, whose one
   error stands here; a result of the wrong type is pydantic's `ValidationError` to it.
-- google-genai has errors of its own for what a provider says, and for the rest those of its HTTP client;
+- google-genai has errors of its own for what a provider says, and for the rest those of its HTTP client, aiohttp's too;
   langchain-openai has those of openai; aiohttp's documentation names `TimeoutError` beside `ClientError`.
 - The clocks are real: the requests of a cell with a stall may differ by one from run to run.
 """
@@ -147,10 +147,15 @@ def page(cards: Sequence[Card]) -> str:
     """Writes the page."""
     python, today = platform.python_version(), f"{datetime.now(UTC):%Y-%m-%d}"
     words = {"SILENT": SILENT, "MIXED": MIXED, "HUNG": HUNG, "LEAK": LEAK}
-    spoiled = [f"{card.title} ({card.late:.1f} s)" for card in disturbed(cards)]
+    spoiled = disturbed(cards)
     lines = [HEAD.format(date=today, python=python, watchdog=WATCHDOG, most=MOST, **words).rstrip("\n"), ""]
     lines += _sums(cards)
-    lines += [f"The machine stood still while these were reading: {', '.join(spoiled)}.", ""] if spoiled else []
+    if spoiled:
+        worst = max(card.late for card in spoiled)
+        lines += [
+            f"The machine was busy: it stood still for up to {worst:.1f} s in {len(spoiled)} of {len(cards)} runs.",
+            "",
+        ]
     for mounted, title in ((True, "## With Holdfast"), (False, "## Without Holdfast")):
         lines += [title, ""]
         for part in PARTS:

@@ -7,7 +7,8 @@ import codecs
 import functools
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 from bench.scoreboard.ask import IDLE, TOTAL, Ask, Show
@@ -33,6 +34,22 @@ def in_a_loop(read: Callable[[Ask, Show, Line], Awaitable[None]], line: Callable
         asyncio.run(run())
 
     return reading, line
+
+
+def in_one_loop(read: Callable[[Ask, Show, Line], Coroutine[Any, Any, None]], line: Callable[[], Line]) -> Way:
+    """Gives an asynchronous way, all streams in one event loop: for SDKs whose clients outlive a call."""
+
+    def reading(ask: Ask, show: Show, line: Line) -> None:
+        asyncio.run_coroutine_threadsafe(read(ask, show, line), _loop()).result()
+
+    return reading, line
+
+
+@functools.cache
+def _loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    return loop
 
 
 class Words:

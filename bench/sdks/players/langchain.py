@@ -1,4 +1,4 @@
-"""langchain-openai's ChatOpenAI, over the openai it stands on."""
+"""langchain-openai's ChatOpenAI, over the openai it stands on. It shares connections between its models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import openai
 from langchain_openai import ChatOpenAI
 
 from bench.scoreboard.ask import IDLE, Ask, Show
-from bench.sdks.players._settings import SETTINGS, Line, in_a_loop
+from bench.sdks.players._settings import SETTINGS, Line, in_one_loop
 from holdfast import mounts
 
 PACKAGES = ("langchain-openai", "langchain-core", "openai")
@@ -32,6 +32,6 @@ def _read_blocking(ask: Ask, show: Show, line: Line) -> None:
 
 
 WAYS = {
-    "async": in_a_loop(_read, lambda: {"http_async_client": mounts.httpx2_client(**SETTINGS)}),
+    "async": in_one_loop(_read, lambda: {"http_async_client": mounts.httpx2_client(**SETTINGS)}),
     "sync": (_read_blocking, lambda: {"http_client": mounts.httpx2_sync_client(**SETTINGS)}),
 }

@@ -1,4 +1,4 @@
-"""litellm over its openai-compatible route. It is given one client for the whole process, so one loop has them all."""
+"""litellm over its openai-compatible route. It is given one client for the whole process."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import os
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # its list of prices is not fetched from the network
 
-import asyncio
-import threading
 from functools import cache
 from typing import Any
 
@@ -15,7 +13,7 @@ import litellm
 import openai
 
 from bench.scoreboard.ask import IDLE, Ask, Show
-from bench.sdks.players._settings import SETTINGS, Line
+from bench.sdks.players._settings import SETTINGS, Line, in_one_loop
 from holdfast import mounts
 
 PACKAGES = ("litellm", "openai")
@@ -28,22 +26,11 @@ def _asked(ask: Ask) -> dict[str, Any]:
     return {**body, "api_key": "k", "base_url": f"{ask.base_url}/v1", "timeout": IDLE}
 
 
-@cache
-def _loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, daemon=True).start()
-    return loop
-
-
-async def _read(ask: Ask, show: Show) -> None:
+async def _read(ask: Ask, show: Show, _line: Line) -> None:
     stream: Any = await litellm.acompletion(**_asked(ask))
     async for chunk in stream:
         if chunk.choices and (content := chunk.choices[0].delta.content):
             show(content)
-
-
-def _read_in_the_loop(ask: Ask, show: Show, _line: Line) -> None:
-    asyncio.run_coroutine_threadsafe(_read(ask, show), _loop()).result()
 
 
 def _read_blocking(ask: Ask, show: Show, _line: Line) -> None:
@@ -65,4 +52,4 @@ def _line_blocking() -> Line:
     return {}
 
 
-WAYS = {"async": (_read_in_the_loop, _line), "sync": (_read_blocking, _line_blocking)}
+WAYS = {"async": in_one_loop(_read, _line), "sync": (_read_blocking, _line_blocking)}

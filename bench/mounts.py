@@ -1,8 +1,8 @@
 """What a mount costs the client that it is in: `python -m bench mounts [--quick] [--rounds N] [--write] [NAME ...]`.
 
-Each client reads the same streams with the mount and without, in processes of their own that take turns: one event a
-read, 16 events a read, and short streams one after another for the time to the first token. What counts is the
-difference within a run, in CPU time of the whole process, threads included. `--write` puts the table into the page.
+Each client, in a process of its own, reads the same streams with the mount and without it in turns: one event a read,
+16 events a read, and a short one for the time to the first token. What counts is the difference within a round, in CPU
+time of the whole process, threads included. `--write` puts the table into the page.
 """
 
 from __future__ import annotations
@@ -35,11 +35,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "mounts.md"
 BURSTS = (1, 16)
 """Events a read."""
-SECONDS = 1.5
+SECONDS = 0.3
 """Of one measured stream: it is paced, so that a read holds one burst."""
 BURSTS_A_SECOND = {1: 400, 16: 100}
-FIRSTS = 25
-"""Short streams whose first token is timed."""
 MESSAGES: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": BODY["messages"], "stream": True}
 CHAT = "/v1/chat/completions"
 _EVENT = b"data: {"
@@ -175,31 +173,38 @@ Figures = dict[str, float]
 # -- one process, one client -----------------------------------------------------------------------
 
 
-def measure(name: str, url: str, *, mounted: bool, seconds: float = SECONDS, firsts: int = FIRSTS) -> Figures:
-    """Gives CPU microseconds an event by events a read ("1", "16"), and milliseconds to the "first" token."""
-    read, close = CLIENTS[name][0](url, mounted=mounted)
+def measure(name: str, url: str, *, rounds: int, seconds: float = SECONDS) -> dict[str, list[Figures]]:
+    """Reads "with" the mount and "without" it in turns.
+
+    A round's figures are CPU microseconds an event by events a read ("1", "16"), and milliseconds to the "first" token.
+    """
+    made = {title: CLIENTS[name][0](url, mounted=title == "with") for title in ("without", "with")}
+    taken: dict[str, list[Figures]] = {title: [] for title in made}
     with asyncio.Runner() as runner:
 
-        def timed(*, events: int, rate: int = 0, burst: int = 1) -> tuple[int, float, float]:
-            query = {"events": str(events), "rate": str(rate), "burst": str(burst)}
-            stream = read(query)
+        def timed(title: str, *, events: int, rate: int = 0, burst: int = 1) -> tuple[int, float, float]:
+            stream = made[title][0]({"events": str(events), "rate": str(rate), "burst": str(burst)})
             return runner.run(_timed_async(stream)) if hasattr(stream, "__aiter__") else _timed(stream)
 
-        figures = _measured(timed, seconds, firsts)
-        if (closing := close()) is not None:
-            runner.run(closing)
-    return figures
+        for title in made:
+            for _ in range(5):
+                timed(title, events=64)  # imports, caches, the first connection
+        for turn in range(rounds):
+            for title in sorted(made, reverse=bool(turn % 2)):
+                taken[title].append(_round(partial(timed, title), seconds))
+        for _, close in made.values():
+            if (closing := close()) is not None:
+                runner.run(closing)
+    return taken
 
 
-def _measured(timed: Callable[..., tuple[int, float, float]], seconds: float, firsts: int) -> Figures:
+def _round(timed: Callable[..., tuple[int, float, float]], seconds: float) -> Figures:
     figures: Figures = {}
-    for _ in range(5):
-        timed(events=64)  # imports, caches, the first connection
     for burst in BURSTS:
         rate = BURSTS_A_SECOND[burst] * burst
         events, cpu, _ = timed(events=int(rate * seconds) // burst * burst, rate=rate, burst=burst)
         figures[str(burst)] = cpu / events * 1e6
-    figures["first"] = statistics.median(timed(events=2)[2] for _ in range(firsts)) * 1e3
+    figures["first"] = timed(events=2)[2] * 1e3
     return figures
 
 
@@ -235,26 +240,22 @@ def upstream() -> Iterator[str]:
         process.communicate()
 
 
-def _one(name: str, url: str, *, mounted: bool, seconds: float) -> Figures:
-    command = [sys.executable, "-m", "bench.mounts", "--one", name, url, str(int(mounted)), str(seconds)]
+def _one(name: str, url: str, rounds: int, seconds: float) -> dict[str, list[Figures]]:
+    command = [sys.executable, "-m", "bench.mounts", "--one", name, url, str(rounds), str(seconds)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
-    figures: Figures = json.loads(done.stdout)
-    return figures
+    taken: dict[str, list[Figures]] = json.loads(done.stdout)
+    return taken
 
 
 def run(names: Sequence[str], rounds: int, seconds: float) -> dict[str, dict[str, Figures]]:
     """Gives the medians by client: "without", "with", and what is "added", paired round by round."""
-    taken: dict[str, list[tuple[Figures, Figures]]] = {name: [] for name in names}
     with upstream() as url:
-        for turn in range(rounds):
-            for name in names:
-                order = (False, True) if turn % 2 else (True, False)
-                pair = {mounted: _one(name, url, mounted=mounted, seconds=seconds) for mounted in order}
-                taken[name].append((pair[False], pair[True]))
-    return {name: _medians(pairs) for name, pairs in taken.items()}
+        return {name: medians(_one(name, url, rounds, seconds)) for name in names}
 
 
-def _medians(pairs: list[tuple[Figures, Figures]]) -> dict[str, Figures]:
+def medians(taken: dict[str, list[Figures]]) -> dict[str, Figures]:
+    """Gives the medians of what `measure()` gives."""
+    pairs = list(zip(taken["without"], taken["with"], strict=True))
     keys = pairs[0][0]
     return {
         "without": {key: statistics.median(plain[key] for plain, _ in pairs) for key in keys},
@@ -276,7 +277,9 @@ The first token is timed from the call on, over a connection that is there alrea
 event: 10 % of an asynchronous SDK's own cost, 25 % of a blocking one's, 10 us for a plain client.
 
 The transports that a mount makes for itself take what comes straight from asyncio, without the scope, the timer and the
-two system calls that httpcore spends on each read: that pays for the pipe. A transport of yours is not touched.
+two system calls that httpcore spends on each read: that pays for the pipe. A transport of yours is not touched. What a
+blocking client pays where events come one at a time is the way over the background loop: for each, two more wake-ups of
+a thread, three with requests. Bursts share them.
 """
 
 
@@ -317,20 +320,21 @@ def write(measured: dict[str, dict[str, Figures]], rounds: int) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench mounts", description="What a mount costs its client.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"clients, of {', '.join(CLIENTS)}; all by default")
-    parser.add_argument("--quick", action="store_true", help="shorter streams: more noise")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds of each client")
+    parser.add_argument("--quick", action="store_true", help="shorter streams, fewer rounds: more noise")
+    parser.add_argument("--rounds", type=int, default=25, help="interleaved rounds of each client")
     parser.add_argument("--write", action="store_true", help="put the table into docs/mounts.md")
     options = parser.parse_args(arguments)
     names = options.names or list(CLIENTS)
-    measured = run(names, options.rounds, 0.5 if options.quick else SECONDS)
+    rounds, seconds = (min(5, options.rounds), SECONDS / 2) if options.quick else (options.rounds, SECONDS)
+    measured = run(names, rounds, seconds)
     print(table(measured))
     if options.write:
-        write(measured, options.rounds)
+        write(measured, rounds)
     return 0
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
-        print(json.dumps(measure(sys.argv[2], sys.argv[3], mounted=sys.argv[4] == "1", seconds=float(sys.argv[5]))))
+        print(json.dumps(measure(sys.argv[2], sys.argv[3], rounds=int(sys.argv[4]), seconds=float(sys.argv[5]))))
     else:
         sys.exit(main())

@@ -248,3 +248,71 @@ def test_a_proven_answer_is_finished_where_nothing_more_may_be_asked(
 def test_an_error_that_the_provider_reports_after_the_proof_is_no_end() -> None:
     failed = UpstreamError("no", retryable=False)
     assert ladder().next(failed, Situation(**BOTH, complete=True, usage_known=True)) is None
+
+
+# -- another upstream ------------------------------------------------------------------------------
+
+THERE: dict[str, Any] = {**BOTH, "elsewhere": ("replay", "prefix")}
+
+
+def test_the_same_upstream_comes_first_and_after_some_tries_another_at_once() -> None:
+    machine = Ladder(Seams(leave_after=2), backoff=Backoff(base=1, cap=1))
+    steps = [machine.next(broken(), Situation(**THERE)) for _ in range(4)]
+    assert steps[:2] == [Step(rung="last-event-id", delay=0.5)] * 2
+    assert steps[2] == Step(rung="replay", elsewhere=True)
+    assert steps[3] == Step(rung="last-event-id", delay=0.5), "tries there are counted anew"
+
+
+@pytest.mark.parametrize(
+    "failure", [CircuitOpen("open"), BudgetExhausted("limit"), status(401), status(503, retry_after=61, retryable=True)]
+)
+def test_an_upstream_that_leads_nowhere_is_left_at_once(failure: StreamError) -> None:
+    machine = ladder()
+    machine.next(broken(), Situation(**THERE))
+    assert machine.next(failure, Situation(**THERE)) == Step(rung="replay", elsewhere=True)
+    assert machine.why == ""
+
+
+@pytest.mark.parametrize("failure", [status(400), UpstreamError("no", code="content_filter")])
+def test_what_says_nothing_of_the_upstream_leads_to_no_other(failure: StreamError) -> None:
+    machine = ladder()
+    machine.next(broken(), Situation(**{**THERE, "last_event_id": ""}))
+    assert machine.next(failure, Situation(**{**THERE, "last_event_id": ""})) is None
+
+
+def test_rungs_that_were_refused_here_are_tried_there() -> None:
+    machine = ladder()
+    at = Situation(**{**THERE, "last_event_id": ""})
+    assert machine.next(broken(), at) == Step(rung="replay")
+    machine.diverged()
+    assert machine.next(broken(), at) == Step(rung="replay", elsewhere=True)
+    machine.diverged()
+    assert machine.next(broken(), at) == Step(rung="replay", elsewhere=True)
+
+
+def test_a_divergence_that_is_to_be_raised_leads_nowhere() -> None:
+    machine = ladder(on_divergence="raise")
+    machine.next(broken(), Situation(**THERE))
+    machine.diverged()
+    assert machine.next(broken(), Situation(**THERE)) is None
+
+
+def test_a_prefix_elsewhere_has_to_be_allowed() -> None:
+    at = Situation(elsewhere=("prefix",), delivered_tokens=100)
+    assert ladder().next(broken(), at) is None
+    assert ladder(rungs=("replay", "prefix")).next(broken(), at) == Step(rung="prefix", elsewhere=True)
+
+
+def test_tries_and_costs_are_bounded_over_all_upstreams() -> None:
+    machine = ladder(leave_after=1, max_barren=3)
+    at = Situation(elsewhere=("replay",), delivered_tokens=10, replayable=True)
+    assert [machine.next(broken(), at) is not None for _ in range(4)] == [True, True, False, False]
+    assert "too much" in machine.why
+    machine = ladder(leave_after=1, max_barren=3, max_repaid_tokens=1_000)
+    assert [machine.next(broken(), at) is not None for _ in range(4)] == [True, True, True, False]
+    assert "max_barren" in machine.why
+
+
+def test_a_proven_answer_is_finished_and_not_asked_for_elsewhere() -> None:
+    at = Situation(**THERE, complete=True, usage_known=True)
+    assert ladder().next(broken(), at) == Step()

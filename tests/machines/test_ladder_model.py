@@ -49,6 +49,7 @@ SITUATIONS = st.builds(
     Situation,
     last_event_id=st.sampled_from(["", "7"]),
     replayable=st.sampled_from([True, True, False]),
+    elsewhere=st.sampled_from([(), ("replay",)]),
     complete=st.sampled_from([False] * 30 + [True]),
     usage_known=st.booleans(),
     no_request=st.sampled_from([""] * 9 + ["the budget is spent"]),
@@ -63,20 +64,26 @@ class LadderAgainstModel(RuleBasedStateMachine):
         super().__init__()
         self.rung: str | None = None  # on which we stand, untried
         self.out: set[str] = set()
-        self.barren = self.seams = self.repaid = 0
+        self.barren = self.seams = self.repaid = self.here = 0
+        self.moves = False
         self.proven = False
 
-    @initialize(barren=st.integers(1, 5), seams=st.integers(1, 4), limit=st.sampled_from([None, 0, 60, 10_000]))
-    def begin(self, barren: int, seams: int, limit: int | None) -> None:
-        self.max_barren, self.max_seams, self.limit = barren, seams, limit
-        self.ladder = Ladder(Seams(max_barren=barren, max_seams=seams, max_repaid_tokens=limit))
+    @initialize(
+        barren=st.integers(1, 5),
+        seams=st.integers(1, 4),
+        limit=st.sampled_from([None, 0, 60, 10_000]),
+        leave=st.integers(0, 3),
+    )
+    def begin(self, barren: int, seams: int, limit: int | None, leave: int) -> None:
+        self.max_barren, self.max_seams, self.limit, self.leave = barren, seams, limit, leave
+        self.ladder = Ladder(Seams(max_barren=barren, max_seams=seams, max_repaid_tokens=limit, leave_after=leave))
         self.cost = 0
 
     @rule()
     def progress(self) -> None:
         self.ladder.made_progress()
         if self.rung is not None:
-            self.rung, self.out, self.barren = None, set(), 0
+            self.rung, self.out, self.barren, self.here = None, set(), 0, 0
             self.seams += 1
 
     @rule()
@@ -95,12 +102,18 @@ class LadderAgainstModel(RuleBasedStateMachine):
         assert step == Step() if wanted == "finish" else (step.rung if step else None) == wanted
         if step is None or step.finish:
             return
-        wait = max(at.server_retry or 0.0, failure.retry_after or 0.0)
-        assert wait <= step.delay <= max(wait, CAP)
-        assert wait <= MAX_WAIT
+        assert step.elsewhere == self.moves
+        if self.moves:
+            assert step.delay == 0.0
+            self.here, self.out = 0, set()
+        else:
+            wait = max(at.server_retry or 0.0, failure.retry_after or 0.0)
+            assert wait <= step.delay <= max(wait, CAP)
+            assert wait <= MAX_WAIT
         assert step.guarantee == {"last-event-id": "exact", "replay": "verified"}[step.rung or ""]
         self.rung = step.rung
         self.barren += 1
+        self.here += 1
         if step.rung == "replay":
             self.cost = at.delivered_tokens
             self.repaid += self.cost
@@ -116,29 +129,39 @@ class LadderAgainstModel(RuleBasedStateMachine):
         return rung
 
     def climb(self, failure: StreamError, at: Situation) -> str | None:
+        self.moves = False
         if self.proven and (at.usage_known or not at.last_event_id):
             return None
-        if isinstance(failure, BudgetExhausted | CircuitOpen):
-            return None
+        lost = False
         about_the_cursor = isinstance(failure, NotAStream) or (
             isinstance(failure, StatusError) and failure.status == 410
         )
         if self.rung == "last-event-id" and about_the_cursor:
             self.out.add("last-event-id")
         elif not failure.retryable:
-            return None
+            lost = True
+            total = isinstance(failure, DeadlineExceeded) and failure.clock == "total"
+            if not at.elsewhere or total:
+                return None
         if at.no_request:
             return None
         if self.rung == "replay" and isinstance(failure, ConnectError | StatusError):
             self.repaid -= self.cost  # it was never answered, so it cost nothing
         wait = max(at.server_retry or 0.0, failure.retry_after or 0.0)
-        if self.barren >= self.max_barren or self.seams >= self.max_seams or wait > MAX_WAIT:
+        if self.barren >= self.max_barren or self.seams >= self.max_seams:
             return None
-        if at.last_event_id and "last-event-id" not in self.out:
-            return "last-event-id"
         limit = self.limit if self.limit is not None else 2 * at.delivered_tokens
         affordable = self.repaid + at.delivered_tokens <= limit
-        return "replay" if at.replayable and affordable and "replay" not in self.out else None
+        rung = None
+        if at.last_event_id and "last-event-id" not in self.out:
+            rung = "last-event-id"
+        elif at.replayable and affordable and "replay" not in self.out:
+            rung = "replay"
+        nothing_here = lost or rung is None or wait > MAX_WAIT or self.here >= self.leave
+        self.moves = nothing_here and affordable and bool(at.elsewhere) and not self.proven
+        if self.moves:
+            return "replay"
+        return None if lost or wait > MAX_WAIT else rung
 
 
 TestLadderAgainstModel = LadderAgainstModel.TestCase

@@ -14,7 +14,7 @@ VALUES = {"_types", "_errors"}
 FORMATS = VALUES | {"machines", "dialects"}
 CORE = FORMATS | {"_clock", "_tasks", "_waiting", "_shared", "moments", "prices", "_core", "_bill", "_reader", "_pipe"}
 OUTSIDE = {"sources", "mounts", "stores", "gateway"}
-FACADE = {"client", "offline", "sync", "upstreams", "__init__"}
+FACADE = {"client", "offline", "sync", "upstreams", "health", "__init__"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "_types": set(),
@@ -40,9 +40,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mounts": CORE | {"layers", "_defaults", "sources", "_background"},
     "stores": CORE,  # it decides for layers, and knows none
     **dict.fromkeys(
-        FACADE, CORE | {"layers", "_defaults", "telemetry", "client", "offline", "sync", "upstreams"} | OUTSIDE
+        FACADE,
+        CORE | {"layers", "_defaults", "telemetry", "client", "offline", "sync", "upstreams", "health"} | OUTSIDE,
     ),
     "upstreams": CORE | {"layers"},
+    "health": CORE | {"layers"},
     "sync": CORE | {"layers", "client", "upstreams", "_background"},
     "cli": CORE | {"layers", "_defaults", "telemetry"} | OUTSIDE | FACADE,
     "__main__": {"cli"},

@@ -22,7 +22,17 @@ EXPECTED = {
     "dialects": {"Dialect", "Wire"},
     "transforms": {"parse_sse", "decode_utf8", "verify"},
     "layers": {"Retry", "Reconnect", "CircuitBreaker", "Deadline", "Buffer", "ReadAhead", "Record"}
-    | {"AutoContinue", "ExpectJson", "Seams", "Hedge", "Throughput", "Fallback", "RateLimit", "Concurrency"},
+    | {
+        "AutoContinue",
+        "ExpectJson",
+        "Seams",
+        "Hedge",
+        "Throughput",
+        "Fallback",
+        "RateLimit",
+        "Concurrency",
+        "HealthCheck",
+    },
     "what outlives a stream": {
         "Budget",
         "RetryBudget",

@@ -43,6 +43,7 @@ from holdfast._types import (
 )
 from holdfast.client import Client
 from holdfast.dialects import Dialect, Timeouts, Wire
+from holdfast.health import HealthCheck
 from holdfast.layers.auto_continue import AutoContinue
 from holdfast.layers.breaker import CircuitBreaker
 from holdfast.layers.budget import Budget
@@ -114,6 +115,7 @@ __all__ = [
     "Fallback",
     "Head",
     "Health",
+    "HealthCheck",
     "Hedge",
     "Httpx2Source",
     "HttpxSource",

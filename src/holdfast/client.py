@@ -12,7 +12,7 @@ from typing import Any, Self
 import aiohttp
 import pybreaker
 
-from holdfast._clock import Clock, Random
+from holdfast._clock import Clock, Random, SystemClock, system_random
 from holdfast._core import Source
 from holdfast._defaults import default_layers
 from holdfast._errors import UsageError
@@ -20,6 +20,7 @@ from holdfast._pipe import Pipe, check_call, check_partial
 from holdfast._reader import Reader
 from holdfast._types import Completion, Delta, Partial, Request
 from holdfast.dialects import AUTO, Dialect, Timeouts, at_address, find
+from holdfast.health import HealthCheck
 from holdfast.layers.auto_continue import AutoContinue
 from holdfast.layers.fallback import Fallback
 from holdfast.layers.read_ahead import ReadAhead
@@ -272,6 +273,24 @@ class Client:
             async for _ in deltas.batches():
                 pass
             return deltas.completion
+
+    def health_check(self, *, every: float = 30.0, timeout: float = 5.0, path: str = "") -> HealthCheck:
+        """Gives a context manager that probes idle upstreams `every` so many seconds: see `HealthCheck`.
+
+        Raises `UsageError` for a client of one upstream: there is nobody to turn to.
+        """
+        if self._fallback is None:
+            raise UsageError("health_check() is for clients of several upstreams: Client(upstreams=[...])")
+        clock, random = self._settings["clock"] or SystemClock(), self._settings["random"] or system_random()
+        return HealthCheck(
+            fallback=self._fallback,
+            source=self._source,
+            every=every,
+            timeout=timeout,
+            path=path,
+            clock=clock,
+            random=random,
+        )
 
     async def aclose(self) -> None:
         """Closes the client's own session; a shared one, and a source of yours, stay open. Idempotent."""

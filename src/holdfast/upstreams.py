@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import NoneType
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import pybreaker
 
@@ -142,6 +142,16 @@ class Upstream:
         }
         request = replace(original, url=url, headers=headers, body=body, upstream=self.name, dialect=dialect)
         return request.with_headers(dialect.headers(self.api_key)).with_headers(self.headers)
+
+    def probe(self, path: str = "") -> Request:
+        """Gives a request that costs nothing and that a server which is well answers, by default one for its models."""
+        if not path:
+            before, models, _ = self.dialect.path.partition("/models/")
+            path = (before if models else before.removesuffix("/completions").rpartition("/")[0]) + "/models"
+        at = urlsplit(self.base_url)
+        url = urlunsplit(at._replace(path=at.path.rstrip("/") + path, fragment=""))
+        headers = {**self.dialect.headers(self.api_key), **self.headers}
+        return Request(url=url, method="GET", headers=headers, upstream=self.name, dialect=self.dialect)
 
     def _said(self, original: Request) -> Mapping[str, Any] | None:
         """Gives the body with what is this one's own; None for bytes that stay as they are."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -23,7 +25,7 @@ class RoutesAgainstModel(RuleBasedStateMachine):
         self.weights, self.by = weights, choose
         self.routes = Routes(weights, choose=choose, eject_after=AFTER, eject=EJECT, max_eject=CAP)  # type: ignore[arg-type]
         count = len(weights)
-        self.row, self.times, self.until, self.pauses = [0] * count, [0] * count, [0.0] * count, [0] * count
+        self.row, self.times, self.until, self.pauses = [0] * count, [0] * count, [-math.inf] * count, [0] * count
 
     def well(self, place: int) -> bool:
         return self.until[place] <= self.now

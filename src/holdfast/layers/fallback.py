@@ -53,6 +53,9 @@ class Asked(Protocol):
     def suits(self, original: Request) -> None:
         """Raises `UsageError` for a request that cannot be put into its words."""
 
+    def probe(self, path: str) -> Request:
+        """Gives a request that costs nothing and that a server which is well answers, for a path or what it has."""
+
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Fallback:

@@ -8,6 +8,7 @@ The idea is Envoy's outlier detection (envoyproxy.io/docs, "Outlier detection").
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -73,7 +74,7 @@ class _Health:
     """In a row."""
     ejections: int = 0
     """Since the last stream that ended well."""
-    until: float = 0.0
+    until: float = -math.inf
     generation: int = 0
     last_used: float | None = None
 

@@ -312,9 +312,8 @@ def write(measured: dict[str, dict[str, Figures]], rounds: int) -> None:
         table=table(measured),
     )
     page = PAGE.read_text(encoding="utf-8")
-    page = re.sub(r"## What it costs\n.*?(?=\n## |\Z)", "", page, flags=re.DOTALL).replace("\n\n\n", "\n\n")
-    before, mark, after = page.partition("## aiohttp\n")
-    PAGE.write_text(f"{before}{section}\n{mark}{after}", encoding="utf-8")
+    before, _, after = re.sub(r"## What it costs\n.*?\n(?=## )", "", page, flags=re.DOTALL).partition("## aiohttp\n")
+    PAGE.write_text(f"{before}{section}\n## aiohttp\n{after}", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

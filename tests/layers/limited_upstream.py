@@ -100,12 +100,16 @@ class _Answer:
 
     async def receive(self) -> Sequence[Any]:
         if not self._left:
+            self._over()
             raise EndOfStream
         await self._owner.clock.sleep(self._owner.seconds / 2)
         return [self._left.pop(0)]
 
-    async def aclose(self) -> None:
+    def _over(self) -> None:
         if self._open:
             self._open = False
             self._owner.open_now -= 1
+
+    async def aclose(self) -> None:
+        self._over()
         await asyncio.sleep(0)

@@ -30,8 +30,8 @@ from holdfast.moments import Waited
 
 T = TypeVar("T")
 
-_ASK_AGAIN = 0.05
-"""Seconds after which a place of other processes is first asked for again; the pauses double up to a second."""
+_ASK_AGAIN, _ASK_AGAIN_MAX = 0.02, 0.25
+"""Seconds after which the store is first asked again for a place, and where the pauses have ceased to double."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -145,7 +145,7 @@ class _Applicant:
             return 0.0
         if held:  # our own limit has just shrunk
             await lease.end()
-        self._pause, pause = min(1.0, self._pause * 2), self._pause
+        self._pause, pause = min(_ASK_AGAIN_MAX, self._pause * 2), self._pause
         return pause * (0.5 + call.random.random())
 
 

@@ -135,6 +135,19 @@ async def test_a_body_of_bytes_names_its_model_too(clock: FakeClock) -> None:
     assert [bill.model for bill in reader.report.bills] == ["deepseek-v4-pro"]
 
 
+async def test_an_address_names_its_model(clock: FakeClock) -> None:
+    url = "https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse"
+    told = {"promptTokenCount": 8, "candidatesTokenCount": 2, "thoughtsTokenCount": 3, "totalTokenCount": 13}
+    part = {"content": {"parts": [{"text": "Hi"}]}, "finishReason": "STOP", "index": 0}
+    event = b"data: " + json.dumps({"candidates": [part], "usageMetadata": told}).encode() + b"\r\n\r\n"
+    pipe: Pipe[Any] = Pipe(Puppet([event]), clock=clock) | parse_sse() | verify("gemini")
+    reader = pipe.stream(Request(url=url, body={"contents": []}))
+    assert await read(reader) is None
+    (bill,) = reader.report.bills
+    assert (bill.model, bill.dialect, bill.output_tokens, bill.reasoning_tokens) == ("gemini-2.5-flash", "gemini", 5, 3)
+    assert Prices().cost(reader.report).amount == Decimal("0.0000149")  # 8 x 0.30 + 5 x 2.50
+
+
 async def test_what_is_no_text_is_not_read_as_one(clock: FakeClock) -> None:
     image = "data:image/png;base64," + "iVBORw0KGgo" * 10_000
     body = {"model": "deepseek-v4-pro", "messages": [{"role": "user", "content": [image, "数到五"]}]}
@@ -160,6 +173,24 @@ async def test_a_hedge_that_won_may_break_and_be_replayed(clock: FakeClock) -> N
     reader = pipe_over(puppet, clock, Hedge(delay=1.0, share=1.0)).stream(ASKED)
     assert await read(reader) is None
     assert told(reader) == [(1, "hedge", 10, 0, True), (2, "again", 10, 2, True), (3, "answer", 10, 5, False)]
+
+
+async def test_requests_that_go_on_at_a_cursor_are_one_bill(clock: FakeClock) -> None:
+    numbered = [b"id: %d\n" % number + event for number, event in enumerate(whole())]
+    broken = StreamBroken("reset")
+    puppet = Puppet([*numbered[:2], broken], [broken], [*numbered[2:4], broken], numbered[4:])
+    reader = pipe_over(puppet, clock).stream(ASKED)
+    assert await read(reader) is None
+    assert [seam.guarantee for seam in reader.report.seams] == ["exact", "exact"]
+    assert told(reader) == [(4, "answer", 10, 5, False)]
+
+
+async def test_what_was_counted_before_a_cut_counts(clock: FakeClock) -> None:
+    running = chunk("One two three ", usage=usage(12, 4))
+    failing: Pipe[Any] = Pipe(Puppet([running, StreamBroken("reset")]), clock=clock) | parse_sse() | verify("deepseek")
+    reader = failing.stream(ASKED)
+    assert isinstance(await read(reader), StreamBroken)
+    assert told(reader) == [(1, "answer", 12, 4, True)]
 
 
 # -- sums ----------------------------------------------------------------------------------------
@@ -199,8 +230,10 @@ def test_names_that_callers_make_up_do_not_fill_the_memory() -> None:
     costs = Costs(Prices().with_("m1", input="1", output="1"), labels=["user"], max_names=2)
     for number in range(100):
         costs(Billed(model=f"m{number}", input_tokens=10, output_tokens=0, labels={"user": f"{number}"}))
+    costs(Billed(model="m1", input_tokens=10, output_tokens=0))
+    assert costs.by_model["m1"].amount == Decimal("0.00002")  # who is known stays known
     assert set(costs.by_model) == {"m0", "m1", OTHER}
     assert set(costs.by_label["user"]) == {"0", "1", OTHER}
-    assert costs.total.known == Decimal("0.00001")
+    assert costs.total.known == Decimal("0.00002")
     assert costs.total.amount is None
     assert len(costs.total.unknown) == 32

@@ -62,6 +62,16 @@ async def test_a_limit_of_nothing_refuses_everything(clock: FakeClock) -> None:
     assert puppet.opens == 0
 
 
+async def test_it_is_booked_when_the_answer_has_ended_and_not_when_it_is_left(clock: FakeClock) -> None:
+    budget = Budget(limit=1, prices=PRICES)
+    async with pipe_over(Puppet(whole()), clock, budget).stream(ASKED) as stream:
+        assert budget.spent() == Decimal("0.009")  # what the prompt is thought to cost
+        async for _ in stream:
+            pass
+        assert budget.spent() == ONE
+    assert budget.spent() == ONE
+
+
 async def test_streams_that_run_have_what_they_asked_for_booked(clock: FakeClock) -> None:
     """Ten that begin at once must not all see a full purse."""
     budget, puppet = Budget(limit="0.030", prices=PRICES), Puppet(Script(Wait(1.0), *whole()), repeat=True)
@@ -78,6 +88,16 @@ async def test_what_has_no_price_is_refused_unless_it_is_allowed(clock: FakeCloc
     allowing = Budget(limit=1, prices=PRICES, unpriced="allow")
     assert await read(pipe_over(puppet, clock, allowing).stream(other)) is None
     assert (puppet.opens, allowing.spent()) == (1, Decimal(0))
+    nothing = Budget(limit=0, prices=PRICES, unpriced="allow")
+    assert isinstance(await read(pipe_over(puppet, clock, nothing).stream(other)), BudgetExhausted)
+
+
+async def test_a_dialect_that_the_address_tells_has_its_prices(clock: FakeClock) -> None:
+    budget, puppet = Budget(limit=1), Puppet(whole())
+    pipe = Pipe(puppet, clock=clock) | parse_sse() | verify("auto") | budget
+    reader = pipe.stream(ASKED)
+    assert await read(reader) is None
+    assert budget.spent() == Prices().cost(reader.report).amount == Decimal("0.000013948")
 
 
 async def test_each_day_has_the_limit_anew(clock: FakeClock) -> None:

@@ -21,6 +21,7 @@ from holdfast._errors import BudgetExhausted
 from holdfast._shared import SharedState
 from holdfast._tasks import outlast
 from holdfast._types import Head, Request
+from holdfast.dialects import AUTO, by_endpoint
 from holdfast.dialects._wire import model_of
 from holdfast.machines.ledger import Ledger
 from holdfast.machines.settings import check_kind
@@ -198,6 +199,8 @@ class _BudgetSource(Generic[T]):
     def _price_of(self, request: Request) -> Decimal:
         """Gives what the prompt costs at least, about; nothing for what has no price and is allowed."""
         dialect = request.dialect or request.call.dialect
+        if dialect is AUTO:
+            dialect = by_endpoint(request.url) or AUTO  # as `verify` will, which has not seen the request yet
         model, name = model_of(request, dialect), dialect.name if dialect is not None else ""
         prices = self.layer.prices
         if not prices.knows(model, dialect=name):

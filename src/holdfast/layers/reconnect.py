@@ -505,7 +505,6 @@ class _ReconnectStream(Generic[T]):
             swallowed = self._replay.swallowed
         call.note(
             Resumed(
-                attempt=call.attempt.number if call.attempt is not None else 0,  # another may run beside it
                 rung="replay" if replayed else step.rung or "",
                 guarantee="verified" if replayed else step.guarantee,
                 gap=call.clock.now() - self._broke_at,

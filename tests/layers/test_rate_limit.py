@@ -104,6 +104,15 @@ async def test_too_many_who_wait_and_too_long_a_wait_are_refused_and_nothing_is_
     assert puppet.opens == 2
 
 
+async def test_where_nobody_may_wait_a_request_goes_at_once_or_not_at_all(clock: FakeClock) -> None:
+    for shared in (None, Store(clock=clock)):
+        limiter = RateLimiter(requests_per_minute=60, burst=1, max_waiting=0, max_wait=0.5)
+        source = RateLimit(limiter, shared=shared)(Puppet(["a"], repeat=True))
+        assert await ask(source, clock) == ["a"]
+        with pytest.raises(BudgetExhausted):
+            await ask(source, clock)
+
+
 async def test_a_pause_that_is_longer_than_anybody_waits_is_told_at_once(clock: FakeClock) -> None:
     puppet = Puppet(refusal(clock, retry_after="90"), ["a"])
     source = RateLimit(RateLimiter(max_wait=60))(puppet)

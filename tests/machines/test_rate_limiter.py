@@ -96,6 +96,15 @@ def test_little_left_slows_down_and_none_left_waits_for_the_reset() -> None:
     assert held(lane, 21.0) == (9.0, "requests")
 
 
+def test_headers_can_be_left_unheard_and_a_pause_cannot() -> None:
+    lane = RateLimiter(learn=False).lane("m")
+    sent = send(lane, 0.0)
+    lane.told(sent, left(0), 0.0)
+    send(lane, 0.0)
+    lane.refused(sent, 0.0, wait=5.0, numbers=True)
+    assert held(lane, 0.0) == (5.0, "requests")
+
+
 def test_a_pause_is_for_all_and_a_bit_longer_than_told_by_chance() -> None:
     lane = RateLimiter().lane("m")
     sent = send(lane, 0.0)
@@ -150,6 +159,7 @@ def test_models_have_limits_of_their_own_and_those_asked_longest_ago_are_forgott
         {"burst": 60},
         {"slow_down_below": 1.5},
         {"output_share": -1},
+        {"learn": "no"},
         {"max_waiting": -1},
         {"max_wait": 0},
     ],

@@ -106,8 +106,9 @@ class _Desk:
         """Stands in line until the request may be sent. Raises `BudgetExhausted`."""
         lane, limiter, call = self.lane, self.limiter, self.request.call
         started = call.clock.now()
-        if len(lane.line) >= limiter.max_waiting and (lane.line or limiter.max_waiting == 0):
-            raise self._refusal(f"{len(lane.line)} requests wait already (max_waiting=)")
+        waiting = len(lane.line)
+        if waiting >= limiter.max_waiting and (waiting or self.shared is None):  # with others, nobody has asked yet
+            raise self._refusal(f"{waiting} requests wait already (max_waiting=)")
         if lane.paused_until - started > limiter.max_wait:
             raise self._refusal(f"the upstream asked for a longer pause than {limiter.max_wait:g} s (max_wait=)")
         ask = self._ask if self.shared is None else self._ask_shared

@@ -21,7 +21,7 @@ from holdfast.machines.bucket import TokenBucket
 from holdfast.machines.learned_limits import LearnedLimit
 from holdfast.machines.line import Line
 from holdfast.machines.rate_limits import Kind, RateLimits
-from holdfast.machines.settings import check_count, check_seconds, is_number
+from holdfast.machines.settings import check_bool, check_count, check_seconds, is_number
 
 Reason = Literal["requests", "tokens", "slow-down"]
 MAX_LANES = 256
@@ -204,7 +204,7 @@ class Lane:
 
     def told(self, sent: Sent, limits: RateLimits | None, now: float) -> None:
         """An answer's headers told of limits, or of none."""
-        if limits is None:
+        if limits is None or not self._settings.learn:
             return
         for kind, learned in self._learned.items():
             limit = getattr(limits, kind)
@@ -282,9 +282,9 @@ class RateLimiter:
     """How much each model of each upstream may be sent in a time. Make one, and hand it to every client that shares it.
 
     Set by hand: `requests_per_minute` and `tokens_per_minute`, of which never more is sent in any minute: up to `burst`
-    seconds' worth at once, and the rest evenly. Learned: what answers' headers tell. Under `slow_down_below` of what
-    is allowed, what remains is spread over the time to its reset. A request's tokens are estimated
-    (`estimate_tokens()`; of its limit of output, `output_share`), and settled when its stream is closed.
+    seconds' worth at once, and the rest evenly. Learned: what answers' headers tell, unless `learn` is False. Under
+    `slow_down_below` of what is allowed, what remains is spread over the time to its reset. A request's tokens are
+    estimated (`estimate_tokens()`; of its limit of output, `output_share`), and settled when its stream is closed.
 
     Whoever must wait stands in line, first come, first served: `max_waiting` calls at most, `max_wait` seconds at most.
     Serves one event loop. `name` tells several accounts apart where processes share limits. Raises `ValueError`.
@@ -293,6 +293,7 @@ class RateLimiter:
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     burst: float = 6.0
+    learn: bool = True
     slow_down_below: float = 0.2
     output_share: float = 0.5
     max_waiting: int = 1000
@@ -311,6 +312,7 @@ class RateLimiter:
             value = getattr(self, name)
             if not (is_number(value) and 0 <= value <= 1):
                 raise ValueError(f"{name} must be a share from 0 to 1, not {value!r}")
+        check_bool("learn", self.learn)
         check_count("max_waiting", self.max_waiting, least=0)
         check_seconds("max_wait", self.max_wait, optional=False)
 

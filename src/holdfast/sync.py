@@ -33,9 +33,9 @@ from holdfast.upstreams import Upstream
 class Settings(TypedDict, total=False):
     """The keywords of `holdfast.Client`, which say there what they are."""
 
-    upstreams: Sequence[Upstream] | Fallback | None
     api_key: str | None
     base_url: str | None
+    upstreams: Sequence[Upstream] | Fallback | None
     session: aiohttp.ClientSession | None
     source: Source[bytes] | None
     timeouts: Timeouts | None

@@ -204,17 +204,25 @@ async def test_it_is_a_layer_like_others(clock: FakeClock) -> None:
 class Store:
     """One bucket for each name; `gone` makes it a store that does not answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, late: bool = False) -> None:
         self.left: dict[str, float] = {}
+        self.late = late  # it has decided before its answer comes
         self.gone = False
         self.asked = 0
 
     async def take(self, name: str, amount: float, *, rate: float, burst: float) -> float | None:
         self.asked += 1
+        if self.late:
+            answer = self._decide(name, amount, burst)
+            await asyncio.sleep(0)
+            return answer
         await asyncio.sleep(0)
         if self.gone:
             return None
         assert rate == 0.0
+        return self._decide(name, amount, burst)
+
+    def _decide(self, name: str, amount: float, burst: float) -> float:
         assert amount == int(amount)
         left = self.left.setdefault(name, burst)
         if amount > left and not (amount > burst and left >= burst):
@@ -270,13 +278,19 @@ async def test_without_its_store_each_process_has_the_limit_for_itself(clock: Fa
     assert [type(error) for error in outcomes] == [type(None), type(None), BudgetExhausted]
 
 
-async def test_cancelled_anywhere_the_store_has_booked_what_was_billed(clock: FakeClock) -> None:
-    store = Store()
+@pytest.mark.parametrize("script", [cut(2), whole()], ids=["broken", "whole"])
+@pytest.mark.parametrize("late", [False, True])
+async def test_cancelled_anywhere_the_store_has_booked_what_was_billed(
+    script: list[Any],
+    late: bool,  # noqa: FBT001 - a parameter of the test
+    clock: FakeClock,
+) -> None:
+    store = Store(late=late)
     budget = Budget(limit=1000, prices=PRICES, shared=store)
     readers: list[Reader[Any]] = []
 
     async def scenario() -> None:
-        readers.append(pipe_over(Puppet(cut(2), whole()), clock, budget).stream(ASKED))
+        readers.append(pipe_over(Puppet(script, whole()), clock, budget).stream(ASKED))
         await read(readers[-1])
 
     def check() -> None:

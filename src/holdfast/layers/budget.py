@@ -134,32 +134,37 @@ class _Tab:
         return self.layer._ledger.left(self._account, self._period)  # noqa: SLF001 - its own layer
 
     async def take(self, owed: Decimal) -> bool | None:
-        """Makes all processes know that so much was spent; False where that is more than they may."""
-        shared, more = self.layer.shared, owed - self._there
-        if shared is None or more == 0:
+        """Makes all processes know that so much was spent; False where that is more than they may.
+
+        None: nobody else decides. Cancelled, it has taken all the same, and knows it.
+        """
+        if self.layer.shared is None or owed == self._there:
             return None
-        self._there = owed  # before the await: whoever is cancelled in it has taken, as far as anybody knows
-        wait = await self._ask(shared, more)
-        if wait is None or wait == 0.0:
-            return None if wait is None else True
-        self._there = owed - more
-        return False
+        task = asyncio.ensure_future(self._take(self.layer.shared, owed))
+        await outlast(task)
+        return task.result()
+
+    async def _take(self, shared: SharedState, owed: Decimal) -> bool | None:
+        wait = await self._ask(shared, owed - self._there)
+        if wait == 0.0:
+            self._there = owed
+        return None if wait is None else wait == 0.0
 
     async def settle(self, call: Call) -> None:
         """Books what the call has cost so far, no more and no less, here and among all. Cancelled, it does so first."""
         owed = self.owed(call)
         self.book(owed)
         if self.layer.shared is not None and owed != self._there:
-            await outlast(asyncio.ensure_future(self._settle_there(owed)))
+            await outlast(asyncio.ensure_future(self._settle(self.layer.shared, owed)))
 
-    async def _settle_there(self, owed: Decimal) -> None:
-        if await self.take(owed) is False:
-            await self._drain(owed)
+    async def _settle(self, shared: SharedState, owed: Decimal) -> None:
+        if await self._take(shared, owed) is False:
+            await self._drain(shared, owed)
 
-    async def _drain(self, owed: Decimal) -> None:
+    async def _drain(self, shared: SharedState, owed: Decimal) -> None:
         """Takes what is left, where that is less than was spent: else others would be let in for it, one by one."""
-        shared, part = self.layer.shared, owed - self._there
-        while shared is not None and part >= _UNIT:
+        part = owed - self._there
+        while part >= _UNIT:
             wait = await self._ask(shared, part)
             if wait is None:
                 return
@@ -185,11 +190,11 @@ class _BudgetSource(Generic[T]):
         asked = self._price_of(request)
         tab = layer._tab(call)  # noqa: SLF001 - its own layer
         before = tab.owed(call)
-        taken = await tab.take(before + asked) if layer.shared is not None else None
-        if taken is False or (taken is None and (tab.left <= 0 or tab.left < asked)):
-            raise BudgetExhausted(f"{layer!r} is spent, and nothing was sent")
-        tab.book(before + asked)
         try:
+            taken = await tab.take(before + asked) if layer.shared is not None else None
+            if taken is False or (taken is None and (tab.left <= 0 or tab.left < asked)):
+                raise BudgetExhausted(f"{layer!r} is spent, and nothing was sent")
+            tab.book(before + asked)
             stream = await self.inner.open(request)
         except BaseException:
             await tab.settle(call)

@@ -2,7 +2,7 @@
 
 A model is found by its name as it was asked for, whatever its case, in the newest table first; else without "models/"
 before it; else without a date behind it (`-2026-11-22`, `-20261122`, `@20261122`), for a dated name is the same model
-held still. No other part is taken off: `mistral-medium-2508` and `mistral-medium` have different prices.
+held still. No other part is taken off: `mistral-medium-2508` and `mistral-medium-latest` have different prices.
 """
 
 from __future__ import annotations

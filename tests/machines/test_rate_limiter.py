@@ -105,6 +105,22 @@ def test_headers_can_be_left_unheard_and_a_pause_cannot() -> None:
     assert held(lane, 0.0) == (5.0, "requests")
 
 
+def test_a_crowd_waits_for_the_first_answer_and_not_for_ever() -> None:
+    lane = RateLimiter().lane("m")
+    for _ in range(20):
+        send(lane, 1.0)
+    assert held(lane, 1.5) == (1.5, "slow-down")
+    send(lane, 3.0)  # whoever says nothing for two seconds is not waited for
+    lane = RateLimiter().lane("m")
+    sents = [send(lane, 1.0) for _ in range(20)]
+    lane.told(sents[0], left(60), 1.1)
+    for _ in range(23):  # of 60 the 19 are gone that were sent after the first, and the last 20 are spread
+        send(lane, 1.1)
+    assert held(lane, 1.1)[1] == "slow-down"
+    by_hand = RateLimiter(requests_per_minute=6000).lane("m")
+    assert len([send(by_hand, 0.0) for _ in range(100)]) == 100
+
+
 def test_a_pause_is_for_all_and_a_bit_longer_than_told_by_chance() -> None:
     lane = RateLimiter().lane("m")
     sent = send(lane, 0.0)
@@ -114,7 +130,8 @@ def test_a_pause_is_for_all_and_a_bit_longer_than_told_by_chance() -> None:
 
 def test_a_refusal_without_numbers_sets_a_pace_once_for_all_that_were_on_their_way() -> None:
     lane = RateLimiter().lane("m")
-    sents = [send(lane, 0.0) for _ in range(40)]  # four a second, over the ten that are looked back on
+    lane.told(send(lane, 0.0), None, 0.0)
+    sents = [send(lane, 0.0) for _ in range(39)]  # four a second, over the ten that are looked back on
     for sent in sents[:5]:
         lane.refused(sent, 0.0, wait=None, numbers=False)
     times: list[float] = []

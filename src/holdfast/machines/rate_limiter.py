@@ -37,6 +37,8 @@ _BACK_OFF = 0.7
 _GROW_SECONDS = 60.0
 """In this time without a 429 such a pace grows by as much as it was; ten times the first one is none any more."""
 _RECENT_SECONDS = 10.0
+_BLIND, _BLIND_SECONDS = 20, 2.0
+"""So many are sent before the first answer is heard, the others after it, or so many seconds after the first one."""
 
 
 @dataclass(slots=True)
@@ -83,7 +85,9 @@ class Lane:
 
     __slots__ = (
         "_buckets",
+        "_first_at",
         "_gate",
+        "_heard",
         "_held",
         "_learned",
         "_number",
@@ -110,6 +114,9 @@ class Lane:
         self._buckets = {name: settings.bucket(name) for name in ("requests", "tokens")}
         self._gate = TokenBucket(rate=1.0, burst=1.0)
         self._learned: dict[Kind, LearnedLimit] = {kind: LearnedLimit() for kind in _KINDS}
+        self._first_at = 0.0
+        # Where a limit was set by hand nobody must be asked first.
+        self._heard = not settings.learn or any(self._buckets.values())
         self._held = False  # a pause or a limit that was used up held somebody back, and not all of them have left
         self._number = 0
         self._output = 0.0  # tokens that an answer has in the mean
@@ -155,6 +162,8 @@ class Lane:
         waits: list[tuple[float, Reason]] = [(self.paused_until - now, "requests")]
         for kind, learned in self._learned.items():
             waits.append((learned.wait(size.of(kind), now), "requests" if kind == "requests" else "tokens"))
+        if not self._heard and self._number >= _BLIND:
+            waits.append((self._first_at + _BLIND_SECONDS - now, "slow-down"))
         longest = max(waits)
         if longest[0] <= 0:
             return None
@@ -186,6 +195,8 @@ class Lane:
     def let_through(self, size: Size, now: float) -> Sent:
         """A request is sent: everything that was claimed for it has been taken."""
         self._number += 1
+        if self._number == 1:
+            self._first_at = now
         for kind, learned in self._learned.items():
             learned.sent += size.of(kind)
         passed = now - self._recent_at
@@ -204,6 +215,9 @@ class Lane:
 
     def told(self, sent: Sent, limits: RateLimits | None, now: float) -> None:
         """An answer's headers told of limits, or of none."""
+        if not self._heard:
+            self._heard = True
+            self.line.nudge()
         if limits is None or not self._settings.learn:
             return
         for kind, learned in self._learned.items():

@@ -93,6 +93,9 @@ class Route(Protocol):
     def request(self) -> Request:
         """The whole request as it was sent to the upstream whose answer is delivered."""
 
+    def knows(self, failure: StreamError) -> bool:
+        """Says whether a failure came from an upstream, or from a limit or breaker that is over one alone."""
+
     def elsewhere(self) -> Request | None:
         """Gives the whole request for another upstream that is well and was not left in vain; None where none is."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from holdfast._errors import ConnectError, StreamBroken, StreamError, UsageError
+from holdfast._errors import BudgetExhausted, ConnectError, StreamBroken, StreamError, UsageError
 from holdfast._types import Completion, Partial, Request
 from holdfast.client import Client
 from holdfast.layers.auto_continue import AutoContinue
@@ -106,6 +106,45 @@ async def test_an_open_breaker_is_left_at_once() -> None:
         assert (await client.stream(BODY)).verdict is not None
         assert source.asked == ["a", "b"]
         assert clock.now() == 0.0, "another upstream is asked without a pause"
+
+
+@pytest.mark.parametrize("alone", [False, True])
+async def test_a_limit_over_all_leads_nowhere_and_one_of_an_upstream_alone_does(*, alone: bool) -> None:
+    class Stops:
+        """Lets ten items through."""
+
+        def __call__(self, inner: Any) -> Any:
+            self.inner = inner
+            return self
+
+        async def open(self, request: Request) -> Any:
+            stream = await self.inner.open(request)
+            receive, seen = stream.receive, [0]
+
+            async def limited() -> Any:
+                seen[0] += 1
+                if seen[0] > 10:
+                    raise BudgetExhausted("the money is spent")
+                return await receive()
+
+            return Limited(stream, limited)
+
+    class Limited:
+        def __init__(self, inner: Any, receive: Any) -> None:
+            self.inner, self.receive, self.aclose, self.head = inner, receive, inner.aclose, inner.head
+
+    async with FakeClock() as clock:
+        source = Servers(a=ChaosServer(), b=ChaosServer())
+        layers, traffic = ([Stops()], []) if alone else ([], [Stops()])
+        reader = client_over(source, clock, to("a", layers=layers), to("b"), traffic=traffic).stream(BODY)
+        if alone:
+            assert (await reader).text == source.sources["a"].server.answer("kelp").text
+            assert source.asked == ["a", "b"]
+        else:
+            with pytest.raises(BudgetExhausted):
+                await reader
+            assert source.asked == ["a"]
+            assert reader.report.fallbacks == 0
 
 
 async def test_ids_are_of_the_server_that_gave_them() -> None:

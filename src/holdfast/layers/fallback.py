@@ -156,7 +156,7 @@ def _under(inner: Source[T], layers: Layers) -> Source[T]:
 class _Route:
     """Where one call is among the upstreams: see `Route`."""
 
-    __slots__ = ("_ahead", "_asked", "_at", "_layer", "_left", "_original", "_requests")
+    __slots__ = ("_ahead", "_asked", "_at", "_layer", "_left", "_original", "_requests", "failure")
 
     def __init__(self, layer: Fallback, original: Request) -> None:
         self._layer = layer
@@ -165,6 +165,8 @@ class _Route:
         self._asked = 0  # who is asked for the rest of it
         self._left: set[int] = set()  # in vain, since something new was delivered
         self._ahead: int | None = None
+        self.failure: StreamError | None = None
+        """The last that came through this layer."""
         self._requests: dict[int, Request] = {}
 
     def at_first(self, place: int) -> Request:
@@ -190,6 +192,9 @@ class _Route:
     @property
     def request(self) -> Request:
         return self._request(self._at)
+
+    def knows(self, failure: StreamError) -> bool:
+        return failure is self.failure
 
     def elsewhere(self) -> Request | None:
         call, routes = self._original.call, self._layer.routes
@@ -335,7 +340,7 @@ class _FallbackStream(Generic[T]):
             self._leave(good=True)
             raise
         except StreamError as failure:
-            self._leave(good=judgement(failure, self._layer.also), wait=failure.retry_after)
+            self._failed(failure)
             raise
 
     async def _receive_first(self) -> Sequence[T]:
@@ -400,7 +405,7 @@ class _FallbackStream(Generic[T]):
     def _go_on_after(self, failure: StreamError) -> None:
         """Turns to the next upstream, or sets what ends the stream."""
         layer, call = self._layer, self._request.call
-        self._leave(good=judgement(failure, layer.also), wait=failure.retry_after)
+        self._failed(failure)
         self._failure = _worse(self._failure, failure)
         if self._pinned or not leads_on(failure, layer.also):
             self._end = failure
@@ -412,6 +417,11 @@ class _FallbackStream(Generic[T]):
         old = self._asking.upstream
         self._ask(there)
         call.note(FellBack(error=failure, old=old, new=self._asking.upstream))
+
+    def _failed(self, failure: StreamError) -> None:
+        self._leave(good=judgement(failure, self._layer.also), wait=failure.retry_after)
+        if isinstance(route := self._request.call.route, _Route):
+            route.failure = failure
 
     def _leave(self, *, good: bool | None, wait: float | None = None) -> None:
         """Tells how it went at the upstream, once."""

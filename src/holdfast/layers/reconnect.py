@@ -260,7 +260,7 @@ class _ReconnectStream(Generic[T]):
             self._remember_refusal(failure)
         if self._step is None:
             self._broke, self._broke_at = failure, call.clock.now()
-        step = self._ladder.next(failure, self._situation()) if self._started else None
+        step = self._ladder.next(failure, self._situation(failure)) if self._started else None
         if step is None or step.finish:
             self._settle(step, failure)
             return
@@ -277,7 +277,7 @@ class _ReconnectStream(Generic[T]):
         """Takes the first step of an answer that broke in another process: who comes later has waited already."""
         self._call.proven = deepcopy(self._call.evidence)
         self._broke_at = self._call.clock.now()
-        step = self._ladder.next(unresumed, self._situation())
+        step = self._ladder.next(unresumed, self._situation(unresumed))
         if step is None or step.finish:
             self._settle(step, unresumed)
         else:
@@ -303,7 +303,7 @@ class _ReconnectStream(Generic[T]):
         self._disown()
         self._end = self._give_up(failure)
 
-    def _situation(self) -> Situation:
+    def _situation(self, failure: StreamError) -> Situation:
         call = self._call
         evidence, cursor = call.evidence, call.cursor
         return Situation(
@@ -311,7 +311,7 @@ class _ReconnectStream(Generic[T]):
             cursor=self._cursor_request() is not None,
             replayable=self._replayable(self._whole),
             prefix=self._prefix_request(self._whole) is not None,
-            elsewhere=self._rungs_elsewhere(),
+            elsewhere=self._rungs_elsewhere(failure),
             complete=evidence is not None
             and evidence.complete
             and not self._diverging
@@ -403,10 +403,16 @@ class _ReconnectStream(Generic[T]):
         if failure.status in (400, 422) and len(self._layer.refused) < _MAX_REFUSED:
             self._layer.refused.add(_model(self._whole))
 
-    def _rungs_elsewhere(self) -> tuple[Rung, ...]:
-        """Gives the rungs that exist at another upstream. An answer's later legs stay where they are."""
-        call = self._call
-        there = call.route.elsewhere() if call.route is not None and not call.legs else None
+    def _rungs_elsewhere(self, failure: StreamError) -> tuple[Rung, ...]:
+        """Gives the rungs that exist at another upstream. An answer's later legs stay where they are.
+
+        A limit that is over all upstreams refuses at the others, too.
+        """
+        call, route = self._call, self._call.route
+        if route is None or call.legs:
+            return ()
+        ours = isinstance(failure, BudgetExhausted | CircuitOpen)
+        there = route.elsewhere() if route.knows(failure) or not ours else None
         if there is None:
             return ()
         exists = {"replay": self._replayable(there), "prefix": self._prefix_request(there) is not None}

@@ -241,7 +241,8 @@ async def test_where_all_die_the_partial_is_of_the_first_and_another_process_goe
         partial = Partial.from_json(caught.value.partial.to_json())
         assert partial.request is not None
         assert partial.request["model"] == "vendor/m"
-        assert partial.state["original"]["model"] == "deepseek-flash"
+        assert partial.state["others"] == {"model": "deepseek-flash"}
+        assert partial.state["alone"] == ["stream", "stream_options"]
 
         source.dead = {"a"}
         source.asked.clear()

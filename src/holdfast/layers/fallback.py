@@ -131,11 +131,8 @@ class Fallback:
         place = self._place_of(partial)
         if place is None:
             return request
-        original = partial.state.get("original")
-        if isinstance(original, Mapping):
-            request = replace(request, body=original)
-        elif request.body is None:
-            request = replace(request, body=partial.request)
+        if partial.request is not None:
+            request = replace(request, body=_original(partial.request, partial.state))
         route = request.call.route = _Route(self, request)
         return route.at_first(place)
 
@@ -228,8 +225,18 @@ class _Route:
 
     def told(self) -> dict[str, Any]:
         sent, asked = self.request, self._original.body
-        original = {"original": asked} if isinstance(asked, Mapping) and asked != sent.body else {}
-        return {"upstream": sent.upstream, **original}
+        told: dict[str, Any] = {"upstream": sent.upstream}
+        if isinstance(asked, Mapping) and isinstance(sent.body, Mapping):  # the prompt, which they share, not twice
+            told["others"] = {name: value for name, value in asked.items() if sent.body.get(name) != value}
+            told["alone"] = [name for name in sent.body if name not in asked]
+        return told
+
+
+def _original(sent: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives the body as it was before it was put into an upstream's words, of what `told()` kept."""
+    others, alone = state.get("others"), state.get("alone")
+    kept = {name: value for name, value in sent.items() if not isinstance(alone, list) or name not in alone}
+    return {**kept, **others} if isinstance(others, Mapping) else kept
 
 
 def _chance(layer: Fallback, random: Any) -> float:

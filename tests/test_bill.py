@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from holdfast._errors import StreamBroken, StreamError
+from holdfast._errors import ConnectError, StreamBroken, StreamError
 from holdfast._pipe import Pipe
 from holdfast._reader import Reader
 from holdfast._types import Request
+from holdfast.client import Client
+from holdfast.layers.budget import Budget
 from holdfast.layers.hedge import Hedge
 from holdfast.layers.parse import parse_sse
 from holdfast.layers.reconnect import Reconnect
@@ -24,11 +26,13 @@ from holdfast.moments import Billed
 from holdfast.prices import Prices
 from holdfast.telemetry.costs import OTHER, Costs
 from holdfast.testing import FakeClock
+from holdfast.upstreams import Upstream
 from tests.puppet import Puppet, Script, Wait
 
 URL = "https://api.deepseek.com/chat/completions"
 WORDS = ("One ", "two ", "three ", "four ", "five.")
-ASKED = Request(url=URL, body={"model": "deepseek-v4-pro", "messages": [{"role": "user", "content": "Count to five!"}]})
+BODY = {"model": "deepseek-v4-pro", "messages": [{"role": "user", "content": "Count to five!"}]}
+ASKED = Request(url=URL, body=BODY)
 
 
 def chunk(text: str = "", end: str | None = None, usage: dict[str, Any] | None = None) -> bytes:
@@ -130,7 +134,7 @@ async def test_an_answer_without_a_model_and_without_usage_is_no_models(clock: F
 
 
 async def test_a_body_of_bytes_names_its_model_too(clock: FakeClock) -> None:
-    reader = pipe_over(Puppet(whole()), clock).stream(Request(url=URL, body=json.dumps(ASKED.body).encode()))
+    reader = pipe_over(Puppet(whole()), clock).stream(Request(url=URL, body=json.dumps(BODY).encode()))
     assert await read(reader) is None
     assert [bill.model for bill in reader.report.bills] == ["deepseek-v4-pro"]
 
@@ -183,6 +187,24 @@ async def test_requests_that_go_on_at_a_cursor_are_one_bill(clock: FakeClock) ->
     assert await read(reader) is None
     assert [seam.guarantee for seam in reader.report.seams] == ["exact", "exact"]
     assert told(reader) == [(4, "answer", 10, 5, False)]
+
+
+async def test_each_upstream_is_billed_for_its_own_model_at_its_own_price(clock: FakeClock) -> None:
+    upstreams = [
+        Upstream("deepseek", api_key="one", name="first"),
+        Upstream("openai", api_key="two", name="second", model="gpt-4.1"),
+    ]
+    puppet, budget = Puppet(ConnectError("refused"), cut(2), ConnectError("refused"), whole()), Budget(limit=1)
+    client = Client(upstreams=upstreams, source=puppet, clock=clock, traffic=[budget])
+    stream = client.stream(BODY)
+    assert await read(stream) is None
+    assert told(stream) == [(2, "again", 10, 2, True), (4, "answer", 10, 5, False)]
+    assert {(bill.upstream, bill.dialect, bill.model) for bill in stream.report.bills} == {
+        ("second", "openai", "gpt-4.1")
+    }
+    cost = Prices().cost(stream.report)
+    # 10 x 2 + 2 x 8, and 6 x 2 + 4 x 0.50 + 5 x 8
+    assert (cost.again, cost.answer, budget.spent()) == (Decimal("0.000036"), Decimal("0.000054"), cost.amount)
 
 
 async def test_what_was_counted_before_a_cut_counts(clock: FakeClock) -> None:

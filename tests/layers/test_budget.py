@@ -13,6 +13,7 @@ from holdfast._errors import BudgetExhausted, StreamBroken
 from holdfast._pipe import Pipe
 from holdfast._reader import Reader
 from holdfast._types import Request
+from holdfast.client import Client
 from holdfast.layers.budget import STEP, Budget
 from holdfast.layers.hedge import Hedge
 from holdfast.layers.parse import parse_sse
@@ -22,8 +23,9 @@ from holdfast.layers.verify import verify
 from holdfast.machines.ladder import Seams
 from holdfast.prices import Prices
 from holdfast.testing import FakeClock, cancel_everywhere, check_layer
+from holdfast.upstreams import Upstream
 from tests.puppet import Puppet, Script, Wait
-from tests.test_bill import ASKED, URL, chunk, cut, read, whole
+from tests.test_bill import ASKED, BODY, URL, chunk, cut, read, whole
 
 PRICES = Prices(shipped=False).with_("deepseek-v4-pro", input="1000", output="1000")
 """A token is a tenth of a cent, so that a handful of them is money."""
@@ -98,6 +100,14 @@ async def test_a_dialect_that_the_address_tells_has_its_prices(clock: FakeClock)
     reader = pipe.stream(ASKED)
     assert await read(reader) is None
     assert budget.spent() == Prices().cost(reader.report).amount == Decimal("0.000013948")
+
+
+async def test_an_upstream_whose_budget_is_spent_is_left_for_the_next(clock: FakeClock) -> None:
+    first = Upstream("deepseek", api_key="one", name="first", layers=[Budget(limit=0)])
+    second = Upstream("openai", api_key="two", name="second", model="gpt-4.1")
+    stream = Client(upstreams=[first, second], source=Puppet(whole()), clock=clock).stream(BODY)
+    assert await read(stream) is None
+    assert (stream.report.upstream, stream.report.fallbacks, stream.report.attempts) == ("second", 1, 1)
 
 
 async def test_each_day_has_the_limit_anew(clock: FakeClock) -> None:

@@ -308,7 +308,7 @@ class Report:
                 self.retries += 1
                 self.faults.append(moment.error)
             case Resuming() | Outlived():
-                if moment.error is not None:
+                if moment.error is not None and moment.error not in self.faults[-1:]:  # `FellBack` may have told it
                     self.faults.append(moment.error)
             case Resumed():
                 self.seams.append(moment)
@@ -323,7 +323,7 @@ class Report:
                 self.losers.append(moment.loser)
             case FellBack():
                 self.fallbacks += 1
-                self.faults += [] if moment.midstream else [moment.error]  # of a seam `Resuming` tells
+                self.faults.append(moment.error)
             case Diverged():
                 self.diverged += 1
             case Dropped():

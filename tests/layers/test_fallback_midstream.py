@@ -289,6 +289,29 @@ async def test_a_leg_stays_though_the_first_upstream_is_well_again() -> None:
         assert source.asked == ["a", *["b"] * reader.report.legs]
 
 
+async def test_a_leg_that_cannot_be_asked_on_is_asked_of_another_with_the_same_model() -> None:
+    for model in (None, "other"):
+        moments: list[Moment] = []
+        async with FakeClock() as clock:
+            source = Servers(a=ChaosServer(mode="prefix"), b=ChaosServer(mode="prefix"))
+            source.dies = {"a"}
+            # The rest is known to a server that has told the beginning.
+            await client_over(source, clock, to("b")).stream(BODY)
+            upstreams = to("a"), to("b", model=model)
+            client = client_over(source, clock, *upstreams, moments=moments, auto_continue=AutoContinue(times=5))
+            reader = client.stream({**BODY, "max_tokens": 60})
+            if model is not None:
+                with pytest.raises(ConnectError):
+                    await reader
+                continue
+            answer = await reader
+        assert answer.text == source.sources["a"].server.answer("kelp").text
+        assert falls_of(moments) == [("a", "b", True)]
+        assert len(reader.report.faults) == 1 + reader.report.retries
+        assert reader.report.legs > 1
+        assert source.sources["b"].asked[-1].url == "http://b.test/beta/chat/completions"
+
+
 async def test_a_translated_answer_is_compared_by_what_it_says() -> None:
     text = "Kelp holds fast. " * 20
 

@@ -18,8 +18,10 @@ from holdfast._tasks import Opening
 from holdfast._types import Delta, Event, Head, Request
 from holdfast.dialects import Said
 from holdfast.dialects._turns import another_turn
+from holdfast.dialects._ways import same_model
 from holdfast.dialects._wire import asked
 from holdfast.machines.replay import DivergenceError
+from holdfast.machines.routes import leads_on
 from holdfast.machines.seam import MIN_PREFIX, Extension, joint, with_usage
 from holdfast.machines.settings import check_bool, check_count, check_kind
 from holdfast.moments import Continued, Diverged
@@ -102,6 +104,7 @@ class _AutoContinueStream(Generic[T]):
         "_reason",
         "_records",
         "_request",
+        "_rest",
         "_source",
         "_turned",
     )
@@ -127,6 +130,7 @@ class _AutoContinueStream(Generic[T]):
         self._held: list[Delta] = []  # its end and its usage, until it is known whether the answer goes on
         self._before: list[Delta] = []  # those of the leg before, while the next has not taken up its words
         self._extension: Extension | None = None
+        self._rest: Said | None = None  # what the next leg goes on from, where it is asked on by its text
         # Between two legs:
         self._leaving: Stream[T] | None = None
         self._asking: list[Request] = []  # the ways to ask on that are left; without one the answer ends as it had
@@ -225,12 +229,14 @@ class _AutoContinueStream(Generic[T]):
                 return
             fresh = list(self._without_end(self._taken_up(self._extension, fresh)))
             self._ready = cast("Sequence[T]", fresh)
+        self._rest = None
         if self._paused:
             ways = self._same_turn()
         else:
             said = self._said() if self._reason else None
-            ways = self._ways(said[1]) if said is not None else []
+            ways = self._ways(said[1], self._whole) if said is not None else []
             if said is not None and ways:
+                self._rest = said[1]
                 self._extension = Extension(said[0], len(said[1].text), keep_reasoning=True)
         if ways:
             self._next_leg(ways)
@@ -295,13 +301,27 @@ class _AutoContinueStream(Generic[T]):
         left = allowed - before - last
         return max(0, last - left) if left > 0 else None
 
-    def _ways(self, said: Said) -> list[Request]:
-        """Gives the requests that would ask on, best first."""
-        dialect, prompt = self._call.dialect, self._layer.prompt
-        ways = [dialect.prefix.extend(self._whole, said)] if dialect is not None and dialect.prefix else []
+    def _ways(self, said: Said, whole: Request) -> list[Request]:
+        """Gives the requests that would ask on, best first, of the whole one as an upstream has it."""
+        dialect, prompt = whole.dialect or self._call.dialect, self._layer.prompt
+        ways = [dialect.prefix.extend(whole, said)] if dialect is not None and dialect.prefix else []
         if prompt is not None:
-            ways.append(another_turn(self._whole, said, prompt))
+            ways.append(another_turn(whole, said, prompt))
         return [way for way in ways if way is not None]
+
+    def _elsewhere(self, failure: StreamError) -> list[Request]:
+        """Gives the requests that ask on at another upstream with the same model, where this one cannot be asked."""
+        call, route = self._call, self._call.route
+        if route is None or self._rest is None or not leads_on(failure) or not call.may_request:
+            return []
+        there = route.elsewhere()
+        if there is None or not same_model(there, route.request):
+            return []
+        ways = self._ways(self._rest, replace(there, call=call))
+        if ways:
+            route.move(failure)
+            route.arrived()
+        return ways
 
     def _diverged(self, difference: DivergenceError) -> None:
         """The model did not go on: nothing of this leg was handed over, and the answer ends as it had ended."""
@@ -329,9 +349,13 @@ class _AutoContinueStream(Generic[T]):
                 stream = await self._opening.stream()
             except StreamError as failure:
                 self._opening = None
-                if not isinstance(failure, StatusError) or failure.status not in _REFUSALS:
+                if isinstance(failure, StatusError) and failure.status in _REFUSALS:
+                    del self._asking[0]
+                    return
+                ways = self._elsewhere(failure)
+                if not ways:
                     raise
-                del self._asking[0]
+                self._asking = ways
                 return
             self._opening = None
             if self._end is not None:  # somebody else closed us while we waited for the head

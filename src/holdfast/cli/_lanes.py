@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from holdfast.cli._paper import Row, columns, cut, seconds, wrap
+from holdfast.cli._paper import Row, columns, cut, wrap
 from holdfast.telemetry.timeline import Lane, Life, Step
+from holdfast.telemetry.words import end_of, label, numbers, say, seconds, verdict
 
 MAX_LANES = 12
 _GUTTER = 7
 _LABEL = 20
 _STEP = 16
+_ENDS = {"proven": "bold green", "left": "bold yellow", "fault": "bold red"}
 
 
 @dataclass(slots=True, frozen=True)
@@ -55,22 +57,6 @@ def draw(life: Life, *, width: int = 80, signs: Signs = UNICODE, steps: bool = T
     return rows
 
 
-def verdict(life: Life) -> tuple[str, str]:
-    """Gives the outcome in words, with its style."""
-    if life.outcome == "resumed":
-        guarantee = life.end.text("guarantee") if life.end is not None else ""
-        return f"RESUMED ({', '.join(filter(None, (_count(life.seams, 'seam'), guarantee)))})", "bold green"
-    if life.outcome == "complete":
-        return "COMPLETE", "bold green"
-    if life.failed:
-        return life.outcome, "bold red"
-    return {"running": "NO END IN THIS LOG", "cancelled": "GIVEN UP"}.get(life.outcome, life.outcome), "bold yellow"
-
-
-def _count(number: float, noun: str) -> str:
-    return f"{number:.0f} {noun}{'' if number == 1 else 's'}"
-
-
 # -- the header ------------------------------------------------------------------------------------
 
 
@@ -80,24 +66,7 @@ def _header(life: Life, width: int) -> list[Row]:
     rest = [life.dialect, *(f"{name}={value}" for name, value in life.labels.items())]
     left = width - sum(columns(text) for text, _ in head)
     about = cut("  " + "  ".join(filter(None, rest)), left) if left > 6 and any(rest) else ""
-    return [[*head, (about, "cyan")], *([("  " + line, "")] for line in wrap(" · ".join(_numbers(life)), width - 2))]
-
-
-def _numbers(life: Life) -> list[str]:
-    numbers = [_count(life.attempts, "attempt")]
-    if life.faults:
-        numbers.append(_count(len(life.faults), "fault"))
-    if life.first_delta_seconds is not None:
-        numbers.append(f"first text {seconds(life.first_delta_seconds)}")
-    numbers.append(f"{seconds(life.seconds)} in all")
-    if life.end is None:
-        return numbers
-    gap, tokens, billed = (life.end.number(name) for name in ("longest_gap", "total_tokens", "billed_tokens"))
-    if gap is not None and gap >= 1:
-        numbers.append(f"longest gap {seconds(gap)}")
-    if tokens is not None:
-        numbers.append(_count(tokens, "token") + (f" ({billed:.0f} billed)" if billed and billed > tokens else ""))
-    return numbers
+    return [[*head, (about, "cyan")], *([("  " + line, "")] for line in wrap(" · ".join(numbers(life)), width - 2))]
 
 
 # -- the lanes -------------------------------------------------------------------------------------
@@ -145,26 +114,10 @@ def _lane(lane: Lane, life: Life, span: int, signs: Signs) -> Row:
     if lane.first is not None:
         cells[place(lane.first)] = (signs.seam, "bold magenta") if lane.seam else (signs.first, "bold green")
     if lane.end is not None:
-        sign, style = _end(lane, life, signs)
-        cells[place(end)] = (sign, style)
+        how = end_of(lane, life)
+        cells[place(end)] = (getattr(signs, how), _ENDS[how])
     name = f"#{lane.attempt}" if lane.attempt else "-"
-    return [(f"  {name:<{_GUTTER - 2}}", "dim"), *_joined(cells), (" " + cut(_label(lane, life), _LABEL - 1), "")]
-
-
-def _end(lane: Lane, life: Life, signs: Signs) -> tuple[str, str]:
-    if lane.how in ("complete", "resumed"):
-        return signs.proven, "bold green"
-    if lane.how in ("cancelled", "ended") and not life.failed:
-        return signs.left, "bold yellow"
-    return signs.fault, "bold red"
-
-
-def _label(lane: Lane, life: Life) -> str:
-    if lane.how in ("complete", "resumed"):
-        return "proven whole"
-    if not lane.how:
-        return "" if life.end is not None else "no end"
-    return {"cancelled": "given up"}.get(lane.how, lane.how)
+    return [(f"  {name:<{_GUTTER - 2}}", "dim"), *_joined(cells), (" " + cut(label(lane, life), _LABEL - 1), "")]
 
 
 def _joined(cells: Row) -> Row:
@@ -182,7 +135,7 @@ def _joined(cells: Row) -> Row:
 
 
 def _words(step: Step, width: int) -> list[Row]:
-    words, style = _say(step)
+    words, style = say(step)
     when = f"{step.at:10.3f}  "
     attempt = f"#{step.attempt}" if step.attempt else ""
     first, *more = wrap(words, width - _STEP)
@@ -190,56 +143,4 @@ def _words(step: Step, width: int) -> list[Row]:
     return [head, *([(" " * _STEP + line, style)] for line in more)]
 
 
-_SAID = {
-    "stream.started": ("started  {url}", ""),
-    "attempt.opening": ("request sent", ""),
-    "attempt.opened": ("head {status} after {seconds}  {request_id}", ""),
-    "stream.first_delta": ("first text", "green"),
-    "attempt.retrying": ("FAULT {error}; again in {delay}", "red"),
-    "stream.resuming": ("FAULT {error}; {rung} in {delay}", "red"),
-    "stream.resumed": ("SEAM {guarantee} by {rung}, gap {gap}, {swallowed} items came again", "magenta"),
-    "stream.diverged": ("the replay differed at character {position}", "red"),
-    "stream.stalled": ("STALL the {clock} clock ran out after {seconds}", "yellow"),
-    "breaker.changed": ("breaker {breaker}: {old} -> {new}", "yellow"),
-    "stream.repaired": ("mended {count} x {what}", "yellow"),
-    "events.dropped": ("dropped {count} events that came twice", ""),
-    "recording.failed": ("the recording {path} was given up: {reason}", "yellow"),
-    "stream.delivered": ("{items} items delivered, longest gap {longest_gap}", ""),
-}
-_DURATIONS = frozenset(("seconds", "delay", "gap", "longest_gap"))
-
-
-def _say(step: Step) -> tuple[str, str]:
-    """Tells a step in a person's words, with its style."""
-    if step.event == "stream.ended":
-        if "error" in step.facts:
-            return f"ENDED {_error(step)}", "bold red"
-        words = f"ended  {step.text('outcome')}  {step.text('finish_reason')}"
-        return words, "green" if step.text("verdict") else "yellow"
-    words, style = _SAID.get(step.event, (step.event, ""))
-    return words.format_map(_Told(step)), style
-
-
-class _Told(dict[str, str]):
-    """What a step says, by name, as far as its line told it."""
-
-    def __init__(self, step: Step) -> None:
-        super().__init__()
-        self._step = step
-
-    def __missing__(self, name: str) -> str:
-        if name == "error":
-            return _error(self._step)
-        value = self._step.number(name)
-        if name in _DURATIONS and value is not None:
-            return seconds(value)
-        return self._step.text(name)
-
-
-def _error(step: Step) -> str:
-    told = " ".join(filter(None, (step.text("error"), step.text("status"), step.text("code"))))
-    message = step.text("error_message")
-    return f"{told}: {message}" if message else told
-
-
-__all__ = ["ASCII", "UNICODE", "Signs", "draw", "legend", "verdict"]
+__all__ = ["ASCII", "UNICODE", "Signs", "draw", "legend"]

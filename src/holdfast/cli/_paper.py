@@ -104,11 +104,4 @@ def wrap(text: str, width: int) -> list[str]:
     return lines
 
 
-def seconds(value: float) -> str:
-    """Writes a duration so that the eye can compare: three digits that matter."""
-    if value >= 100:
-        return f"{value:.0f} s"
-    return f"{value:.1f} s" if value >= 10 else f"{value:.2f} s" if value >= 1 else f"{value * 1000:.0f} ms"
-
-
-__all__ = ["Paper", "Row", "columns", "cut", "seconds", "wrap"]
+__all__ = ["Paper", "Row", "columns", "cut", "wrap"]

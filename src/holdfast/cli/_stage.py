@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from holdfast.cli._paper import Paper, Row, columns, cut, seconds
+from holdfast.cli._paper import Paper, Row, columns, cut
+from holdfast.telemetry.words import seconds
 from holdfast.testing.answers import Answer
 
 _WORDS = re.compile(r"\n+| |[!-~]+|.[，。；：？！”]*")  # no row begins with a full stop

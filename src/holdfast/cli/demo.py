@@ -16,9 +16,10 @@ from random import Random
 from typing import Any
 
 from holdfast._errors import StreamError
-from holdfast.cli._paper import Paper, Row, seconds, wrap
+from holdfast.cli._paper import Paper, Row, wrap
 from holdfast.cli._stage import Act, Stage, stage_for
 from holdfast.moments import Moment, Resumed, Resuming, Retrying
+from holdfast.telemetry.words import seconds
 from holdfast.testing.chaos import ChaosServer, Mode
 from holdfast.testing.faults import (
     CleanCut,

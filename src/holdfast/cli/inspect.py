@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from holdfast._types import Completion, Event, Verdict
-from holdfast.cli._paper import Paper, Row, cut, seconds, wrap
+from holdfast.cli._paper import Paper, Row, cut, wrap
 from holdfast.cli._replay import Played, play
 from holdfast.dialects import DIALECTS, Dialect, find
 from holdfast.machines.recording import Story, numbered
 from holdfast.sources.memory import recorded
 from holdfast.telemetry.recording import Inspector, Recording, judged
+from holdfast.telemetry.words import seconds
 
 _CHUNK = 64 * 1024
 _NAME = 12

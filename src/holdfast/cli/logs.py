@@ -15,9 +15,10 @@ from typing import Any, BinaryIO
 from holdfast import _errors
 from holdfast._errors import StreamError, UsageError
 from holdfast.cli._lanes import ASCII, UNICODE, draw, legend
-from holdfast.cli._paper import Paper, Row, seconds, wrap
+from holdfast.cli._paper import Paper, Row, wrap
 from holdfast.telemetry.health import Health, Objectives
 from holdfast.telemetry.timeline import Filter, Life, LogReader
+from holdfast.telemetry.words import count, judge, seconds
 
 MAX_LINE = 4 * 1024 * 1024
 """Bytes of the longest line that is read whole: with texts in them, lines hold whole prompts."""
@@ -140,9 +141,9 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _sums(reader: LogReader, health: Health, width: int) -> list[Row]:
-    told = [_plural(health.streams, "stream") + _listed(health.outcomes.most_common(8))]
+    told = [count(health.streams, "stream") + _listed(health.outcomes.most_common(8))]
     if health.faults:
-        told.append(_plural(sum(health.faults.values()), "fault") + _listed(health.faults.most_common(8)))
+        told.append(count(sum(health.faults.values()), "fault") + _listed(health.faults.most_common(8)))
     first = [(p, health.first_seconds(p)) for p in (50, 99)]
     whole = [(p, health.seconds(p)) for p in (50, 99)]
     times = [
@@ -153,7 +154,7 @@ def _sums(reader: LogReader, health: Health, width: int) -> list[Row]:
     if times:
         told.append(" · ".join(times))
     unused = [
-        _plural(number, f"{what} line")
+        count(number, f"{what} line")
         for number, what in ((reader.malformed, "malformed"), (reader.foreign, "foreign"), (reader.late, "late"))
         if number
     ]
@@ -162,38 +163,17 @@ def _sums(reader: LogReader, health: Health, width: int) -> list[Row]:
     return [[(line, "bold")] for text in told for line in wrap(text, width)]
 
 
-_CHECKS = {
-    "chunks_per_second": ("chunks a second, median", "more than {:g}", "{:.1f}"),
-    "first_chunk_p99": ("seconds to the first chunk, p99", "at most {:g}", "{:.3f}"),
-    "errors": ("streams that failed, of 100", "at most {:g}", "{:.2f}"),
-}
-
-
 def _held_against(health: Health) -> list[Row]:
     """Gives what was found beside what it should be."""
     rows: list[Row] = []
     if health.seams:
-        rows.append([(f"{_plural(health.seams, 'seam')}, {_plural(health.attempts, 'request')}", "bold")])
+        rows.append([(f"{count(health.seams, 'seam')}, {count(health.attempts, 'request')}", "bold")])
     for name, state in health.breakers.items():
         rows.append([(f"breaker {name or '(unnamed)'}: {state}", "bold" if state == "closed" else "bold red")])
     for check in health.checks():
-        what, wanted, form = _CHECKS[check.name]
-        scale = 100 if check.name == "errors" else 1
-        found = "unknown" if check.found is None else form.format(check.found * scale)
-        word, style = {True: ("ok", "green"), False: ("MISSED", "bold red"), None: ("-", "dim")}[check.met]
-        rows.append(
-            [
-                (f"{what:<32}", ""),
-                (f"{found:>10}  ", "bold"),
-                (f"{wanted.format(check.objective * scale):<16}", "dim"),
-                (word, style),
-            ]
-        )
+        what, found, wanted, word, style = judge(check)
+        rows.append([(f"{what:<32}", ""), (f"{found:>10}  ", "bold"), (f"{wanted:<16}", "dim"), (word, style)])
     return rows
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _listed(counts: list[tuple[str, int]]) -> str:

@@ -11,7 +11,7 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from holdfast import moments
 from holdfast._pipe import listener_factories
@@ -146,6 +146,10 @@ class Health:
     def chunk_rate(self, percent: float) -> float | None:
         """Chunks a second that `percent` of the streams did not exceed."""
         return _percentile(self._rates, percent)
+
+    def values(self, of: Literal["first_seconds", "seconds", "chunk_rate"]) -> Sequence[float]:
+        """Gives what percentiles are told of, in the order in which streams ended."""
+        return {"first_seconds": self._first, "seconds": self._seconds, "chunk_rate": self._rates}[of]
 
     @property
     def error_rate(self) -> float | None:

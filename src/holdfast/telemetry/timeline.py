@@ -115,13 +115,18 @@ class Life:
                 self._seams += 1
             case "stream.ended":
                 self._finish(step)
-        if (step.event in _FAULTS or (step.event == "stream.ended" and self.failed)) and len(self.faults) < MAX_STEPS:
+        if self._is_fault(step) and len(self.faults) < MAX_STEPS:
             self.faults.append(step)
         self.dialect = step.text("dialect") or self.dialect
         self.steps.append(step)
         if len(self.steps) > MAX_STEPS:
             del self.steps[MAX_STEPS // 2]
             self.left_out += 1
+
+    def _is_fault(self, step: Step) -> bool:
+        if step.event == "stream.fell_back":  # of a seam `stream.resuming` tells
+            return step.facts.get("midstream") is not True
+        return step.event in _FAULTS or (step.event == "stream.ended" and self.failed)
 
     def _finish(self, step: Step) -> None:
         self.end = step
@@ -154,13 +159,19 @@ class Life:
                 case "stream.stalled":
                     allowed = step.number("seconds") or 0.0
                     lane(step.attempt).stalls.append((max(0.0, step.at - allowed), step.at))
-                case "attempt.retrying" | "stream.resuming":
+                case "stream.hedge_ended":
+                    loser = lanes.get(int(step.number("loser") or 0))
+                    if loser is not None and loser.end is None:
+                        loser.end, loser.how = step.at, "overtaken"
+                case "attempt.retrying" | "stream.resuming" | "stream.fell_back":
                     here = lane(step.attempt)
                     if here.end is None:
                         here.end, here.how = step.at, step.text("error") or "fault"
-                    lane(step.attempt + 1).waited = step.at
+                    following = lane(step.attempt + 1)
+                    if following.waited is None:
+                        following.waited = step.at
                 case "stream.ended":
-                    here = lane(max(lanes, default=step.attempt))
+                    here = lane(max((n for n in lanes if lanes[n].end is None), default=step.attempt))
                     if here.end is None:
                         here.end, here.how = step.at, self.outcome
         return [lanes[number] for number in sorted(lanes)]

@@ -7,7 +7,7 @@ import io
 import json
 from collections import Counter
 
-from holdfast import Client, Report, StreamError, configure_logs
+from holdfast import Client, Costs, Prices, Report, StreamError, configure_logs
 from holdfast.testing import ChaosServer, FakeClock, Schedule
 from holdfast.testing import faults as f
 from tests.properties.upstream import ChaosSource
@@ -20,8 +20,11 @@ FAULTS = (
 )
 
 
-async def run(clock: FakeClock, server: ChaosServer, source: ChaosSource) -> list[Report]:
-    client = Client("openai", source=source, clock=clock, max_requests=6)
+PRICES = Prices().with_("m0", input="1", output="2").with_("m1", input="3", output="5")
+
+
+async def run(clock: FakeClock, source: ChaosSource, costs: Costs) -> list[Report]:
+    client = Client("openai", source=source, clock=clock, max_requests=6, listeners=[costs])
     at_once = asyncio.Semaphore(50)
 
     async def ask(number: int) -> Report:
@@ -48,14 +51,14 @@ def lines_of(log: str) -> dict[str, list[dict[str, object]]]:
 
 
 async def test_everybody_tells_the_same_of_a_thousand_faulty_streams(clock: FakeClock) -> None:
-    log = io.StringIO()
+    log, costs = io.StringIO(), Costs(PRICES)
     schedule = Schedule.draw(7, rate=0.25, faults=FAULTS)
     async with ChaosServer(schedule=schedule, sentences=3, thoughts=0, clock=clock) as server:
         source = ChaosSource(server)
         with configured() as told:
             configure_logs(log, json=True, level="debug")
             try:
-                reports = await run(clock, server, source)
+                reports = await run(clock, source, costs)
             finally:
                 configure_logs(level=None)
             lines = lines_of(log.getvalue())
@@ -65,6 +68,8 @@ async def test_everybody_tells_the_same_of_a_thousand_faulty_streams(clock: Fake
             _ends(reports, lines, told)
             _seams(reports, lines, told)
             _tokens(reports, lines, told)
+            assert costs.total.amount == sum(PRICES.cost(report).known for report in reports)
+            assert set(costs.by_model) == {"m0", "m1"}
 
 
 def _requests(

@@ -21,6 +21,8 @@ from holdfast.stores._scripts import HOLD, TAKE
 from holdfast.stores.breaker_storage import BreakerStorage
 
 T = TypeVar("T")
+_FIRST = 1.0
+"""Seconds that the first decision of an event loop may take."""
 _CONNECTIONS = 32
 """At once and per event loop: a decision takes a fraction of a millisecond, so hundreds of streams share them."""
 
@@ -29,9 +31,9 @@ class RedisState:
     """A `SharedState` in the Redis at `url`, for layers that take `shared=`; any number of them may share one.
 
     `prefix` begins every key: give services that must not share limits different ones. A decision that takes longer
-    than `timeout` seconds is made without Redis, and so are all others of the next `pause` seconds. `storage()` makes
-    what a `pybreaker.CircuitBreaker` keeps its state in. Needs Redis 5 or newer, or what speaks like it. Raises
-    `MissingExtra` where the package `redis` is not installed.
+    than `timeout` seconds is made without Redis, and so are all others of the next `pause` seconds; the first may take
+    a second. `storage()` makes what a `pybreaker.CircuitBreaker` keeps its state in. Needs Redis 5 or newer, or what
+    speaks like it. Raises `MissingExtra` where the package `redis` is not installed.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class RedisState:
         url: str = "redis://localhost:6379/0",
         *,
         prefix: str = "holdfast",
-        timeout: float = 0.05,
+        timeout: float = 0.25,
         pause: float = 1.0,
     ) -> None:
         check_kind("url", url, str, "an address such as redis://localhost:6379/0")
@@ -114,11 +116,14 @@ class RedisState:
         if loop.time() < door.shut_until:
             return None
         try:
-            async with asyncio.timeout(self._timeout):
-                return await question(door)
+            # A name is looked up and a connection made at first: to give up then would leave limits to each process.
+            async with asyncio.timeout(self._timeout if door.answered else max(self._timeout, _FIRST)):
+                answer = await question(door)
         except (TimeoutError, OSError, _library().RedisError):
             door.shut_until = loop.time() + self._pause
             return None
+        door.answered = True
+        return answer
 
     def __repr__(self) -> str:
         return f"RedisState({clean_url(self._url)!r}, prefix={self._prefix!r})"
@@ -136,12 +141,13 @@ class _Door:
             url,
             max_connections=_CONNECTIONS,
             timeout=timeout,
-            socket_connect_timeout=timeout,
+            socket_connect_timeout=max(timeout, _FIRST),
             retry=Retry(NoBackoff(), 0),  # ours is to decide alone
         )
         self.client: Any = library.Redis.from_pool(pool)
         self.take: Any = self.client.register_script(TAKE)
         self.hold: Any = self.client.register_script(HOLD)
+        self.answered = False
         self.shut_until = -math.inf
 
 

@@ -1,7 +1,7 @@
 # The door to the project. Needs python3 (3.11 or newer) and make; everything else is installed into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-uvloop test-lowest test-pythons lint types format bench scoreboard sdk-matrix headlines soak fuzz constraints clean
+.PHONY: help demo test test-all test-uvloop test-lowest test-pythons lint types format bench scoreboard sdk-matrix headlines fleet soak fuzz constraints clean
 .DELETE_ON_ERROR:
 
 SHELL := /bin/bash
@@ -69,6 +69,9 @@ sdk-matrix: $(READY) $(SDKS) ## real SDKs against the same faults, with Holdfast
 
 headlines: $(SCOREBOARD) ## asynchronous or threads, pooled or not, gzip or not, size of a buffer: writes docs/headlines.md
 	.venv-scoreboard/bin/python -m bench.headlines
+
+fleet: $(READY) ## 1,000 clients and upstreams with limits and bad days, on fake time: writes docs/fleet.md and .svg
+	$(BIN)/python -m bench fleet
 
 soak: $(READY) ## 10,000 streams over TCP with faults: nothing silent, hung or left behind
 	$(BIN)/python -m bench.soak

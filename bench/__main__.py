@@ -1,4 +1,4 @@
-"""Runs the benchmark and prints it: `python -m bench [--quick] [--rounds N]`; `python -m bench mounts`: see there.
+"""Runs the benchmark and prints it: `python -m bench [--quick] [--rounds N]`; `mounts` and `fleet`: see there.
 
 Every figure is a ratio against a floor measured in the same run, because machines are noisy; absolute microseconds
 stand beside it for scale. `--check` exits with 1 where a ratio has passed its bound, for `make test`.
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench import machines, memory, mounts
 from bench.contenders import CONTENDERS
+from bench.fleet import __main__ as fleet
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOOR, NAIVE, OURS = "raw aiohttp read", "naive (split + json.loads)", "holdfast"
@@ -112,6 +113,8 @@ def run_import(ratios: dict[str, float], rounds: int) -> None:
 def main() -> int:
     if sys.argv[1:2] == ["mounts"]:
         return mounts.main(sys.argv[2:])
+    if sys.argv[1:2] == ["fleet"]:
+        return fleet.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m bench", description="What a stream costs, against floors.")
     parser.add_argument("--quick", action="store_true", help="a short form: less to read, more noise")
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds per contender")

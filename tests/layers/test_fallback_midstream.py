@@ -159,6 +159,34 @@ async def test_ids_are_of_the_server_that_gave_them() -> None:
     assert "Last-Event-ID" not in source.sources["b"].asked[0].headers
 
 
+async def test_ids_stay_behind_though_the_other_refuses_at_first() -> None:
+    async with FakeClock() as clock:
+        refuses = Schedule(streams={"*": [Refused(status=503)]})
+        source = Servers(a=ChaosServer(schedule=cut(), mode="ids"), b=ChaosServer(mode="ids", schedule=refuses))
+        source.dies = {"a"}
+        answer = await client_over(source, clock).stream(BODY)
+    assert answer.text == source.sources["a"].server.answer("kelp").text
+    assert source.asked == ["a", "a", "a", "b", "b"]
+    assert ["Last-Event-ID" in request.headers for request in source.sources["b"].asked] == [False, False]
+
+
+async def test_a_providers_own_cursor_is_of_the_one_that_keeps_the_answer() -> None:
+    moments: list[Moment] = []
+    async with FakeClock() as clock:
+        refuses = Schedule(streams={"*": [Refused(status=503), ClosedMidStream(after=60)]})
+        source = Servers(a=ChaosServer(schedule=cut()), b=ChaosServer(schedule=refuses))
+        source.dies = {"a"}
+        upstreams = to("a", "openai-responses"), to("b", "openai-responses")
+        client = client_over(source, clock, *upstreams, moments=moments)
+        answer = await client.stream({"model": "m", "input": "kelp", "background": True, "store": True})
+    assert answer.text == source.sources["a"].server.answer("kelp").text
+    assert source.asked == ["a", "a", "a", "b", "b", "b"]
+    asked = [(request.method, request.url.partition("?")[0]) for request in source.sources["b"].asked]
+    assert asked[:2] == [("POST", "http://b.test/responses")] * 2
+    assert asked[2][0] == "GET", "by then it keeps the answer itself"
+    assert seams_of(moments) == [("replay", "verified"), ("cursor", "exact")]
+
+
 async def test_a_server_that_took_over_is_resumed_by_its_own_ids() -> None:
     moments: list[Moment] = []
     async with FakeClock() as clock:
@@ -343,11 +371,14 @@ async def test_a_failed_seam_leaves_dialect_and_evidence_of_one_answer() -> None
         source = Servers(a=ChaosServer(schedule=cut(60)), b=ChaosServer(seed=5))
         source.dies = {"a"}
         upstreams = [to("a"), to("b", "anthropic", translate=translate)]
+        reader = client_over(source, clock, *upstreams).stream(BODY)
         with pytest.raises(StreamError) as caught:
-            await client_over(source, clock, *upstreams).stream(BODY)
+            await reader
         assert "b" in source.asked
         partial = caught.value.partial
         assert partial.dialect == "deepseek"
+        assert reader.dialect is not None
+        assert reader.dialect.name == "deepseek"
         source.dead, source.dies = set(), set()
         answer = await client_over(source, clock, *upstreams).resume(partial)
         assert answer.text == source.sources["a"].server.answer("kelp").text

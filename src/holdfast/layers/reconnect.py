@@ -579,10 +579,11 @@ class _ReconnectStream(Generic[T]):
     async def _cancel_upstream(self, running: Evidence | None) -> None:
         """Stops an answer that the provider would finish without a reader: asked once, and not waited for long."""
         call = self._call
-        dialect, evidence = call.dialect, call.evidence
+        current, evidence = self._current or self._whole, call.evidence
+        dialect = self._dialect_of(current)
         if dialect is None or dialect.cursor is None or running is None or not call.may_request:
             return
-        request = dialect.cursor.cancel(self._current or self._whole, running.answer_id)
+        request = dialect.cursor.cancel(current, running.answer_id)
         if request is None:
             return
         alarm = Alarm(call.clock)

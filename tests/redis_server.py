@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
+from tests.binaries import binary, free_port
 
 
 class RedisServer:
@@ -18,9 +16,7 @@ class RedisServer:
 
     def __init__(self, binary: str) -> None:
         self._binary = binary
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -60,14 +56,8 @@ class RedisServer:
 
 @contextmanager
 def redis_server() -> Iterator[RedisServer]:
-    """Starts one, and skips loudly where there is no redis-server; on CI it fails, because .ci/run installs it."""
-    binary = shutil.which("redis-server")
-    if binary is None:
-        why = "redis-server is not installed: apt-get install redis-server"
-        if os.environ.get("CI"):
-            pytest.fail(why)
-        pytest.skip(why)
-    server = RedisServer(binary)
+    """Starts one, or skips the test where there is none."""
+    server = RedisServer(binary("redis-server"))
     try:
         yield server
     finally:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from holdfast import _errors
@@ -17,6 +18,7 @@ from holdfast._errors import StreamError, UsageError
 from holdfast.cli._lanes import ASCII, UNICODE, draw, legend
 from holdfast.cli._paper import Paper, Row, wrap
 from holdfast.telemetry.health import Health, Objectives
+from holdfast.telemetry.page import Page
 from holdfast.telemetry.timeline import Filter, Life, LogReader
 from holdfast.telemetry.words import count, judge, seconds
 
@@ -59,17 +61,26 @@ def add_parser(subparsers: Any) -> None:
     add("--json", action="store_true", help="one JSON object per stream; with --summary one in all")
     add("--summary", action="store_true", help="no streams, but the health of them all, against objectives")
     add(
+        "--html",
+        metavar="OUT.html",
+        help="as --summary, and a page of HTML with pictures of it and of the worst streams",
+    )
+    add(
         "--objective",
         action="append",
         default=[],
         metavar="NAME=NUMBER",
-        help="what --summary holds it against: " + ", ".join(f"{f.name}={f.default:g}" for f in fields(Objectives)),
+        help="what --summary and --html hold it against: "
+        + ", ".join(f"{f.name}={f.default:g}" for f in fields(Objectives)),
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Reads, shows, sums up. Returns 1 when there was no line of a stream at all."""
     reader, health, paper = LogReader(), Health(_objectives(args.objective)), Paper()
+    page = Page(health) if args.html is not None else None
+    summary = args.summary or page is not None
+    _check_page(args.html, args.files)
     wanted = Filter(
         stream=args.stream,
         outcome=args.outcome,
@@ -85,7 +96,9 @@ def run(args: argparse.Namespace) -> int:
         health.add(life.ending())
         for name, state in life.breakers():
             health.note_breaker(name, state)
-        if args.summary:
+        if page is not None:
+            page.add(life)
+        if summary:
             continue
         if args.json:
             print(json.dumps(life.as_dict()))
@@ -97,10 +110,12 @@ def run(args: argparse.Namespace) -> int:
         paper.write([*draw(life, width=paper.width, signs=signs, steps=not args.brief), []])
     if not health.streams:
         _check_outcome(args.outcome, met)
-    if args.summary and args.json:
+    if page is not None:
+        _write_page(page, reader, args)
+    if summary and args.json:
         print(json.dumps(health.as_dict()))
     (Paper(sys.stderr) if args.json else paper).write(_sums(reader, health, paper.width))
-    if args.summary and not args.json:
+    if summary and not args.json:
         paper.write(_held_against(health))
     return 0 if reader.lines > reader.malformed + reader.foreign else 1
 
@@ -137,6 +152,22 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
             line = file.readline(MAX_LINE)
 
 
+# -- the page --------------------------------------------------------------------------------------
+
+
+def _check_page(out: str | None, read: list[str]) -> None:
+    """A page is not written over a log that it tells of. Raises `UsageError`."""
+    if out is not None and Path(out).resolve() in {Path(name).resolve() for name in read if name != "-"}:
+        raise UsageError(f"--html writes a page, and {out} is a log to read: name another file")
+
+
+def _write_page(page: Page, reader: LogReader, args: argparse.Namespace) -> None:
+    names = ["standard input" if name == "-" else Path(name).name for name in args.files]
+    notes = [", ".join(names), *_unused(reader)]
+    with Path(args.html).open("w", encoding="utf-8", errors="replace") as file:
+        file.writelines(page.write("Streams", *notes))
+
+
 # -- the sums --------------------------------------------------------------------------------------
 
 
@@ -153,14 +184,17 @@ def _sums(reader: LogReader, health: Health, width: int) -> list[Row]:
     ]
     if times:
         told.append(" · ".join(times))
+    told += _unused(reader)
+    return [[(line, "bold")] for text in told for line in wrap(text, width)]
+
+
+def _unused(reader: LogReader) -> list[str]:
     unused = [
         count(number, f"{what} line")
         for number, what in ((reader.malformed, "malformed"), (reader.foreign, "foreign"), (reader.late, "late"))
         if number
     ]
-    if unused:
-        told.append(f"{', '.join(unused)} of {reader.lines} not used")
-    return [[(line, "bold")] for text in told for line in wrap(text, width)]
+    return [f"{', '.join(unused)} of {reader.lines} not used"] if unused else []
 
 
 def _held_against(health: Health) -> list[Row]:

@@ -173,8 +173,8 @@ async def test_ids_stay_behind_though_the_other_refuses_at_first() -> None:
 async def test_a_providers_own_cursor_is_of_the_one_that_keeps_the_answer() -> None:
     moments: list[Moment] = []
     async with FakeClock() as clock:
-        refuses = Schedule(streams={"*": [Refused(status=503), ClosedMidStream(after=60)]})
-        source = Servers(a=ChaosServer(schedule=cut()), b=ChaosServer(schedule=refuses))
+        breaks = Schedule(streams={"*": [ClosedMidStream(after=5), ClosedMidStream(after=60)]})
+        source = Servers(a=ChaosServer(schedule=cut()), b=ChaosServer(schedule=breaks))
         source.dies = {"a"}
         upstreams = to("a", "openai-responses"), to("b", "openai-responses")
         client = client_over(source, clock, *upstreams, moments=moments)

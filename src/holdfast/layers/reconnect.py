@@ -521,8 +521,6 @@ class _ReconnectStream(Generic[T]):
         self._ladder.made_progress()
         if call.route is not None:
             call.route.arrived()
-        if self._away and extension is None:
-            self._current = None
         self._away = False
         self._step, self._failure, self._replay, self._extension = None, None, None, None
         self._waiting = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from random import Random
@@ -18,7 +19,7 @@ from holdfast.machines.ladder import Seams
 from holdfast.moments import FellBack, Moment, Resumed
 from holdfast.testing import ChaosServer, FakeClock, Schedule, cancel_everywhere
 from holdfast.testing.answers import Answer
-from holdfast.testing.faults import ClosedMidStream, Refused, ResetMidStream
+from holdfast.testing.faults import ClosedMidStream, Refused, ResetMidStream, StallMidStream
 from holdfast.upstreams import Upstream
 from tests.properties.upstream import ChaosSource
 
@@ -425,3 +426,21 @@ def test_upstreams_come_in_the_place_of_a_dialect_a_key_and_an_address() -> None
     with pytest.raises(UsageError, match="breaker of its own"):
         _ = client.breaker
     assert json.dumps([str(one) for one in (client, client.pipe)]).count("key-") == 0
+
+
+async def test_who_leaves_in_the_middle_of_a_move_stops_the_answer_that_is_being_made_there() -> None:
+    async with FakeClock() as clock:
+        stalls = Schedule(streams={"*": [StallMidStream(after=5)]})
+        source = Servers(a=ChaosServer(schedule=cut()), b=ChaosServer(schedule=stalls))
+        source.dies = {"a"}
+        upstreams = to("a", "openai-responses"), to("b", "openai-responses")
+        client = client_over(source, clock, *upstreams)
+        async with client.stream({"model": "m", "input": "kelp", "background": True, "store": True}) as reader:
+            while source.asked[-1] != "b":
+                reading = asyncio.ensure_future(reader.read())
+                await clock.sleep(10.0)
+            reading.cancel()
+            await asyncio.wait([reading])
+        last = source.sources["b"].asked[-1]
+    assert last.url.endswith("/cancel")
+    assert last.upstream == "b"

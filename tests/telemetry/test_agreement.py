@@ -7,7 +7,7 @@ import io
 import json
 from collections import Counter
 
-from holdfast import Client, Costs, Prices, Report, StreamError, configure_logs
+from holdfast import Client, Costs, Prices, Report, StatusError, StreamError, configure_logs
 from holdfast.testing import ChaosServer, FakeClock, Schedule
 from holdfast.testing import faults as f
 from tests.properties.upstream import ChaosSource
@@ -87,6 +87,13 @@ def _requests(
     retries = sum(report.retries for report in reports)
     assert retries > 0
     assert told.prometheus("holdfast_retries_total") == told.otel("holdfast.retries") == retries
+    faults = Counter(type(fault).__name__ for report in reports for fault in report.faults)
+    assert len(faults) > 3
+    for error, count in faults.items():
+        assert told.prometheus("holdfast_faults_total", error=error) == count
+        assert told.otel("holdfast.faults", error__type=error) == count
+    refused = sum(isinstance(fault, StatusError) and fault.status == 401 for r in reports for fault in r.faults)
+    assert told.prometheus("holdfast_faults_total", status="401") == refused > 0
     assert events["attempt.retrying"] == len(lines["attempt.retrying"]) == retries
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from holdfast import moments
+from holdfast._errors import StatusError, StreamError
 from holdfast._types import Request
 from holdfast.moments import Moment
 
@@ -90,6 +91,9 @@ STREAMS = _counter(
 )
 ATTEMPTS = _counter("attempts", "{request}", "Requests that were sent upstream.", "upstream")
 RETRIES = _counter("retries", "{request}", "Requests that were sent again before anything of an answer came.", "error")
+FAULTS = _counter(
+    "faults", "{fault}", "Faults, those that were mended too; `status` of a refusal, such as 429.", "error", "status"
+)
 SEAMS = _counter("seams", "{seam}", "Broken streams that went on, by the rung of the resume ladder.", "rung")
 FALLBACKS = _counter("fallbacks", "{request}", "Times that another upstream was asked.", "upstream")
 HEDGES = _counter("hedges", "{request}", "Second requests sent because the first content was late.")
@@ -100,8 +104,8 @@ BYTES = _counter("received_bytes", "By", "Bytes of the bodies that answers came 
 DROPPED = _counter("dropped_events", "{event}", "Events that arrived twice and were handed over once.")
 REPAIRED = _counter("repaired", "{repair}", "Bytes that were mended.", "what")
 METRICS = (
-    *(DURATION, FIRST_CHUNK, PER_CHUNK, TOKENS, RUNNING, BREAKER, STREAMS, ATTEMPTS, RETRIES, SEAMS, FALLBACKS),
-    *(HEDGES, STALLS, WAITED, DELTAS, BYTES, DROPPED, REPAIRED),
+    *(DURATION, FIRST_CHUNK, PER_CHUNK, TOKENS, RUNNING, BREAKER, STREAMS, ATTEMPTS, FAULTS, RETRIES, SEAMS),
+    *(FALLBACKS, HEDGES, STALLS, WAITED, DELTAS, BYTES, DROPPED, REPAIRED),
 )
 _STATES = {"closed": 0, "half-open": 1, "open": 2}
 
@@ -154,10 +158,14 @@ class Measures:
                 self._tell(FIRST_CHUNK, moment.seconds)
             case moments.Retrying():
                 self._tell(RETRIES, 1, error=type(moment.error).__name__)
+                self._fault(moment.error)
+            case moments.Resuming() | moments.Outlived():
+                self._fault(moment.error)
             case moments.Resumed():
                 self._tell(SEAMS, 1, rung=moment.rung)
             case moments.FellBack():
                 self._tell(FALLBACKS, 1, upstream=moment.new)
+                self._fault(None if moment.midstream else moment.error)  # of a seam `Resuming` tells
             case moments.Hedged():
                 self._tell(HEDGES, 1)
             case moments.Stalled():
@@ -175,6 +183,11 @@ class Measures:
             case moments.Ended():
                 self._end(moment)
 
+    def _fault(self, error: StreamError | None) -> None:
+        if error is not None:
+            status = str(error.status) if isinstance(error, StatusError) else ""
+            self._tell(FAULTS, 1, error=type(error).__name__, status=status)
+
     def _bill(self, moment: moments.Billed) -> None:
         for kind, count in (("input", moment.input_tokens), ("output", moment.output_tokens)):
             if count:
@@ -183,6 +196,7 @@ class Measures:
     def _end(self, moment: moments.Ended) -> None:
         report = self._request.call.report
         self._sink.tell(RUNNING, -1, {})
+        self._fault(moment.error)
         self._tell(STREAMS, 1, outcome=report.outcome)
         self._tell(DURATION, report.total_seconds or 0.0, outcome=report.outcome)
         self._tell(DELTAS, report.items)

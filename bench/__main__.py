@@ -13,13 +13,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench import machines, memory, mounts
+from bench import machines, memory, mounts, telemetry
 from bench.contenders import CONTENDERS
 from bench.fleet import __main__ as fleet
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOOR, NAIVE, OURS = "raw aiohttp read", "naive (split + json.loads)", "holdfast"
-BOUNDS = {"machines": 2.5, "busy": 2.5, "paced": 1.15, "naive": 1.0, "memory": 2.0, "import": 1.5}
+BOUNDS = {"machines": 2.5, "busy": 2.5, "paced": 1.15, "naive": 1.0, "memory": 2.0, "import": 1.5, "telemetry": 1.1}
 """What we aim at, as ratios; `--check` allows twice that, for noise."""
 
 
@@ -43,6 +43,17 @@ def run_machines(ratios: dict[str, float], rounds: int) -> None:
     for variant in ("with ids", "CRLF"):
         best = machines.measure(16, variant=variant, rounds=rounds)
         print(f"  machines, 16 a read, {variant}: {best['machines'] / best['floor']:.2f}x the plain floor")
+
+
+def run_telemetry(ratios: dict[str, float], rounds: int) -> None:
+    for events, best in telemetry.measure(rounds).items():
+        off = best["off"]
+        rows = [(name, seconds / events * 1e6, seconds / off) for name, seconds in best.items()]
+        _rows(f"telemetry, answers of {events:,} events, {telemetry.BATCH} a read (floor: off)", rows, "us/event")
+        if events == telemetry.BATCH:
+            told = ", ".join(f"{name} {(seconds - off) * 1e6:.0f}" for name, seconds in best.items() if name != "off")
+            print(f"  us more for a stream: {told}; a stream without costs {off * 1e6:.0f}")
+        ratios["telemetry"] = best["all"] / off  # of the longest answers
 
 
 def _one(name: str, port: str, streams: int, events: int, rate: int) -> float:
@@ -122,6 +133,7 @@ def main() -> int:
     options = parser.parse_args()
     ratios: dict[str, float] = {}
     run_machines(ratios, 15 if options.quick else 40)
+    run_telemetry(ratios, 5 if options.quick else 20)
     run_clients(ratios, options.rounds, quick=options.quick)
     run_memory(ratios, quick=options.quick)
     run_import(ratios, options.rounds)

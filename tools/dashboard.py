@@ -167,13 +167,29 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             about="Told when one changes; a breaker that never did is not here.",
         ),
     ),
-    "Tokens": (
+    "Tokens and cost": (
         Panel(title="Tokens billed", queries=((rate("billed_tokens_sum", "type"), "{{type}}"),), stacked=True, wide=12),
         Panel(
             title="Share billed again or for lost hedges",
             queries=((per(rate("billed_tokens_sum", where='part!="answer"'), rate("billed_tokens_sum")), "share"),),
             unit="percentunit",
             wide=12,
+        ),
+        Panel(
+            title="Cost of an hour, at the pace of now",
+            queries=((f"3600 * {rate('cost_total', 'model', 'currency')}", "{{model}} {{currency}}"),),
+            stacked=True,
+            about="Only where prices were given: configure_prometheus(prices=Prices()).",
+        ),
+        Panel(
+            title="Cost of an hour, by what it was paid for",
+            queries=((f"3600 * {rate('cost_total', 'part', 'currency')}", "{{part}} {{currency}}"),),
+            stacked=True,
+        ),
+        Panel(
+            title="Requests without a price",
+            queries=((rate("unpriced_total", "model"), "{{model}}"),),
+            about="Their cost is unknown, and in none of the others.",
         ),
     ),
 }

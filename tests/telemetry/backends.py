@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client import CollectorRegistry
 
 from holdfast._pipe import listener_factories
+from holdfast.prices import Prices
 from holdfast.telemetry import otel, prometheus
 
 
@@ -59,7 +60,7 @@ class Backends:
 
 
 @contextmanager
-def configured() -> Iterator[Backends]:
+def configured(prices: Prices | None = None) -> Iterator[Backends]:
     """Configures both."""
     reader, exporter = InMemoryMetricReader(), InMemorySpanExporter()
     tracers, meters = TracerProvider(), MeterProvider(metric_readers=[reader])
@@ -67,8 +68,8 @@ def configured() -> Iterator[Backends]:
     made = Backends(CollectorRegistry(), reader, exporter)
     before = list(listener_factories)
     try:
-        prometheus.configure_prometheus(made.registry)
-        otel.configure_otel(tracer_provider=tracers, meter_provider=meters)
+        prometheus.configure_prometheus(made.registry, prices=prices)
+        otel.configure_otel(tracer_provider=tracers, meter_provider=meters, prices=prices)
         yield made
     finally:
         listener_factories[:] = before

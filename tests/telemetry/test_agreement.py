@@ -7,6 +7,8 @@ import io
 import json
 from collections import Counter
 
+import pytest
+
 from holdfast import Client, Costs, Prices, Report, StatusError, StreamError, configure_logs
 from holdfast.testing import ChaosServer, FakeClock, Schedule
 from holdfast.testing import faults as f
@@ -55,7 +57,7 @@ async def test_everybody_tells_the_same_of_a_thousand_faulty_streams(clock: Fake
     schedule = Schedule.draw(7, rate=0.25, faults=FAULTS)
     async with ChaosServer(schedule=schedule, sentences=3, thoughts=0, clock=clock) as server:
         source = ChaosSource(server)
-        with configured() as told:
+        with configured(PRICES) as told:
             configure_logs(log, json=True, level="debug")
             try:
                 reports = await run(clock, source, costs)
@@ -69,6 +71,7 @@ async def test_everybody_tells_the_same_of_a_thousand_faulty_streams(clock: Fake
             _seams(reports, lines, told)
             _tokens(reports, lines, told)
             assert costs.total.amount == sum(PRICES.cost(report).known for report in reports)
+            _costs(costs, told)
             assert set(costs.by_model) == {"m0", "m1"}
 
 
@@ -132,3 +135,13 @@ def _tokens(reports: list[Report], lines: dict[str, list[dict[str, object]]], to
     by_kind = sum((bill.input_tokens or 0) + (bill.output_tokens or 0) for report in reports for bill in report.bills)
     assert told.prometheus("holdfast_billed_tokens_sum") == by_kind
     assert told.otel("gen_ai.client.token.usage") == by_kind
+
+
+def _costs(costs: Costs, told: Backends) -> None:
+    for model, cost in costs.by_model.items():
+        for part in ("answer", "again"):
+            assert getattr(cost, part) > 0
+            wanted = pytest.approx(float(getattr(cost, part)))
+            assert told.prometheus("holdfast_cost_total", model=model, part=part, currency="USD") == wanted
+            assert told.otel("holdfast.cost", gen_ai__request__model=model, holdfast__part=part) == wanted
+    assert told.prometheus("holdfast_unpriced_total") == 0

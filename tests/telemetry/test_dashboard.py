@@ -20,7 +20,7 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 
-from holdfast import Client, ConnectError, Request, Source, StreamError, moments
+from holdfast import Client, ConnectError, Prices, Request, Source, StreamError, moments
 from holdfast._pipe import listener_factories
 from holdfast.telemetry import prometheus
 from holdfast.telemetry.measures import METRICS, Metric
@@ -131,7 +131,7 @@ def _wait_for(url: str) -> None:
 def metrics_port() -> Iterator[int]:
     """Counts all streams, and serves the numbers."""
     registry, before = CollectorRegistry(), list(listener_factories)
-    prometheus.configure_prometheus(registry)
+    prometheus.configure_prometheus(registry, prices=Prices().with_("m0", input="1", output="1"))
     server, thread = start_http_server(0, "127.0.0.1", registry)
     try:
         yield server.server_address[1]
@@ -172,7 +172,7 @@ async def streams(count: int, seed: int) -> None:
         for number in range(count):
             with suppress(StreamError):
                 asked: Mapping[str, Any] = {
-                    "model": "m",
+                    "model": f"m{number % 2}",
                     "messages": [{"role": "user", "content": f"q{seed}-{number}"}],
                 }
                 await client.stream(asked)

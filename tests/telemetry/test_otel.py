@@ -6,13 +6,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind, StatusCode
 
-from holdfast import Client, StatusError, UsageError, configure_otel, configure_prometheus
+from holdfast import Client, Prices, StatusError, UsageError, configure_otel, configure_prometheus
 from holdfast.telemetry.measures import MAX_VALUES, METRICS, Bounded
 from holdfast.testing import ChaosServer, FakeClock, Fault, Schedule
 from holdfast.testing import faults as f
@@ -134,3 +135,28 @@ def test_a_missing_package_says_which_extra_brings_it(name: str, package: str) -
     code = f"import sys; sys.modules['{package}'] = None\nimport holdfast\nholdfast.configure_{name}()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert f"pip install 'holdfast[{name}]'" in done.stderr
+
+
+@pytest.mark.parametrize("wrong", ["USD", 3])
+def test_prices_that_are_none_are_refused_and_nothing_is_configured(wrong: Any) -> None:
+    for configure in (configure_otel, configure_prometheus):
+        with pytest.raises(UsageError, match="prices"):
+            configure(prices=wrong)
+    with configured(Prices()):
+        pass
+
+
+async def test_what_has_no_price_is_counted_and_costs_nothing_known(clock: FakeClock) -> None:
+    with configured(Prices()) as told:
+        await ask(clock)
+        assert told.prometheus("holdfast_unpriced_total", model="m-1") == told.otel("holdfast.unpriced") == 1
+        assert told.points("holdfast.cost") == []
+        assert told.prometheus("holdfast_cost_total") == 0
+    with configured(Prices().with_("m-1", input="1000000", output="0")) as told:
+        await ask(clock)
+        read = told.prometheus("holdfast_billed_tokens_sum", type="input")
+        assert told.prometheus("holdfast_cost_total", model="m-1", currency="USD") == read > 0
+        assert told.prometheus("holdfast_unpriced_total") == 0
+    with configured() as told:
+        await ask(clock)
+        assert told.prometheus("holdfast_unpriced_total") == 0

@@ -15,7 +15,9 @@ from typing import Literal, Protocol
 from holdfast import moments
 from holdfast._errors import StatusError, StreamError
 from holdfast._types import Request
+from holdfast.machines.settings import check_kind
 from holdfast.moments import Moment
+from holdfast.prices import Prices
 
 _SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 _FIRST = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 7.5, 10.0)
@@ -103,9 +105,11 @@ DELTAS = _counter("deltas", "{delta}", "Pieces of answers that were handed over.
 BYTES = _counter("received_bytes", "By", "Bytes of the bodies that answers came in.")
 DROPPED = _counter("dropped_events", "{event}", "Events that arrived twice and were handed over once.")
 REPAIRED = _counter("repaired", "{repair}", "Bytes that were mended.", "what")
+COST = _counter("cost", "{money}", "What requests cost, by the prices given: see `unpriced`.", "part", "currency")
+UNPRICED = _counter("unpriced", "{request}", "Requests whose cost is unknown, because their model has no price here.")
 METRICS = (
     *(DURATION, FIRST_CHUNK, PER_CHUNK, TOKENS, RUNNING, BREAKER, STREAMS, ATTEMPTS, FAULTS, RETRIES, SEAMS),
-    *(FALLBACKS, HEDGES, STALLS, WAITED, DELTAS, BYTES, DROPPED, REPAIRED),
+    *(FALLBACKS, HEDGES, STALLS, WAITED, DELTAS, BYTES, DROPPED, REPAIRED, COST, UNPRICED),
 )
 _STATES = {"closed": 0, "half-open": 1, "open": 2}
 
@@ -115,6 +119,12 @@ class Sink(Protocol):
 
     def tell(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
         """Adds to a counter, observes in a histogram. A gauge is moved by the value, the breaker's is set to it."""
+
+
+def check_prices(prices: object) -> None:
+    """Raises `UsageError` for what is neither prices nor None."""
+    if prices is not None:
+        check_kind("prices", prices, Prices, "Prices(...)")
 
 
 class Bounded:
@@ -136,11 +146,12 @@ class Bounded:
 class Measures:
     """Tells one stream's numbers to a sink. `begin()` is called before the first of its moments."""
 
-    __slots__ = ("_bounded", "_first_at", "_request", "_sink")
+    __slots__ = ("_bounded", "_first_at", "_prices", "_request", "_sink")
 
-    def __init__(self, sink: Sink, bounded: Bounded) -> None:
+    def __init__(self, sink: Sink, bounded: Bounded, prices: Prices | None = None) -> None:
         self._sink = sink
         self._bounded = bounded
+        self._prices = prices
         self._request = Request()
         self._first_at: float | None = None
 
@@ -189,9 +200,18 @@ class Measures:
             self._tell(FAULTS, 1, error=type(error).__name__, status=status)
 
     def _bill(self, moment: moments.Billed) -> None:
+        """A bill knows itself whose it is: the last attempt may have gone elsewhere."""
+        whose = {"model": moment.model} | ({"dialect": moment.dialect} if moment.dialect else {})
         for kind, count in (("input", moment.input_tokens), ("output", moment.output_tokens)):
             if count:
-                self._tell(TOKENS, count, type=kind, part=moment.part)
+                self._tell(TOKENS, count, type=kind, part=moment.part, **whose)
+        if self._prices is None:
+            return
+        cost = self._prices.cost((moment,))
+        if cost.amount is None:
+            self._tell(UNPRICED, 1, **whose)
+        else:
+            self._tell(COST, float(cost.amount), part=moment.part, currency=cost.currency, **whose)
 
     def _end(self, moment: moments.Ended) -> None:
         report = self._request.call.report

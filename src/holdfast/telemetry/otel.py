@@ -17,8 +17,9 @@ from holdfast._pipe import listener_factories
 from holdfast._types import Request
 from holdfast.machines.redact import only_name
 from holdfast.moments import Ended, Listener, Moment, Started
+from holdfast.prices import Prices
 from holdfast.telemetry.logs import EVENTS
-from holdfast.telemetry.measures import BREAKER, METRICS, Bounded, Measures, Metric
+from holdfast.telemetry.measures import BREAKER, METRICS, Bounded, Measures, Metric, check_prices
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter, MeterProvider
@@ -48,9 +49,14 @@ _configured: list[object] = []
 
 
 def configure_otel(
-    *, tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None
+    *,
+    tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+    prices: Prices | None = None,
 ) -> None:
     """Traces and counts all streams that start from now on, with these providers or the global ones.
+
+    With `prices`, what they cost is counted, too.
 
     Raises `UsageError` when called again, `MissingExtra` without the package.
     """
@@ -60,10 +66,11 @@ def configure_otel(
         raise MissingExtra("configure_otel()", "otel") from error
     if _configured:
         raise UsageError("configure_otel() was called before: it is for once at the start of a program")
+    check_prices(prices)
     meter = metrics.get_meter("holdfast", meter_provider=meter_provider)
     tracer = trace.get_tracer("holdfast", tracer_provider=tracer_provider)
     sink, bounded = _Otel(meter), Bounded()
-    made: list[Callable[[], Listener]] = [lambda: Measures(sink, bounded), lambda: _Trace(tracer)]
+    made: list[Callable[[], Listener]] = [lambda: Measures(sink, bounded, prices), lambda: _Trace(tracer)]
     _configured.extend(made)
     listener_factories.extend(made)
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast._errors import MissingExtra, UsageError
 from holdfast._pipe import listener_factories
-from holdfast.telemetry.measures import BREAKER, METRICS, Bounded, Measures, Metric
+from holdfast.prices import Prices
+from holdfast.telemetry.measures import BREAKER, METRICS, Bounded, Measures, Metric, check_prices
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 _told: list[object] = []
 
 
-def configure_prometheus(registry: CollectorRegistry | None = None) -> None:
-    """Counts all streams that start from now on, in `registry` or the default one.
+def configure_prometheus(registry: CollectorRegistry | None = None, *, prices: Prices | None = None) -> None:
+    """Counts all streams that start from now on, in `registry` or the default one; with `prices`, their cost, too.
 
     Raises `UsageError` when called again for the same registry, `MissingExtra` without the package.
     """
@@ -28,12 +29,13 @@ def configure_prometheus(registry: CollectorRegistry | None = None) -> None:
         import prometheus_client  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise MissingExtra("configure_prometheus()", "prometheus") from error
+    check_prices(prices)
     registry = registry or prometheus_client.REGISTRY
     if any(one is registry for one in _told):
         raise UsageError("configure_prometheus() was called before: it is for once at the start of a program")
     sink, bounded = _Prometheus(prometheus_client, registry), Bounded()
     _told.append(registry)
-    listener_factories.append(lambda: Measures(sink, bounded))
+    listener_factories.append(lambda: Measures(sink, bounded, prices))
 
 
 class _Prometheus:

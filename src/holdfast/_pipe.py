@@ -100,6 +100,8 @@ class Pipe(Generic[T]):
     def __or__(self, layer: Callable[[Source[T]], Source[B]]) -> Pipe[B]:
         if not callable(layer):
             raise UsageError(f"{layer!r} is no layer: a layer is called with a source and gives a source")
+        if isinstance(layer, type) and any("__call__" in vars(one) for one in layer.__mro__):
+            raise UsageError(f"{layer.__name__} is a class: its instances are layers, {layer.__name__}(...)")
         takes, gives = getattr(layer, "takes", None), getattr(layer, "gives", None)
         if takes is not None and self._items is not None and takes is not self._items:
             raise UsageError(

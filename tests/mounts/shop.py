@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from holdfast.layers.parse import parse_sse
+from holdfast.layers.verify import verify
 from holdfast.testing.server import LAST_CHUNK, STREAM_HEAD, Send, Step, chunked, sse
 
 PIECES = ("潮", "起潮落", " 🌊", " and", " the", " kelp", " holds", ".")
@@ -12,6 +14,9 @@ TEXT = "".join(PIECES)
 DONE = b"data: [DONE]\n\n"
 BODY = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "a secret prompt"}]}
 CHAT = "/v1/chat/completions"
+
+WHOLE = (parse_sse(comments=True), verify("auto", relay=True))
+"""The least that a mount's own layers must be."""
 
 
 class Nought:

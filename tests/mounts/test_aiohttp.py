@@ -39,7 +39,7 @@ from holdfast.testing.server import (
     respond,
     sse,
 )
-from tests.mounts.shop import BODY, CHAT, EVENTS, TEXT, WIRE, Nought, begun, healthy, text_of
+from tests.mounts.shop import BODY, CHAT, EVENTS, TEXT, WHOLE, WIRE, Nought, begun, healthy, text_of
 
 Made = Callable[..., aiohttp.ClientSession]
 
@@ -367,7 +367,7 @@ async def test_requests_of_its_own_do_not_multiply_with_the_sessions(session: Ma
 
 
 async def test_who_cannot_connect_learns_it_as_without_a_mount(session: Made) -> None:
-    async with session(layers=[Retry(attempts=2)]) as s:
+    async with session(layers=[*WHOLE, Retry(attempts=2)]) as s:
         with pytest.raises(aiohttp.ClientConnectorError) as refused:
             async with s.get("http://127.0.0.1:9"):
                 pass
@@ -517,7 +517,10 @@ async def test_cancelled_anywhere_nothing_is_left(session: Made, fault: list[lis
 async def test_a_request_that_is_cancelled_between_tries_leaves_nothing(session: Made) -> None:
     # Longer than what is read to learn why: the rest, and the connection, wait for whoever gets the response.
     script: list[Step] = [Send(head(503, content_length=200_000) + b"x" * 100_000), Stall()]
-    async with ScriptedServer([script]) as server, session(layers=[Retry(base=30, cap=30)], random=Random(1)) as s:
+    async with (
+        ScriptedServer([script]) as server,
+        session(layers=[*WHOLE, Retry(base=30, cap=30)], random=Random(1)) as s,
+    ):
         asking = asyncio.create_task(s.get(server.url).__aenter__())
         await asyncio.sleep(0.3)
         assert server.open_connections == 1

@@ -35,7 +35,7 @@ from holdfast.testing.server import (
     respond,
     sse,
 )
-from tests.mounts.shop import BODY, CHAT, EVENTS, TEXT, WIRE, Nought, begun, healthy, text_of
+from tests.mounts.shop import BODY, CHAT, EVENTS, TEXT, WHOLE, WIRE, Nought, begun, healthy, text_of
 
 Made = Callable[..., requests.Session]
 AT_ONCE = Timeouts(open=1, first_token=1, progress=0.3)
@@ -255,7 +255,7 @@ def test_a_streamed_upload_is_sent_once(session: Made) -> None:
 
 
 def test_who_cannot_connect_learns_it_as_without_a_mount(session: Made) -> None:
-    s = session(layers=[Retry(attempts=2)])
+    s = session(layers=[*WHOLE, Retry(attempts=2)])
     with pytest.raises(theirs.ConnectionError) as refused:
         s.get("http://127.0.0.1:9")
     assert isinstance(refused.value.__cause__, ConnectError)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 import msgspec
 
@@ -41,6 +41,8 @@ class Record:
 
     path: str | os.PathLike[str] = field(kw_only=False)
     prompts: bool = False
+    takes: ClassVar[type] = bytes
+    gives: ClassVar[type] = bytes
 
     def __post_init__(self) -> None:
         path = Path(self.path)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from types import NoneType
+from typing import Any, ClassVar, TypedDict
 from urllib.parse import urlsplit
 
 from holdfast._clock import Clock, Random
-from holdfast._core import Source
+from holdfast._core import Source, Stream
 from holdfast._defaults import default_layers
 from holdfast._errors import UsageError
 from holdfast._pipe import Pipe, check_call
@@ -21,9 +22,12 @@ from holdfast._reader import Reader
 from holdfast._types import Delta, Head, Request
 from holdfast.dialects import AUTO, Dialect, Teller, Timeouts, by_endpoint, find
 from holdfast.layers.deadline import Deadline
+from holdfast.layers.fallback import Fallback
 from holdfast.layers.retry import Retry
+from holdfast.layers.verify import Verify
 from holdfast.machines.ladder import Seams
 from holdfast.machines.retry_budget import RetryBudget
+from holdfast.machines.settings import check_bool, check_kind
 from holdfast.moments import Continued, Listener, Moment, Report, Resumed
 from holdfast.mounts._quirks import traits_of
 from holdfast.mounts._rewrite import Rewriter, without_bom
@@ -45,7 +49,7 @@ class Settings(TypedDict, total=False):
     max_requests: int
     quirks: bool
     retry_budget: RetryBudget | None
-    listeners: tuple[Listener, ...]
+    listeners: Iterable[Listener]
     clock: Clock | None
     random: Random | None
 
@@ -70,23 +74,43 @@ class Mount:
     max_requests: int = 8
     quirks: bool = True
     retry_budget: RetryBudget | None = None
-    listeners: tuple[Listener, ...] = ()
+    listeners: Iterable[Listener] = ()
     clock: Clock | None = None
     random: Random | None = None
     refused: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        default_layers(self.dialect, timeouts=self.timeouts, seams=self.seams)  # tells bad settings here
-        for layer in self.traffic:
-            if any(getattr(one, "translate", None) for one in getattr(layer, "upstreams", ())):
-                raise UsageError(
-                    "a client reads answers of one wire, and a mount passes them on: no upstream here has a translate="
-                )
+        check_kind("traffic=", self.traffic, Sequence, "a sequence of layers")
+        check_kind("layers=", self.layers, (Iterable, NoneType), "a sequence of layers")
+        check_bool("quirks", self.quirks)
         check_call(clock=self.clock, random=self.random, max_requests=self.max_requests, listeners=self.listeners)
         if self.layers is not None and (self.timeouts is not None or self.seams is not False or self.traffic):
             raise UsageError(
                 "timeouts=, seams= and traffic= are for the default layers; layers= holds layers of their own"
             )
+        # The way to set a field of a frozen dataclass: every call goes through them again.
+        object.__setattr__(self, "listeners", tuple(self.listeners))
+        if self.layers is not None:
+            object.__setattr__(self, "layers", tuple(self.layers))
+        layers = self._default(Request()) if self.layers is None else self.layers
+        self._pipe(_Nowhere(), layers)  # tells here, and not at the first stream, what does not fit
+        for layer in layers:
+            if isinstance(layer, Verify) and not layer.relay:
+                raise UsageError(
+                    f"the layers= of a mount must hand over every event, and {layer!r} keeps some back:"
+                    " write verify(..., relay=True), or default_layers(..., relay=True)"
+                )
+            if isinstance(layer, Fallback):
+                self._check_upstreams(layer)
+
+    def _check_upstreams(self, fallback: Fallback) -> None:
+        named = find(self.dialect)
+        for one in fallback.upstreams:
+            if getattr(one, "translate", None):
+                raise UsageError(
+                    "a client reads answers of one wire, and a mount passes them on: no upstream here has a translate="
+                )
+            one.suits(Request(dialect=fallback.upstreams[0].dialect if named is AUTO else named))
 
     @property
     def retries(self) -> list[Retry]:
@@ -99,6 +123,10 @@ class Mount:
         `sent` are the headers that tell which client it is.
         """
         layers = self._default(request) if self.layers is None else self.layers
+        traits = traits_of(sent, request.url) if self.quirks else ()
+        return Relay(self._pipe(source, layers), request, self.listeners, Rewriter(traits) if traits else None)
+
+    def _pipe(self, source: Source[bytes], layers: Iterable[Callable[[Source[Any]], Source[Any]]]) -> Pipe[Any]:
         pipe: Pipe[Any] = Pipe(
             source,
             clock=self.clock,
@@ -108,14 +136,19 @@ class Mount:
         )
         for layer in layers:
             pipe = pipe | layer
-        traits = traits_of(sent, request.url) if self.quirks else ()
-        return Relay(pipe, request, self.listeners, Rewriter(traits) if traits else None)
+        gives = pipe._items  # noqa: SLF001 - what a pipe gives is nobody's business but a mount's
+        if gives not in (Delta, None):  # of a layer of the caller's nobody knows what it gives
+            raise UsageError(
+                f"the layers= of a mount give Delta, and these give {gives.__name__}:"
+                " put parse_sse() and verify(..., relay=True) among them, or take default_layers(..., relay=True)"
+            )
+        return pipe
 
     def _default(self, request: Request) -> list[Callable[[Source[Any]], Source[Any]]]:
         """Gives the default layers, with the clocks of whoever answers."""
         named = find(self.dialect)
         found = (by_endpoint(request.url) or AUTO) if named is AUTO else named
-        timeouts = (self.timeouts or Timeouts()).over(found.timeouts)
+        timeouts = Timeouts.of(self.timeouts).over(found.timeouts)
         feed = _is_feed(request, found)
         layers = default_layers(
             "sse" if feed else named,
@@ -128,6 +161,16 @@ class Mount:
         if not feed or self.timeouts is not None:
             return layers
         return [layer for layer in layers if not isinstance(layer, Deadline)]
+
+
+@dataclass(slots=True, frozen=True)
+class _Nowhere:
+    """Stands for a client's transport while the pipe over it is looked at."""
+
+    gives: ClassVar[type] = bytes
+
+    async def open(self, request: Request) -> Stream[bytes]:
+        raise AssertionError("nothing is sent before there is a request")
 
 
 def _is_feed(request: Request, found: Dialect) -> bool:
@@ -182,7 +225,7 @@ class Relay:
         if self._teller is None:  # a dialect that was not named is known by the first event
             dialect = self.reader.dialect
             if dialect is None:
-                raise AssertionError("a relay's layers have verify() among them")
+                raise UsageError("the layers= of a mount need verify(..., relay=True) among them")
             self._teller = dialect.wire.teller()
         if self._rejoined:  # in the middle of a stream, a byte order mark is no more than a wrong name of a field
             batch = without_bom(batch)

@@ -64,6 +64,34 @@ def test_attempts_become_lanes_on_one_time_axis() -> None:
     assert (second.seam, second.how) == (True, "resumed")
 
 
+def test_of_two_requests_that_race_the_loser_ends_when_it_is_given_up() -> None:
+    ((life,), _) = read(
+        line("attempt.opening", at=0.0),
+        line("stream.hedged", at=1.0, delay=1.0),
+        line("attempt.opening", at=1.0, attempt=2),
+        line("stream.hedge_ended", at=2.0, attempt=2, winner=1, loser=2),
+        line("stream.first_delta", at=2.0, attempt=1, seconds=2.0),
+        line("stream.ended", at=5.0, attempt=1, outcome="complete", attempts=2),
+    )
+    assert [(lane.end, lane.how) for lane in life.lanes()] == [(5.0, "complete"), (2.0, "overtaken")]
+    assert life.faults == []
+
+
+def test_a_fallback_is_a_fault_unless_a_seam_told_of_it() -> None:
+    ((life,), _) = read(
+        line("attempt.opening", at=0.0),
+        line("stream.fell_back", at=1.0, error="StatusError", old="a", new="b", midstream=False),
+        line("attempt.opening", at=1.5, attempt=2),
+        line("stream.resuming", at=3.0, attempt=2, error="StreamBroken", delay=0.0),
+        line("stream.fell_back", at=3.5, attempt=2, error="StreamBroken", old="b", new="c", midstream=True),
+        line("attempt.opening", at=4.0, attempt=3),
+        line("stream.ended", at=5.0, attempt=3, outcome="resumed", attempts=3),
+    )
+    assert [fault.text("error") for fault in life.faults] == ["StatusError", "StreamBroken"]
+    told = [(lane.waited, lane.sent, lane.end, lane.how) for lane in life.lanes()]
+    assert told == [(None, 0.0, 1.0, "StatusError"), (1.0, 1.5, 3.0, "StreamBroken"), (3.0, 4.0, 5.0, "resumed")]
+
+
 def test_the_moment_of_sending_is_told_where_debug_lines_are_there() -> None:
     lanes = read(line("attempt.opening", at=0.1), line("attempt.opened", at=0.5, seconds=0.1))[0][0].lanes()
     assert lanes[0].sent == 0.1

@@ -129,7 +129,7 @@ class Page:
         yield f'<h2>Streams: {which}</h2><p class="legend choice">{_CHOICE}</p>{pictures.legend()}\n'
         lengths = sorted(life.seconds for _, _, life in drawn)
         # One stream of ten minutes must not make dots of all the others: it is cut off.
-        total = min(lengths[-1], 1.5 * lengths[len(lengths) * 9 // 10]) or 1.0
+        total = min(lengths[-1], 3 * lengths[len(lengths) * 3 // 4]) or 1.0
         yield f'<p class="dim">Bars are to scale, {seconds(total)} wide. A click on one shows its steps.</p>\n'
         for _, _, life in drawn:
             yield from _stream(life, total)

@@ -57,7 +57,15 @@ def histogram(values: Sequence[float], marks: Sequence[Mark], unit: Callable[[fl
     for row, (place, (_, name, kind)) in enumerate(zip(marked, marks, strict=True)):
         x = at(place)
         drawn.append(f'<line class="{kind}" x1="{_pc(x)}" x2="{_pc(x)}" y1="{12 * row + 4}" y2="110"/>')
-        drawn.append(_text(x, 12 * row + 12, f" {name} ", kind, anchor="start" if x < 60 else "end"))
+        drawn.append(
+            _text(
+                x,
+                12 * row + 12,
+                f"\N{NO-BREAK SPACE}{name}\N{NO-BREAK SPACE}",
+                kind,
+                anchor="start" if x < 60 else "end",
+            )
+        )
     return _svg(132, about, drawn)
 
 
@@ -145,11 +153,11 @@ def rows(life: Life, most: int = 16) -> str:
     lanes = life.lanes()[:most]
     drawn: list[str] = []
     for row, lane in enumerate(lanes):
-        drawn += _lane(lane, life, total, 20 * row)
+        drawn += _lane(lane, life, total, 26 * row)
         said = f"#{lane.attempt} {label(lane, life)}"
         begin = _first(lane.waited, lane.sent, lane.head, 0.0) / total * 100
-        drawn.append(_text(min(begin, 70), 20 * row + 19, said, "dim", anchor="start"))
-    y = 20 * len(lanes) + 12
+        drawn.append(_text(min(begin, 70), 26 * row + 23, said, "dim", anchor="start"))
+    y = 26 * len(lanes) + 10
     drawn += [_text(0, y, "0", "dim", anchor="start"), _text(100, y, seconds(total), "dim", anchor="end")]
     return _svg(y + 6, f"{count(len(life.lanes()), 'attempt')}, {seconds(total)}", drawn)
 

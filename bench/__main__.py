@@ -13,14 +13,25 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench import machines, memory, mounts, telemetry
+from bench import machines, memory, mounts, telemetry, traffic
 from bench.contenders import CONTENDERS
 from bench.fleet import __main__ as fleet
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOOR, NAIVE, OURS = "raw aiohttp read", "naive (split + json.loads)", "holdfast"
-BOUNDS = {"machines": 2.5, "busy": 2.5, "paced": 1.15, "naive": 1.0, "memory": 2.0, "import": 1.5, "telemetry": 1.1}
+BOUNDS = {
+    "machines": 2.5,
+    "busy": 2.5,
+    "paced": 1.15,
+    "naive": 1.0,
+    "memory": 2.0,
+    "import": 1.5,
+    "telemetry": 1.1,
+    "traffic": 1.0,
+}
 """What we aim at, as ratios; `--check` allows twice that, for noise."""
+TRAFFIC = 2.0
+"""Microseconds an event that all traffic layers together may add: the floor of that ratio."""
 
 
 def _rows(title: str, rows: list[tuple[str, float, float]], unit: str) -> None:
@@ -54,6 +65,16 @@ def run_telemetry(ratios: dict[str, float], rounds: int) -> None:
             told = ", ".join(f"{name} {(seconds - off) * 1e6:.0f}" for name, seconds in best.items() if name != "off")
             print(f"  us more for a stream: {told}; a stream without costs {off * 1e6:.0f}")
         ratios["telemetry"] = best["all"] / off  # of the longest answers
+
+
+def run_traffic(ratios: dict[str, float], rounds: int) -> None:
+    best = traffic.measure(rounds)
+    more = traffic.more_per_event(best)
+    print(f"\ntraffic layers, {traffic.BATCH} events a read: what each adds")
+    for name, per_event in more.items():
+        once = (best[min(best)][name] - best[min(best)]["off"]) * 1e6
+        print(f"  {name:<34}{per_event:>10.3f} us/event    {once:>8.1f} us/stream")
+    ratios["traffic"] = more["all"] / TRAFFIC
 
 
 def _one(name: str, port: str, streams: int, events: int, rate: int) -> float:
@@ -134,6 +155,7 @@ def main() -> int:
     ratios: dict[str, float] = {}
     run_machines(ratios, 15 if options.quick else 40)
     run_telemetry(ratios, 5 if options.quick else 20)
+    run_traffic(ratios, 5 if options.quick else 20)
     run_clients(ratios, options.rounds, quick=options.quick)
     run_memory(ratios, quick=options.quick)
     run_import(ratios, options.rounds)

@@ -92,7 +92,7 @@ def measure(rounds: int = 20) -> dict[int, dict[str, float]]:
         with _backends() as factories:
             for number in range(rounds):
                 for events in SIZES:
-                    client = Client("deepseek", source=MemorySource(_body(events)), api_key="k")
+                    client = Client("deepseek", source=MemorySource(body(events)), api_key="k")
                     turned = NAMES[number % len(NAMES) :] + NAMES[: number % len(NAMES)]
                     for name, seconds in (await _round(turned, factories, client, events)).items():
                         best[events][name] = min(best[events][name], seconds)
@@ -101,5 +101,5 @@ def measure(rounds: int = 20) -> dict[int, dict[str, float]]:
     return asyncio.run(all_rounds())
 
 
-def _body(events: int) -> list[bytes | Exception]:
+def body(events: int) -> list[bytes | Exception]:
     return [*([CHUNK * BATCH] * (events // BATCH)), LAST + DONE]

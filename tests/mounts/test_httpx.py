@@ -528,5 +528,5 @@ async def test_a_mocked_stream_is_relayed_too(library: Any, client: Any) -> None
 
 
 def test_a_transport_that_blocks_is_refused(library: Any) -> None:
-    with pytest.raises(ValueError, match="asynchronous"):
+    with pytest.raises(UsageError, match="asynchronous"):
         BOTH[library](library.HTTPTransport())

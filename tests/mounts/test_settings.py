@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
+import httpx2
 import pytest
 
 from holdfast import (
@@ -20,11 +24,15 @@ from holdfast import (
     parse_sse,
     verify,
 )
+from holdfast.mounts._ready import ReadySettings
+from holdfast.mounts._relay import Settings
 from holdfast.testing import ChaosServer
 from tests.mounts.shop import BODY
 
+MAKES = [mounts.httpx_client, mounts.httpx_sync_client, mounts.aiohttp_middleware]
 
-@pytest.mark.parametrize("make", [mounts.httpx_client, mounts.httpx_sync_client, mounts.aiohttp_middleware])
+
+@pytest.mark.parametrize("make", MAKES)
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -56,10 +64,50 @@ def test_a_mount_says_what_is_wrong_where_it_is_made(make: Any, settings: dict[s
         make(**settings)
 
 
+@pytest.mark.parametrize("make", [*MAKES, mounts.HttpxTransport, mounts.HttpxSyncTransport, mounts.RequestsAdapter])
+def test_a_clients_upstreams_stand_elsewhere_in_a_mount(make: Any) -> None:
+    with pytest.raises(UsageError, match=r"in a mount write traffic=\[Fallback\(upstreams=\[\.\.\.\]\)\]"):
+        make(upstreams=[])
+
+
+def test_an_adapters_own_keywords_stand_elsewhere() -> None:
+    settings: Any = {"pool_maxsize": 3}
+    with pytest.raises(UsageError, match=r"pool_maxsize= is HTTPAdapter's: write adapter=\{'pool_maxsize': \.\.\.\}"):
+        mounts.RequestsAdapter(**settings)
+
+
+def test_what_is_no_transport_is_named_by_the_keyword_that_was_written() -> None:
+    client = httpx.AsyncClient()
+    wrong: list[tuple[Callable[[], object], str]] = [
+        (lambda: mounts.httpx_client(transport=httpx.HTTPTransport()), "transport= takes an asynchronous transport"),
+        (lambda: mounts.httpx_client(mounts={"http://": httpx.HTTPTransport()}), "mounts= takes an asynchronous"),
+        (lambda: mounts.httpx_client(transport=client), "transport= .*: pass its transport, not the client"),
+        (lambda: mounts.HttpxTransport(client), r"HttpxTransport\(inner\) .* pass its transport, not the client"),
+        (lambda: mounts.HttpxSyncTransport(3), r"HttpxSyncTransport\(inner\) takes a transport, which int is not"),
+    ]
+    for make, words in wrong:
+        with pytest.raises(UsageError, match=words):
+            make()
+
+
+@pytest.mark.parametrize("make", [mounts.httpx_client, mounts.httpx_sync_client, mounts.RequestsAdapter])
+def test_listeners_may_be_anything_that_can_be_gone_through_once(make: Any) -> None:
+    made = make(listeners=iter([print]))
+    mount = made._mount if isinstance(made, mounts.RequestsAdapter) else made._transport.mount
+    assert mount.listeners == (print,)
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+def test_the_keywords_of_ready_clients_are_all_there_are(library: Any) -> None:
+    gone = {"app", "proxies"}  # of older versions
+    known = set(inspect.signature(library.AsyncClient).parameters) - gone
+    assert known == set(ReadySettings.__optional_keys__) - set(Settings.__optional_keys__)
+
+
 async def test_an_answer_is_recorded_under_a_mount_left_of_the_parser(tmp_path: Path) -> None:
     path = tmp_path / "answer.sse"
-    layers = [Record(path), *default_layers("openai", relay=True)]
-    async with ChaosServer() as server, mounts.httpx_client(layers=layers) as client:
+    made = mounts.httpx_client(layers=[Record(path), *default_layers("openai", relay=True)])
+    async with ChaosServer() as server, made as client:
         response = await client.post(f"{server.url}/v1/chat/completions", json=BODY)
     assert b"data: [DONE]" in response.content
     assert path.read_bytes() == response.content

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, assert_type
 
 import aiohttp
+import httpx
+import httpx2
 import pybreaker
 
 import holdfast
@@ -16,6 +18,7 @@ from holdfast import (
     CircuitBreaker,
     Client,
     Completion,
+    Costs,
     Deadline,
     Delta,
     Event,
@@ -32,9 +35,11 @@ from holdfast import (
     Retry,
     Source,
     Stream,
+    Timeouts,
     Usage,
     Verdict,
     decode_utf8,
+    mounts,
     parse_sse,
     transform,
     verify,
@@ -102,6 +107,12 @@ def offline(chunks: list[bytes]) -> None:
     log = holdfast.parse_events(b"data: 1\n\n")
     assert_type(log, EventLog)
     assert_type(log.retry, float | None)
+
+
+def mounted(costs: Costs) -> None:
+    assert_type(mounts.httpx2_client(timeouts=Timeouts(open=5), headers={"x": "y"}, proxy=None), httpx2.AsyncClient)
+    assert_type(mounts.httpx_sync_client(listeners=[costs], traffic=[Retry()]), httpx.Client)
+    mounts.aiohttp_middleware(listeners=[costs])
 
 
 async def chunks() -> AsyncIterator[bytes]:

@@ -23,6 +23,7 @@ from holdfast import (
     Source,
     Timeouts,
     decode_utf8,
+    mounts,
     parse_sse,
     transform,
     verify,
@@ -72,6 +73,12 @@ async def wrong_reading(pipe: Pipe[Delta]) -> None:
             print(delta.content)  # E: attr-defined
             text: bytes = delta.text  # E: assignment
             print(text)
+
+
+def wrong_mounts() -> None:
+    mounts.httpx2_client(timeouts=30)  # E: arg-type
+    mounts.httpx_sync_client(trafic=[])  # E: call-arg
+    mounts.RequestsAdapter(pool_maxsize=3)  # E: call-arg
 
 
 class Backwards:

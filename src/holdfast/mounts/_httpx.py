@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol, Self, Unpack
 from holdfast._errors import StreamError, UsageError
 from holdfast.mounts._httpx_attempts import HttpxAttempts
 from holdfast.mounts._network import with_cheap_reads
-from holdfast.mounts._relay import EXTENSION, Mount, Settings
+from holdfast.mounts._relay import EXTENSION, Settings, mount_of
 
 
 class AnyTransport:
@@ -38,9 +38,9 @@ class AnyTransport:
             cls.body = type("RelayedBytes", (RelayedBytes, cls.library.AsyncByteStream), {})
 
     def __init__(self, inner: Any = None, **settings: Unpack[Settings]) -> None:
-        if inner is not None and not hasattr(inner, "handle_async_request"):
-            raise ValueError(f"inner must be an asynchronous transport, which {type(inner).__qualname__} is not")
-        self.mount = Mount(**settings)
+        if inner is not None:
+            check_transport(f"{type(self).__name__}(inner)", inner, "handle_async_request")
+        self.mount = mount_of(settings)
         self.inner: Any = inner if inner is not None else with_cheap_reads(self.library.AsyncHTTPTransport())
 
     async def handle_async_request(self, request: Any) -> Any:
@@ -79,6 +79,17 @@ class AnyTransport:
         trace: TracebackType | None = None,
     ) -> None:
         await self.inner.__aexit__(kind, error, trace)
+
+
+def check_transport(name: str, inner: object, *does: str) -> None:
+    """Raises `UsageError` for what has none of the methods `does` of a transport."""
+    if any(hasattr(inner, one) for one in does):
+        return
+    kind = type(inner).__qualname__
+    if hasattr(inner, "build_request"):
+        raise UsageError(f"{name} takes a transport, and {kind} is a client: pass its transport, not the client")
+    which = "an asynchronous transport" if does == ("handle_async_request",) else "a transport"
+    raise UsageError(f"{name} takes {which}, which {kind} is not")
 
 
 class _Readable(Protocol):
@@ -134,4 +145,4 @@ class RelayedBytes:
             loop.call_soon_threadsafe(lambda: loop.create_task(relay.aclose()))
 
 
-__all__ = ["EXTENSION", "AnyTransport", "RelayedBytes"]
+__all__ = ["EXTENSION", "AnyTransport", "RelayedBytes", "check_transport"]

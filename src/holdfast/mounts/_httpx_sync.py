@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Any, ClassVar, Self, Unpack
 
 from holdfast._background import Background, Pump, Worker, background
-from holdfast.mounts._httpx import AnyTransport
-from holdfast.mounts._relay import Mount, Settings
+from holdfast.mounts._httpx import AnyTransport, check_transport
+from holdfast.mounts._relay import Settings, mount_of
 
 _inherited: list[object] = []
 """What a fork has left here. Its connections are the parent's: not even the collector is to touch them."""
@@ -46,13 +46,12 @@ class AnySyncTransport:
             cls.upload = type("UploadBytes", (UploadBytes, asynchronous, blocking), {})
 
     def __init__(self, inner: Any = None, **settings: Unpack[Settings]) -> None:
-        blocks = hasattr(inner, "handle_request")
-        if inner is not None and not blocks and not hasattr(inner, "handle_async_request"):
-            raise ValueError(f"inner must be a transport, which {type(inner).__qualname__} is not")
-        self.mount = Mount(**settings)  # tells bad settings here
+        if inner is not None:
+            check_transport(f"{type(self).__name__}(inner)", inner, "handle_request", "handle_async_request")
+        self.mount = mount_of(settings)  # tells bad settings here
         self.inner: Any = inner
-        self._settings = settings
-        self._blocks = blocks
+        self._settings: dict[str, Any] = {**settings, "listeners": self.mount.listeners}
+        self._blocks = hasattr(inner, "handle_request")
         self._loop: Background | None = None
         self.fresh: Callable[[], Any] | None = None
         """Makes an asynchronous transport like `inner` anew, where that is known."""

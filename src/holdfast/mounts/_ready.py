@@ -6,18 +6,44 @@ wrapped: proxies, certificates and limits stay as they are.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from holdfast.mounts._httpx import check_transport
 from holdfast.mounts._network import with_cheap_reads
-from holdfast.mounts._relay import Settings
+from holdfast.mounts._relay import Settings, mount_of
 
 _TRANSPORT = ("verify", "cert", "trust_env", "http1", "http2", "proxy", "limits")
 """What a client builds its transports of."""
 
 
-def ready(library: Any, transport: Any, settings: dict[str, Any]) -> Any:
+class ReadySettings(Settings, total=False):
+    """The keywords of a ready client: a mount's, and those of the library's own clients."""
+
+    auth: Any
+    base_url: Any
+    cert: Any
+    cookies: Any
+    default_encoding: Any
+    event_hooks: Any
+    follow_redirects: bool
+    headers: Any
+    http1: bool
+    http2: bool
+    limits: Any
+    max_redirects: int
+    mounts: Any
+    params: Any
+    proxy: Any
+    timeout: Any
+    transport: Any
+    trust_env: bool
+    verify: Any
+
+
+def ready(library: Any, transport: Any, settings: Mapping[str, Any]) -> Any:
     """Gives an `AsyncClient` of a library, of a mount's keywords and its own."""
-    mount, rest = _parted(library, settings)
+    mount, rest = _parted(library, settings, "handle_async_request")
     client = library.AsyncClient(**rest)
     for one in _built(client, rest):
         with_cheap_reads(one)
@@ -25,12 +51,12 @@ def ready(library: Any, transport: Any, settings: dict[str, Any]) -> Any:
     return client
 
 
-def ready_sync(library: Any, transport: Any, settings: dict[str, Any]) -> Any:
+def ready_sync(library: Any, transport: Any, settings: Mapping[str, Any]) -> Any:
     """Gives a `Client` of a library, whose connections are in the background loop.
 
     Those of transports that are given stay where they are.
     """
-    mount, rest = _parted(library, settings)
+    mount, rest = _parted(library, settings, "handle_request", "handle_async_request")
     if "transport" in rest:
         client = library.Client(**rest)
         _wrap(client, transport, mount)
@@ -59,10 +85,16 @@ def ready_sync(library: Any, transport: Any, settings: dict[str, Any]) -> Any:
     return library.Client(transport=first, mounts=mounts, **kept)
 
 
-def _parted(library: Any, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    names = Settings.__optional_keys__
+def _parted(library: Any, settings: Mapping[str, Any], *does: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    names = {*Settings.__optional_keys__, "upstreams"}
     mount = {name: value for name, value in settings.items() if name in names}
     rest = {name: value for name, value in settings.items() if name not in names}
+    # Bad settings are told before there is a client that would have to be closed.
+    mount["listeners"] = mount_of(mount).listeners
+    for name, given in (("transport=", [rest.get("transport")]), ("mounts=", (rest.get("mounts") or {}).values())):
+        for inner in given:
+            if inner is not None:
+                check_transport(name, inner, *does)
     # What openai and anthropic set in the clients that they make.
     rest.setdefault("timeout", library.Timeout(600, connect=5.0))
     rest.setdefault("limits", library.Limits(max_connections=1000, max_keepalive_connections=100))
@@ -84,4 +116,4 @@ def _wrap(client: Any, transport: Any, mount: dict[str, Any]) -> None:
         client._mounts[pattern] = transport(one, **mount) if one is not None else None  # noqa: SLF001
 
 
-__all__ = ["ready", "ready_sync"]
+__all__ = ["ReadySettings", "ready", "ready_sync"]

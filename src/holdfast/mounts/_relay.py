@@ -173,6 +173,13 @@ class _Nowhere:
         raise AssertionError("nothing is sent before there is a request")
 
 
+def mount_of(settings: Mapping[str, Any]) -> Mount:
+    """Makes a mount of the keywords that somebody gave. Raises `UsageError` for those of a `Client` alone."""
+    if "upstreams" in settings:
+        raise UsageError("upstreams= is a Client's: in a mount write traffic=[Fallback(upstreams=[...])]")
+    return Mount(**settings)
+
+
 def _is_feed(request: Request, found: Dialect) -> bool:
     """Says whether what is fetched answers no request: MCP's other stream, for one, or some site's news.
 

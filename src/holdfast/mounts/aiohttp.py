@@ -31,7 +31,7 @@ from holdfast.mounts._aiohttp_body import PulledBody, relayed_response
 from holdfast.mounts._attempts import Attempts, Nothing, caused
 from holdfast.mounts._failures import story
 from holdfast.mounts._policy import IDEMPOTENT, Policy, document
-from holdfast.mounts._relay import EXTENSION, Mount, Relay, Settings
+from holdfast.mounts._relay import EXTENSION, Mount, Relay, Settings, mount_of
 from holdfast.sources._foreign import ForeignError
 from holdfast.sources._http import ERROR_BODY_SECONDS, MAX_ERROR_BODY, encode, where
 from holdfast.sources.aiohttp import ResponseStream, before_head, drop, head_of
@@ -47,7 +47,7 @@ def aiohttp_middleware(**settings: Unpack[Settings]) -> aiohttp.ClientMiddleware
     aiohttp's own response, but for this: a request that may be repeated is, before a head has come, as the layers say.
     The keywords are those of all mounts. Middlewares behind it see every attempt.
     """
-    mount = Mount(**settings)
+    mount = mount_of(settings)
 
     async def holdfast(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         if "Upgrade" in request.headers or request.method == "CONNECT":

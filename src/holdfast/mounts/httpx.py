@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import httpx
 
 from holdfast.mounts._httpx import AnyTransport
 from holdfast.mounts._httpx_sync import AnySyncTransport
-from holdfast.mounts._ready import ready, ready_sync
+from holdfast.mounts._ready import ReadySettings, ready, ready_sync
 
 
 class HttpxTransport(AnyTransport, httpx.AsyncBaseTransport):
@@ -22,7 +22,7 @@ class HttpxSyncTransport(AnySyncTransport, httpx.BaseTransport):
     asynchronous: ClassVar[Any] = HttpxTransport
 
 
-def httpx_client(**settings: Any) -> httpx.AsyncClient:
+def httpx_client(**settings: Unpack[ReadySettings]) -> httpx.AsyncClient:
     """Gives an `httpx.AsyncClient` whose streams are mended, with the timeouts and limits that SDKs set.
 
     It takes the keywords of all mounts, and those of `httpx.AsyncClient`.
@@ -31,7 +31,7 @@ def httpx_client(**settings: Any) -> httpx.AsyncClient:
     return client
 
 
-def httpx_sync_client(**settings: Any) -> httpx.Client:
+def httpx_sync_client(**settings: Unpack[ReadySettings]) -> httpx.Client:
     """Gives an `httpx.Client` whose streams are mended, with the timeouts and limits that SDKs set.
 
     It takes the keywords of all mounts, and those of `httpx.Client`.

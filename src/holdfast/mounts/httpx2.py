@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import httpx2
 
 from holdfast.mounts._httpx import AnyTransport
 from holdfast.mounts._httpx_sync import AnySyncTransport
-from holdfast.mounts._ready import ready, ready_sync
+from holdfast.mounts._ready import ReadySettings, ready, ready_sync
 
 
 class Httpx2Transport(AnyTransport, httpx2.AsyncBaseTransport):
@@ -22,7 +22,7 @@ class Httpx2SyncTransport(AnySyncTransport, httpx2.BaseTransport):
     asynchronous: ClassVar[Any] = Httpx2Transport
 
 
-def httpx2_client(**settings: Any) -> httpx2.AsyncClient:
+def httpx2_client(**settings: Unpack[ReadySettings]) -> httpx2.AsyncClient:
     """Gives an `httpx2.AsyncClient` whose streams are mended, with the timeouts and limits that SDKs set.
 
     It takes the keywords of all mounts, and those of `httpx2.AsyncClient`.
@@ -31,7 +31,7 @@ def httpx2_client(**settings: Any) -> httpx2.AsyncClient:
     return client
 
 
-def httpx2_sync_client(**settings: Any) -> httpx2.Client:
+def httpx2_sync_client(**settings: Unpack[ReadySettings]) -> httpx2.Client:
     """Gives an `httpx2.Client` whose streams are mended, with the timeouts and limits that SDKs set.
 
     It takes the keywords of all mounts, and those of `httpx2.Client`.

@@ -11,6 +11,7 @@ longer than any clock, so that none waits for ever.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -30,7 +31,7 @@ from holdfast.moments import Report
 from holdfast.mounts._attempts import Attempts, Nothing, can_inflate, caused
 from holdfast.mounts._failures import story
 from holdfast.mounts._policy import Policy, document
-from holdfast.mounts._relay import EXTENSION, Mount, Relay, Settings
+from holdfast.mounts._relay import EXTENSION, Mount, Relay, Settings, mount_of
 from holdfast.mounts._requests_body import PumpedResponse
 from holdfast.mounts._requests_read import ThreadedStream, close, explanation, root_of
 from holdfast.sources._foreign import ForeignError
@@ -41,6 +42,8 @@ _LONGEST_WAIT = 900.0
 _FINAL = (theirs.SSLError, theirs.RetryError)
 """What no other try mends; urllib3's own tries are over when it gives up on them."""
 _RETRYABLE = (theirs.ConnectionError, theirs.Timeout, theirs.ChunkedEncodingError)
+
+_ITS_OWN = frozenset(inspect.signature(HTTPAdapter).parameters)
 
 
 class RequestsAdapter(HTTPAdapter):
@@ -55,7 +58,10 @@ class RequestsAdapter(HTTPAdapter):
     __attrs__ = [*HTTPAdapter.__attrs__, "_mount"]  # noqa: RUF012 - what is pickled, as HTTPAdapter declares it
 
     def __init__(self, adapter: dict[str, Any] | None = None, **settings: Unpack[Settings]) -> None:
-        self._mount = Mount(**settings)
+        for name in settings:
+            if name in _ITS_OWN:
+                raise UsageError(f"{name}= is HTTPAdapter's: write adapter={{{name!r}: ...}}")
+        self._mount = mount_of(settings)
         super().__init__(**(adapter or {}))
 
     def send(  # noqa: PLR0917 - HTTPAdapter's

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast import Client, StreamError, configure_logs
+from holdfast import Client, Hedge, StreamError, Upstream, configure_logs
 from holdfast._pipe import listener_factories
 from holdfast.telemetry.health import Ending, Health, Objectives, watch_health
 from holdfast.telemetry.timeline import LogReader
@@ -80,11 +80,12 @@ def test_objectives_that_are_none_are_named(wrong: dict[str, Any]) -> None:
         Objectives(**wrong)
 
 
-async def test_a_log_tells_the_same_as_the_streams_themselves(clock: FakeClock) -> None:
+@pytest.mark.parametrize("upstreams", [1, 3])
+async def test_a_log_tells_the_same_as_the_streams_themselves(clock: FakeClock, upstreams: int) -> None:
     log, before = io.StringIO(), list(listener_factories)
     faults = (f.Refused(), f.Refused(status=401), f.ResetMidStream(), f.HtmlPage())
     async with ChaosServer(schedule=Schedule.draw(3, rate=0.6, faults=faults), clock=clock) as server:
-        client = Client("openai", source=ChaosSource(server), clock=clock, max_requests=4)
+        client = _client(upstreams, ChaosSource(server), clock)
         configure_logs(log, json=True)
         live = watch_health({"errors": 0.5})
         try:
@@ -107,6 +108,13 @@ async def test_a_log_tells_the_same_as_the_streams_themselves(clock: FakeClock) 
     assert live.seams
     assert live.breakers
     assert told.as_dict() == _nearly(live.as_dict())
+
+
+def _client(upstreams: int, source: ChaosSource, clock: FakeClock) -> Client:
+    if upstreams == 1:
+        return Client("openai", source=source, clock=clock, max_requests=4)
+    several = [Upstream("openai", name=f"u{n}", base_url=f"http://u{n}.test/v1") for n in range(upstreams)]
+    return Client(upstreams=several, source=source, clock=clock, max_requests=6, traffic=[Hedge(delay=1.0)])
 
 
 def _nearly(told: Any) -> Any:

@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from holdfast import mounts
-from holdfast._errors import DeadlineExceeded, StreamBroken, StreamError
+from holdfast._errors import DeadlineExceeded, StreamBroken, StreamError, UsageError
 from holdfast._types import Request
 from holdfast.dialects import Timeouts
 from holdfast.layers.deadline import Deadline

@@ -31,7 +31,8 @@ def free_port() -> int:
 
 def in_chromium(page: Path, profile: Path) -> tuple[str, list[str]]:
     """Opens a page, and gives its document as it is then, and what it wrote to the console."""
-    command = [binary("chromium"), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command = [binary("chromium"), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    command += ["--disable-background-networking"]
     command += ["--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={profile}"]
     command += ["--enable-logging=stderr", "--dump-dom", page.as_uri()]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True)

@@ -160,9 +160,12 @@ async def test_a_line_that_cannot_be_had_is_tried_by_both_and_never_multiplied()
     async with ScriptedServer([[Reset()]]) as server:
         client = mounts.httpx2_client(**SETTINGS)
         async with openai.AsyncOpenAI(api_key="k", base_url=server.url, http_client=client, max_retries=1) as c:
-            with pytest.raises(openai.APIConnectionError):
+            with pytest.raises(openai.APIConnectionError) as lost:
                 await c.chat.completions.create(model="m", messages=MESSAGES, stream=True)
         assert len(server.requests) == 4 + 1
+        told = mounts.report(lost.value)
+        assert told is not None
+        assert told.attempts == 1
 
 
 async def test_what_is_no_stream_is_as_ever() -> None:
@@ -189,6 +192,31 @@ async def test_streaming_responses_and_raw_ones_tell_their_story() -> None:
             create = c.chat.completions.with_streaming_response.create
             async with create(model="m", messages=MESSAGES, stream=True) as raw:
                 assert b"".join([piece async for piece in raw.iter_bytes()]) == b"".join(EVENTS)
+
+
+async def test_the_helpers_over_openais_streams_tell_their_story() -> None:
+    async with ChaosServer() as server:
+        client = mounts.httpx2_client(**SETTINGS)
+        async with openai.AsyncOpenAI(api_key="k", base_url=f"{server.url}/v1", http_client=client) as c:
+            async with c.chat.completions.stream(model="m", messages=MESSAGES) as chat:
+                await rest(chat)
+            async with c.responses.stream(model="m", input=PROMPT) as response:
+                await rest(response)
+        for helper in (chat, response):
+            told = mounts.report(helper)
+            assert told is not None
+            assert told.outcome == "complete"
+
+
+@pytest.mark.parametrize("ask", ALL)
+@pytest.mark.parametrize("fault", [f.ErrorEvent(after=20), f.CleanCut(after=60)])
+async def test_an_exception_tells_its_story(ask: Callable[..., Awaitable[str]], fault: Fault) -> None:
+    async with ChaosServer(schedule=Schedule(streams={PROMPT: [fault] * 30})) as server, asyncio.timeout(20):
+        with pytest.raises((openai.APIError, anthropic.APIError)) as caught:
+            await ask(server.url, max_requests=2)
+        told = mounts.report(caught.value)
+        assert told is not None
+        assert told.attempts == len(server.served)
 
 
 async def test_leaving_a_stream_closes_its_connection() -> None:

@@ -189,6 +189,8 @@ class HttpxAttempts(Attempts[Any]):
 
     def _failure(self, failure: StreamError | UsageError) -> Exception:
         if self.error is not None:
+            if isinstance(failure, StreamError):  # its cause is the transport's own, as without a mount
+                vars(self.error)["extensions"] = {EXTENSION: failure.report}
             return self.error
         return failure if isinstance(failure, UsageError) else self._lost(failure, responded=False)
 

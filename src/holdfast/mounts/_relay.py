@@ -258,12 +258,20 @@ class Relay:
 def report(response: Any) -> Report | None:
     """Gives the report of a response that went through a mount, None where there is none to give.
 
-    It takes the client's own response, and what SDKs wrap around it: their streams and raw responses. While the stream
-    is read it is the story so far.
+    It takes the client's own response, what SDKs wrap around it (their streams, the helpers over those, raw responses)
+    and the exceptions that came of it. While the stream is read it is the story so far.
     """
-    for name in ("", "response", "http_response"):
-        inner = getattr(response, name, None) if name else response
-        extensions = getattr(inner, "extensions", None)
-        if isinstance(extensions, dict) and isinstance(told := extensions.get(EXTENSION), Report):
-            return told
-    return None
+    for name in ("", "response", "http_response", "_response"):
+        found = _attached(getattr(response, name, None) if name else response)
+        if found is not None:
+            return found
+    if not isinstance(response, BaseException):
+        return None
+    own = getattr(response, "report", None)
+    return own if isinstance(own, Report) else report(response.__cause__)
+
+
+def _attached(response: Any) -> Report | None:
+    extensions = getattr(response, "extensions", None)
+    told = extensions.get(EXTENSION) if isinstance(extensions, dict) else None
+    return told if isinstance(told, Report) else None

@@ -37,7 +37,8 @@ class _Counted(Generic[T]):
     async def open(self, request: Request) -> Stream[T]:
         call = request.call
         number = call.spend_request(request).number
-        call.note(Opening(upstream=request.upstream))
+        dialect = request.dialect.name if request.dialect is not None else ""
+        call.note(Opening(upstream=request.upstream, dialect=dialect))
         started = call.clock.now()
         stream = await self.inner.open(request)
         head = stream.head

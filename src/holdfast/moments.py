@@ -44,9 +44,10 @@ class Recognised(Moment, kw_only=True):
 
 
 class Opening(Moment, kw_only=True):
-    """A request is about to be sent, to `upstream` where there are several."""
+    """A request is about to be sent, to `upstream` in the words of `dialect` where there are several."""
 
     upstream: str = ""
+    dialect: str = ""
 
 
 class Opened(Moment, kw_only=True):
@@ -142,6 +143,8 @@ class HedgeEnded(Moment, kw_only=True):
     loser: int = 0
     upstream: str = ""
     """Whose answer it is, where there are several."""
+    dialect: str = ""
+    """In what it speaks."""
 
 
 class FellBack(Moment, kw_only=True):
@@ -243,6 +246,7 @@ class Report:
 
     stream_id: str = ""
     dialect: str = ""
+    """Who answers in it: of several upstreams the one that is asked."""
     dialect_known_by: str = ""
     """How the dialect was guessed, "address" or "events"; empty where it was given."""
     url: str = ""
@@ -295,9 +299,7 @@ class Report:
             case Recognised():
                 self.dialect, self.dialect_known_by = moment.dialect, moment.by
             case Opening():
-                self.attempts = moment.attempt
-                if moment.upstream and moment.upstream not in self.upstreams:
-                    self.upstreams.append(moment.upstream)
+                self._ask(moment)
             case Opened():
                 self.status = moment.status
                 self.upstream = moment.upstream
@@ -320,6 +322,7 @@ class Report:
                 self.hedges += 1
             case HedgeEnded():
                 self.upstream = moment.upstream
+                self.dialect = moment.dialect or self.dialect
                 self.losers.append(moment.loser)
             case FellBack():
                 self.fallbacks += 1
@@ -337,6 +340,12 @@ class Report:
                 self.bills.append(moment)
             case Ended():
                 self._end(moment)
+
+    def _ask(self, moment: Opening) -> None:
+        self.attempts = moment.attempt
+        self.dialect = moment.dialect or self.dialect
+        if moment.upstream and moment.upstream not in self.upstreams:
+            self.upstreams.append(moment.upstream)
 
     def _end(self, moment: Ended) -> None:
         self.verdict, self.error, self.cancelled = moment.verdict, moment.error, moment.cancelled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -10,14 +11,14 @@ import httpx
 import pytest
 import requests
 
-from holdfast import mounts
+from holdfast import Hedge, configure_logs, mounts
 from holdfast._errors import UsageError
 from holdfast.layers.fallback import Fallback
 from holdfast.machines.ladder import Seams
 from holdfast.mounts._relay import Mount
 from holdfast.testing import ChaosServer, Schedule
 from holdfast.testing.background import in_background
-from holdfast.testing.faults import ClosedMidStream, Refused
+from holdfast.testing.faults import ClosedMidStream, Latency, Refused
 from holdfast.upstreams import Upstream
 from tests.mounts.shop import Nought
 
@@ -103,3 +104,25 @@ def test_an_upstream_of_another_wire_is_refused() -> None:
     other = Upstream("anthropic", api_key="k", translate=lambda body: body)
     with pytest.raises(UsageError, match="no upstream here has a translate="):
         Mount(traffic=[Fallback(upstreams=[one, other])])
+
+
+@pytest.mark.parametrize("hedged", [False, True])
+async def test_the_dialect_is_that_of_who_answers_in_every_telling(*, hedged: bool) -> None:
+    lines = io.StringIO()
+    configure_logs(lines, json=True)
+    slow = Schedule(streams={"*": [Latency(seconds=0.5) if hedged else Refused(status=503)] * 8})
+    try:
+        async with ChaosServer(schedule=slow) as first, ChaosServer() as second:
+            asked = {**settings(first, second), "dialect": "auto"}
+            if hedged:
+                asked["traffic"] = [*asked["traffic"], Hedge(delay=0.05, share=1.0)]
+            async with httpx.AsyncClient(transport=mounts.HttpxTransport(**asked)) as client:
+                response = await client.post(f"{first.url}/chat/completions", json=BODY)
+    finally:
+        configure_logs(level=None)
+    told = mounts.report(response)
+    assert told is not None
+    assert (told.dialect, told.upstream) == ("openai-compatible", "second")
+    assert {bill.dialect for bill in told.bills} == {"openai-compatible"}
+    (ended,) = (line for line in map(json.loads, lines.getvalue().splitlines()) if line["event"] == "stream.ended")
+    assert ended["dialect"] == "openai-compatible"

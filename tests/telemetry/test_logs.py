@@ -99,7 +99,7 @@ def full_moments() -> list[moments.Moment]:
     told: list[moments.Moment] = [
         moments.Started(url="https://x.example/v1", dialect="deepseek", labels={"user": "42"}),
         moments.Recognised(dialect="openai", by="events"),
-        moments.Opening(upstream="eu"),
+        moments.Opening(upstream="eu", dialect="openai"),
         moments.Opened(status=200, seconds=0.25, request_id="r1", upstream="eu"),
         moments.FirstDelta(seconds=0.5),
         moments.Resumed(rung="last_event_id", gap=0.1, swallowed=3, repaid_tokens=9),
@@ -108,7 +108,7 @@ def full_moments() -> list[moments.Moment]:
         moments.Stalled(clock="progress", seconds=60),
         moments.Waited(reason="tokens", seconds=1.5),
         moments.Hedged(delay=0.75),
-        moments.HedgeEnded(winner=2, loser=1, upstream="eu"),
+        moments.HedgeEnded(winner=2, loser=1, upstream="eu", dialect="openai"),
         moments.BreakerChanged(name="deepseek", old="closed", new="open"),
         moments.Repaired(what="utf8", count=1),
         moments.Dropped(count=2),

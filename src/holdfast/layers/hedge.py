@@ -210,9 +210,9 @@ class _Race(Generic[T]):
         for loser in self.racers:
             if loser is not winner:
                 upstream = call.attempt.upstream if call.attempt is not None else ""
-                call.note(
-                    HedgeEnded(attempt=winner.number, winner=winner.number, loser=loser.number, upstream=upstream)
-                )
+                ended = HedgeEnded(attempt=winner.number, winner=winner.number, loser=loser.number, upstream=upstream)
+                ended.dialect = call.dialect.name if upstream and call.dialect is not None else ""
+                call.note(ended)
         return winner
 
     def let_go(self, winner: _Racer[T]) -> asyncio.Task[None] | None:

@@ -126,6 +126,23 @@ def test_what_a_pump_meets_comes_after_what_it_had(loop: Background) -> None:
     pump.close()
 
 
+def test_two_threads_that_read_one_pump_both_come_to_its_end(loop: Background) -> None:
+    async def read() -> int | None:
+        return None
+
+    async def close() -> None: ...
+
+    pump = Pump(loop, read, close)
+    readers = [threading.Thread(target=pump.next, daemon=True) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    loop.soon(pump.start)
+    for reader in readers:
+        reader.join(5)
+        assert not reader.is_alive()
+    pump.close()
+
+
 def test_a_worker_does_one_thing_after_another_and_ends() -> None:
     worker = Worker()
     assert [worker.submit(lambda n=n: n).result(1) for n in range(3)] == [0, 1, 2]  # type: ignore[misc]  # a default

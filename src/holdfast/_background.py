@@ -221,6 +221,7 @@ class Pump(Generic[T]):
             if batch is not None:
                 return batch
             self._end = (None, error)
+            self._queue.put(self._end)  # another thread may wait for it, too
         if self._end[1] is not None:
             raise self._end[1]
         return None

@@ -404,6 +404,44 @@ def test_an_event_gets_a_name_only_where_its_json_has_one() -> None:
     assert all(one is another for one, another in zip(others, batch[1:], strict=True))
 
 
+def test_an_event_whose_name_is_empty_gets_one_and_one_that_has_it_stays() -> None:
+    rewriter = Rewriter({"no name"})
+    [batch] = parsed(b'event:\ndata: {"type": "ping"}\n\nevent: message\ndata: {"type": "ping"}\n\n')
+    first, second = rewriter.events(batch)
+    assert first.raw.wire == b'event: ping\ndata: {"type": "ping"}\n\n'
+    assert second is batch[1]
+
+
+@pytest.mark.parametrize(
+    ("wire", "becomes"),
+    [
+        (b'data: {"a":1,\rdata: "b":2}\n\n', b'data: {"a":1, "b":2}\n\n'),
+        (b'data: {"a":1,\rid: 7\rdata: "b":2}\n\n', b'data: {"a":1, "b":2}\nid: 7\n\n'),
+        (b'data: {"a":1,\r\ndata: "b":2}\r\n\r\n', b'data: {"a":1, "b":2}\r\n\r\n'),
+        (b'data: {"a":1,\rdata: "b":2}\r\r', b'data: {"a":1, "b":2}\n\r'),
+    ],
+)
+def test_lines_that_become_one_stay_an_event_of_their_own(wire: bytes, becomes: bytes) -> None:
+    [batch] = parsed(wire)
+    [delta] = Rewriter({"several lines"}).events(batch)
+    assert delta.raw.wire == becomes
+
+
+@pytest.mark.parametrize(
+    ("wire", "becomes"),
+    [
+        (b"id: 1\rdata: {}\r\n\r\n", b"id: 1\ndata: {}\r\n\r\n"),
+        (b"id: 1\rdata: {}\n\n", b"id: 1\ndata: {}\n\n"),
+        (b"data: {}\r\r", b"data: {}\n\n"),
+        (b"data: {}\r\n\r", b"data: {}\r\n\r"),  # the half of a CRLF
+    ],
+)
+def test_a_carriage_return_alone_becomes_a_line_feed_also_among_others(wire: bytes, becomes: bytes) -> None:
+    [batch] = parsed(wire)
+    [delta] = Rewriter({"cr"}).events(batch)
+    assert delta.raw.wire == becomes
+
+
 async def test_a_comment_that_is_left_out_delays_nothing() -> None:
     first, comment = gemini(PLAIN)[0], b": a comment\n\n"
     steps: list[Step] = [Send(STREAM_HEAD), Send(chunked(comment)), Send(chunked(first + comment)), Stall()]

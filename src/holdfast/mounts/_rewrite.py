@@ -45,7 +45,8 @@ class Rewriter:
             if wire is None and not self._unnamed:  # `data: `, one line and a blank one: who cannot read that?
                 self._open = False
                 continue
-            if self._named_is_well and wire and wire[0] == 101 and event.payload and event.id is None:
+            named = wire and wire[0] == 101 and event.type != "message"
+            if self._named_is_well and named and event.payload and event.id is None:
                 self._open = False
                 continue
             if event is not self._last:  # several deltas may be of one event, and shall stay so
@@ -82,7 +83,8 @@ class Rewriter:
                 told = _named(event, told)
         if event.id is not None:
             self._numbered = True
-        if "cr" in traits and told.endswith(b"\r") and b"\r\n" not in told:
+        # A CR at the very end, behind a CRLF, is half of another: its LF is the next thing that comes.
+        if "cr" in traits and _LONE_CR.search(told, 0, len(told) - (b"\r\n" in told)):
             told = _LONE_CR.sub(b"\n", told)
         return told
 
@@ -131,7 +133,11 @@ def _named(event: Event, told: bytes) -> bytes:
         name = event.json()["type"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return told
-    return b"event: " + name.encode() + b"\n" + told if isinstance(name, str) and name.isidentifier() else told
+    lines = told.splitlines(keepends=True)
+    names = [line for line in lines if line.startswith(b"event")]  # the last one counts, and an empty one is none
+    if (names and names[-1].rstrip().endswith(b"message")) or not (isinstance(name, str) and name.isidentifier()):
+        return told
+    return b"event: " + name.encode() + b"\n" + b"".join(line for line in lines if line not in names)
 
 
 def _data_alone(event: Event, told: bytes) -> bytes:
@@ -142,16 +148,22 @@ def _data_alone(event: Event, told: bytes) -> bytes:
 
 
 def _in_one_line(payload: bytes, told: bytes) -> bytes:
-    """In JSON, a line's end stands between two values only, where a space says the same."""
+    """In JSON, a line's end stands between two values only, where a space says the same.
+
+    No line that is kept ends with a CR alone: the next one may be a blank LF, and together they would be one end.
+    """
     lines: list[bytes] = []
     said = False
-    for line in told.splitlines(keepends=True):
-        if not line.startswith(b"data"):
-            lines.append(line)
-        elif not said:
+    *body, last = told.splitlines(keepends=True)
+    for line in body:
+        if line.startswith(b"data"):
+            if said:
+                continue
             said = True
-            lines.append(b"data: " + payload.replace(b"\n", b" ") + line[len(line.rstrip(b"\r\n")) :])
-    return b"".join(lines)
+            end = line[len(line.rstrip(b"\r\n")) :]
+            line = b"data: " + payload.replace(b"\n", b" ") + end  # noqa: PLW2901 - the same line, with all the data
+        lines.append(line[:-1] + b"\n" if line.endswith(b"\r") else line)
+    return b"".join((*lines, last))
 
 
 def _escaped(line: bytes) -> bytes:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.pages import ROOT, printed, run, untrue, write_files
 
-PAGES = ["budget", "buffer", "cost", "fallback", "health-check", "hedge", "prefetch", "throughput", "traffic"]
+PAGES = ["budget", "buffer", "cost", "fallback", "health-check", "hedge", "logs", "prefetch", "throughput", "traffic"]
 
 
 @pytest.mark.parametrize("name", PAGES)

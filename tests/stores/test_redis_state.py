@@ -169,3 +169,35 @@ def test_bad_settings_are_named(wrong: dict[str, Any]) -> None:
     (name,) = wrong
     with pytest.raises(ValueError, match=f"{name} must be a number of seconds above 0"):
         RedisState(**wrong)
+
+
+async def test_a_place_that_could_not_be_given_back_is_given_back_once_redis_answers(server: RedisServer) -> None:
+    """Else one who ends a stream in such a moment would keep others from its place until the lease has run out."""
+    mine, yours = (RedisState(server.url, prefix="owed", timeout=2) for _ in range(2))
+    assert await mine.hold("p", "m", places=1, seconds=60)
+    mine._door().shut_until = asyncio.get_running_loop().time() + 0.05
+    await mine.release("p", "m")
+    assert await yours.hold("p", "y", places=1, seconds=60) is False
+    await asyncio.sleep(0.06)
+    await mine.told("anything")
+    assert await yours.hold("p", "y", places=1, seconds=60) is True
+    for one in (mine, yours):
+        await one.aclose()
+
+
+async def test_places_that_are_owed_are_given_back_at_the_latest_when_it_is_closed(server: RedisServer) -> None:
+    mine, yours = (RedisState(server.url, prefix="owed late", timeout=2) for _ in range(2))
+    assert await mine.hold("p", "m", places=1, seconds=60)
+    mine._door().shut_until = math.inf
+    await mine.release("p", "m")
+    await mine.aclose()
+    assert await yours.hold("p", "y", places=1, seconds=60) is True
+    await yours.aclose()
+
+
+async def test_a_store_that_is_gone_for_long_owes_no_more_than_so_many_places(server: RedisServer) -> None:
+    shared = RedisState("redis://127.0.0.1:1/0", timeout=0.3, pause=60)
+    for number in range(5000):
+        await shared.release("p", str(number))
+    assert len(shared._door().owed) == 4096
+    await shared.aclose()

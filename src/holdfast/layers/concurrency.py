@@ -139,6 +139,8 @@ class _Applicant:
         except BaseException:
             await lease.end()
             raise
+        if held is None:  # it may have been taken, and only the answer not have come in time
+            await lease.end()
         permit = self._places.take() if held is not False else None
         if permit is not None:
             self._hold = _Hold(self._places, permit, lease if held else None)

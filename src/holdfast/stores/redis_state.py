@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import math
 import weakref
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import pybreaker
@@ -25,6 +27,9 @@ _FIRST = 1.0
 """Seconds that the first decision of an event loop may take."""
 _CONNECTIONS = 32
 """At once and per event loop: a decision takes a fraction of a millisecond, so hundreds of streams share them."""
+
+_OWED = 4096
+"""Places to be given back that are remembered while Redis is gone; of more, the oldest expire by themselves."""
 
 
 class RedisState:
@@ -67,8 +72,10 @@ class RedisState:
         return None if held is None else bool(held)
 
     async def release(self, name: str, holder: str) -> None:
-        """Gives a place back."""
-        await self._ask(lambda door: door.client.zrem(self._key("places", name), holder))
+        """Gives a place back, later where Redis is gone now: one that nobody holds must not be kept for its lease."""
+        key = self._key("places", name)
+        if await self._ask(lambda door: door.client.zrem(key, holder)) is None:
+            self._door().owed.append((key, holder))
 
     async def tell(self, name: str, values: Mapping[str, float], *, seconds: float) -> None:
         """Tells the others what was learned."""
@@ -99,9 +106,17 @@ class RedisState:
         )
 
     async def aclose(self) -> None:
-        """Closes the connections of the running loop. Used again, it opens new ones."""
+        """Closes the connections of the running loop, once places it owes are given back. It can be used again."""
         door = self._doors.pop(asyncio.get_running_loop(), None)
-        if door is not None:
+        if door is None:
+            return
+        try:
+            if door.owed:
+                async with asyncio.timeout(self._timeout):
+                    await door.pay()
+        except (TimeoutError, OSError, _library().RedisError):
+            pass  # they expire
+        finally:
             await door.client.aclose()
 
     def _key(self, kind: str, name: str) -> str:
@@ -109,21 +124,27 @@ class RedisState:
 
     async def _ask(self, question: Callable[[_Door], Awaitable[T]]) -> T | None:
         """Gives the answer, None where there is none in time."""
-        loop = asyncio.get_running_loop()
-        door = self._doors.get(loop)
-        if door is None:
-            door = self._doors[loop] = _Door(self._url, self._timeout)
+        loop, door = asyncio.get_running_loop(), self._door()
         if loop.time() < door.shut_until:
             return None
         try:
             # A name is looked up and a connection made at first: to give up then would leave limits to each process.
             async with asyncio.timeout(self._timeout if door.answered else max(self._timeout, _FIRST)):
+                if door.owed:
+                    await door.pay()
                 answer = await question(door)
         except (TimeoutError, OSError, _library().RedisError):
             door.shut_until = loop.time() + self._pause
             return None
         door.answered = True
         return answer
+
+    def _door(self) -> _Door:
+        loop = asyncio.get_running_loop()
+        door = self._doors.get(loop)
+        if door is None:
+            door = self._doors[loop] = _Door(self._url, self._timeout)
+        return door
 
     def __repr__(self) -> str:
         return f"RedisState({clean_url(self._url)!r}, prefix={self._prefix!r})"
@@ -149,6 +170,19 @@ class _Door:
         self.hold: Any = self.client.register_script(HOLD)
         self.answered = False
         self.shut_until = -math.inf
+        self.owed: deque[tuple[str, str]] = deque(maxlen=_OWED)
+        """Places that could not be given back: of which key, and by whom they were held."""
+
+    async def pay(self) -> None:
+        """Gives back what could not be before."""
+        owed = list(self.owed)
+        async with self.client.pipeline(transaction=False) as pipe:
+            for key, holder in owed:
+                pipe.zrem(key, holder)
+            await pipe.execute()
+        for paid in owed:  # one may have been paid by another who asked meanwhile
+            with suppress(ValueError):
+                self.owed.remove(paid)
 
 
 def _library() -> Any:

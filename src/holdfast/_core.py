@@ -504,11 +504,15 @@ class Call:
         twin = copy(self)
         twin.cursor = Cursor()
         twin.cursor.asked = self.cursor.asked
-        twin.evidence, twin.attempt = None, None
+        twin.evidence, twin.attempt, twin.legs = None, None, list(self.legs)
+        if self.answer.empty:  # else it goes on with what both of them have delivered
+            twin.answer = Transcript(keep=self.keep, before=self.answer.before)
         return twin
 
     def adopt(self, twin: Call) -> None:
         """What a fork has read is what the call's answer is made of, from here on."""
         self.cursor, self.evidence, self.attempt, self.dialect = twin.cursor, twin.evidence, twin.attempt, twin.dialect
+        self.answer, self.recorded, self.join, self.where = twin.answer, twin.recorded, twin.join, twin.where
+        self.proven, self.seamed, self.legs = twin.proven, twin.seamed, twin.legs
         self.max_requests = twin.max_requests
         self.route = twin.route

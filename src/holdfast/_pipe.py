@@ -109,6 +109,7 @@ class Pipe(Generic[T]):
                 f"{_describe(layer)} takes {takes.__name__} and gets {self._items.__name__} here:"
                 " bytes become events by parse_sse(), and events deltas by verify()"
             )
+        self._refuse_order(layer)
         new: Pipe[Any] = object.__new__(Pipe)
         for name in Pipe.__slots__:
             setattr(new, name, getattr(self, name))
@@ -119,6 +120,16 @@ class Pipe(Generic[T]):
         new._items = gives if gives is not None else self._items if _keeps_items(layer) else None
         new._dialect = getattr(layer, "dialect", self._dialect)
         return new
+
+    def _refuse_order(self, layer: object) -> None:
+        """Raises `UsageError` for a layer right of one that it must not stand right of.
+
+        A layer names them, each with the reason, in `not_right_of`.
+        """
+        left = {type(one).__name__ for one in self._layers}
+        for name, why in getattr(layer, "not_right_of", {}).items():
+            if name in left:
+                raise UsageError(f"{type(layer).__name__} belongs left of {name}: {why}")
 
     def stream(
         self,

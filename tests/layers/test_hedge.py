@@ -12,7 +12,9 @@ from holdfast._defaults import default_layers
 from holdfast._errors import ConnectError, StreamBroken, UsageError
 from holdfast._pipe import Pipe
 from holdfast._types import Delta, Event, Head, Request
+from holdfast.layers.auto_continue import AutoContinue
 from holdfast.layers.deadline import Deadline
+from holdfast.layers.expect_json import ExpectJson
 from holdfast.layers.hedge import MAX_HELD, Hedge
 from holdfast.layers.parse import parse_sse
 from holdfast.layers.reconnect import Reconnect
@@ -331,11 +333,55 @@ async def test_each_racer_has_clocks_of_its_own(clock: FakeClock) -> None:
         assert clock.now() == 2.5
 
 
+async def test_the_loser_is_cancelled_once_and_cleans_up_in_peace(clock: FakeClock) -> None:
+    cleaned = []
+
+    class Slow:
+        opens = 0
+
+        async def open(self, request: Request) -> Any:
+            Slow.opens += 1
+            if Slow.opens == 2:
+                return await Puppet(["fast"]).open(request)
+            try:
+                await request.call.clock.sleep(100.0)
+            finally:
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                cleaned.append(True)
+
+    stream = await Hedge(delay=1.0, **ALWAYS)(Slow()).open(request_on(clock))
+    assert await drain(stream) == ["fast"]
+    await stream.aclose()
+    assert cleaned == [True]
+
+
 def test_it_warns_of_places_where_it_cannot_work() -> None:
     drawn = str(Pipe(Puppet()) | Retry() | Hedge() | Deadline(open=3))
     assert "! Hedge belongs left of Retry" in drawn
     assert "! Hedge belongs right of Deadline(open=..., first_token=...)" in drawn
     assert "!" not in str(Pipe(Puppet()) | Deadline(open=3) | Hedge() | Retry() | Deadline(total=9))
+
+
+@pytest.mark.parametrize("writes", [Reconnect(), AutoContinue(prompt="go on"), ExpectJson()])
+def test_right_of_a_layer_that_writes_the_answer_it_is_refused(writes: Any) -> None:
+    """Both racers would write into one answer, which would hold everything twice and count as proven."""
+    deltas = Pipe(Puppet()) | parse_sse() | verify("openai")
+    with pytest.raises(UsageError, match=f"Hedge belongs left of {type(writes).__name__}: it writes one answer"):
+        deltas | writes | Retry() | Hedge()
+    assert "Hedge" in str(deltas | Hedge() | writes)
+
+
+def test_racers_have_an_answer_of_their_own_and_the_winners_is_the_calls() -> None:
+    call = Call()
+    first, second = call.fork(), call.fork()
+    first.answer.add([piece("slow")])
+    second.answer.add([piece("fast")])
+    second.recorded = second.seamed = True
+    call.adopt(second)
+    second.answer.add([piece("er")])
+    assert call.answer.completion(usage=None, verdict=None).text == "faster"
+    assert (call.recorded, call.seamed) == (True, True)
 
 
 @pytest.mark.parametrize("wrong", [{"delay": 0}, {"share": 2}, {"quantile": 1}, {"least": 0}, {"window": 3}])

@@ -9,9 +9,9 @@ answer: what has been handed on can be resumed, and never swapped. After Dean an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from holdfast._core import Call, Source, Stream
 from holdfast._errors import EndOfStream, StreamError
@@ -49,6 +49,9 @@ class Hedge:
     least: int = 20
     budget: HedgeBudget = field(init=False, repr=False, compare=False)
     _usual: Quantiles = field(init=False, repr=False, compare=False)
+    not_right_of: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("Reconnect", "AutoContinue", "ExpectJson"), "it writes one answer, and two racers would write two into it"
+    )
 
     def __post_init__(self) -> None:
         check_seconds("Hedge(delay=...)", self.delay)
@@ -65,8 +68,9 @@ class Hedge:
 
     def advise(self, left: Sequence[object], right: Sequence[object]) -> list[str]:
         """Warns of neighbours among which it cannot do its work."""
-        again = [name for layer in left if (name := type(layer).__name__) in ("Retry", "Reconnect")]
-        warnings = [f"Hedge belongs left of {name}: right of it, both racers try again" for name in again]
+        warnings = []
+        if any(type(layer).__name__ == "Retry" for layer in left):
+            warnings.append("Hedge belongs left of Retry: right of it, both racers try again")
         clocks = [layer for layer in right if type(layer).__name__ == "Deadline"]
         if any(getattr(layer, "open", None) or getattr(layer, "first_token", None) for layer in clocks):
             warnings.append(
@@ -97,7 +101,7 @@ class _HedgeSource(Generic[T]):
 class _Racer(Generic[T]):
     """One request on its way to its first content, in a task of its own and at a place of its own."""
 
-    __slots__ = ("call", "held", "started", "stream", "task")
+    __slots__ = ("_cancelled", "call", "held", "started", "stream", "task")
 
     def __init__(self, source: Source[T], request: Request, before: Call, rival: Call | None) -> None:
         self.call = before.fork()
@@ -105,6 +109,7 @@ class _Racer(Generic[T]):
         self.started = before.clock.now()
         self.stream: Stream[T] | None = None
         self.held: list[T] = []
+        self._cancelled = False
         self.task = asyncio.create_task(self._run(source, replace(request, call=self.call)), name="holdfast-hedge")
 
     async def _run(self, source: Source[T], request: Request) -> None:
@@ -136,8 +141,14 @@ class _Racer(Generic[T]):
         """True once it has content."""
         return self.task.done() and self.failure is None
 
+    def cancel(self) -> None:
+        """Stops it, once: what it does to clean up must not be cut short by being told again."""
+        if not self._cancelled:
+            self._cancelled = True
+            self.task.cancel()
+
     async def aclose(self) -> None:
-        self.task.cancel()
+        self.cancel()
         try:
             await outlast(self.task)
         finally:
@@ -219,14 +230,14 @@ class _Race(Generic[T]):
         """Gives the task that closes the loser, which is cancelled already; None without one."""
         losers = [racer for racer in self.racers if racer is not winner]
         for loser in losers:
-            loser.task.cancel()
+            loser.cancel()
         return asyncio.create_task(_close_all(losers), name="holdfast-hedge-loser") if losers else None
 
 
 async def _close_all(racers: Sequence[_Racer[Any]]) -> None:
     """Closes racers at the same time: each may take as long as its connection does."""
     for racer in racers:
-        racer.task.cancel()
+        racer.cancel()
     closed = await asyncio.gather(*(racer.aclose() for racer in racers), return_exceptions=True)
     for error in closed:
         if error is not None:

@@ -14,7 +14,7 @@ import httpx2
 import openai
 import pytest
 
-from holdfast import mounts
+from holdfast import Budget, mounts
 from holdfast._errors import DeadlineExceeded, StreamError, UpstreamError
 from holdfast.dialects import Timeouts
 from holdfast.testing import EVIDENT, FINAL, ChaosServer, Fault, Schedule
@@ -217,6 +217,29 @@ async def test_an_exception_tells_its_story(ask: Callable[..., Awaitable[str]], 
         told = mounts.report(caught.value)
         assert told is not None
         assert told.attempts == len(server.served)
+
+
+async def test_its_text_says_what_was_tried_and_why_no_more() -> None:
+    cut = Schedule(streams={PROMPT: [f.CleanCut(after=60)] * 9})
+    async with ChaosServer(schedule=cut) as server:
+        with pytest.raises(openai.APIError, match="tried: 1 request; it was not resumed: the call has sent its 1"):
+            await openai_async(server.url, max_requests=1)
+        with pytest.raises(openai.APIError, match=r"tried: no request$"):
+            await openai_async(server.url, traffic=[Budget(limit=0, unpriced="allow")])
+
+
+@pytest.mark.parametrize("ask", [openai_async, anthropic_async])
+async def test_its_text_says_where_the_providers_words_are(ask: Callable[..., Awaitable[str]]) -> None:
+    said = Schedule(streams={PROMPT: [f.ErrorEvent(after=20)] * 9})
+    async with ChaosServer(schedule=said) as server, mounts.httpx2_client(**SETTINGS) as client:
+        with pytest.raises((openai.APIError, anthropic.APIError), match=r"its words are in \.body;") as caught:
+            await ask(server.url)
+        with pytest.raises(httpx2.RemoteProtocolError, match=r"its words are in \.__cause__\.message;") as torn:
+            await client.post(f"{server.url}/v1/chat/completions", json=BODY)
+    assert isinstance(caught.value, openai.APIError | anthropic.APIError)
+    assert caught.value.body
+    assert isinstance(torn.value.__cause__, UpstreamError)
+    assert torn.value.__cause__.message
 
 
 async def test_leaving_a_stream_closes_its_connection() -> None:

@@ -42,16 +42,18 @@ def failure(
     return other(error, story(error)) if made is None else made
 
 
-def story(error: StreamError) -> str:
-    """Tells how an answer was lost in one line."""
-    told = [f"{type(error).__name__}: {error}"]
+def story(error: StreamError, said: str = ".__cause__.message") -> str:
+    """Tells how an answer was lost in one line; `said` is where the exception has the provider's words."""
+    told = [f"{type(error).__name__}: {error}".replace("words are in .message", f"words are in {said}")]
     report = error.report
     if report is not None:
         characters = len(error.partial.text)
         told.append(f"delivered before: {report.items} deltas, {characters} characters of text")
-        tried = [f"{max(1, report.attempts)} request{'s' if report.attempts > 1 else ''}"]
+        tried = [f"{report.attempts or 'no'} request{'s' if report.attempts > 1 else ''}"]
         tried += [f"resumed by {seam.rung}" for seam in report.seams]
         told.append("tried: " + ", ".join(tried))
+    notes = getattr(error, "__notes__", ())
+    told += [note for note in notes if note.startswith("it was not resumed")][:1]
     return "; ".join(told)
 
 
@@ -71,10 +73,11 @@ def sdk_of(headers: Mapping[str, str]) -> Any:
 
 
 def _made(sdk: Any, error: StreamError, request: Any, *, responded: bool) -> Exception | None:
-    text = story(error)
+    plain = not responded and sdk.__name__ in _ASKS_AGAIN
+    text = story(error) if plain else story(error, ".body")
     try:
         made: Exception
-        if not responded and sdk.__name__ in _ASKS_AGAIN:
+        if plain:
             made = sdk.APIError(text, request=request, body=None)
         elif isinstance(error, DeadlineExceeded):
             made = sdk.APITimeoutError(request=request)
@@ -111,7 +114,7 @@ def _of_google(error: UpstreamError) -> Exception | None:
         made: Exception = getattr(errors, named)(status, {"error": _said(error)})
     except (AttributeError, TypeError):
         return None
-    made.args = (story(error),)
+    made.args = (story(error, ".message"),)
     return made
 
 

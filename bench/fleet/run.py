@@ -11,6 +11,7 @@ from typing import Any
 from bench.fleet.scenarios import CLOCKS, PROMPT, Scenario, address, traffic
 from bench.fleet.upstream import MAX_TOKENS, TEXT, Region, Upstreams
 from holdfast import Pipe, Request, RetryBudget, StreamError, default_layers
+from holdfast._clock import Clock
 from holdfast.testing import FakeClock
 
 
@@ -67,7 +68,7 @@ async def _play(scenario: Scenario, on: frozenset[str]) -> Run:
             region = scenario.regions[number % len(scenario.regions)]
             await clock.sleep(chance.expovariate(1 / scenario.think))
             while clock.now() < scenario.seconds:
-                run.calls.append(await _ask(pipe, clock, number, _request(region, chance)))
+                run.calls.append(await ask(pipe, clock, number, request_to(address(region), chance)))
                 await clock.sleep(chance.expovariate(1 / scenario.think))
 
         clients = [client(number, Random(chance.random())) for number in range(scenario.clients)]
@@ -77,7 +78,8 @@ async def _play(scenario: Scenario, on: frozenset[str]) -> Run:
     return run
 
 
-async def _ask(pipe: Pipe[Any], clock: FakeClock, client: int, request: Request) -> Asked:
+async def ask(pipe: Pipe[Any], clock: Clock, client: int, request: Request) -> Asked:
+    """Asks once. Raises `AssertionError` for an answer that is not what the upstream said."""
     started, error, stream = clock.now(), "", pipe.stream(request)
     try:
         answer = await stream
@@ -90,7 +92,8 @@ async def _ask(pipe: Pipe[Any], clock: FakeClock, client: int, request: Request)
     return Asked(client, started, clock.now(), report.first_delta_seconds, report.attempts, error)
 
 
-def _request(region: str, chance: Random) -> Request:
+def request_to(base_url: str, chance: Random) -> Request:
+    """Makes a request with a prompt of some length."""
     prompt = "word " * (chance.randrange(2 * PROMPT - 1)) + "word"
     body = {
         "model": "fleet",
@@ -100,4 +103,4 @@ def _request(region: str, chance: Random) -> Request:
         "temperature": 0,
         "seed": 1,
     }
-    return Request(url=f"{address(region)}/v1/chat/completions", body=body)
+    return Request(url=f"{base_url}/v1/chat/completions", body=body)

@@ -36,12 +36,13 @@ Kind = Literal["outage", "slow", "half-dead"]
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one region takes: in a minute, at a time (those that wait for a worker included), and of workers."""
+    """What one region takes: in `window` seconds, at a time (who waits for a worker included), and of workers."""
 
     requests: float = 900.0
     tokens: float = 1e6
     places: int = 60
     workers: int = 40
+    window: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,15 @@ class BrownOut:
 
 
 class Bucket:
-    """An amount that refills to its limit within a minute."""
+    """An amount that refills to its limit within `window` seconds."""
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, limit: float, window: float) -> None:
         self.limit = self._left = limit
+        self.rate = limit / window
         self._at = 0.0
 
     def left(self, now: float) -> float:
-        self._left = min(self.limit, self._left + (now - self._at) * self.limit / 60)
+        self._left = min(self.limit, self._left + (now - self._at) * self.rate)
         self._at = now
         return self._left
 
@@ -74,12 +76,12 @@ class Bucket:
 
     def reset(self, now: float) -> float:
         """Seconds until it is full."""
-        return (self.limit - self.left(now)) / self.limit * 60
+        return (self.limit - self.left(now)) / self.rate
 
     def headers(self, name: str, now: float) -> dict[str, str]:
         return {
             f"x-ratelimit-limit-{name}": f"{self.limit:.0f}",
-            f"x-ratelimit-remaining-{name}": f"{max(0.0, self.left(now)):.0f}",
+            f"x-ratelimit-remaining-{name}": f"{math.floor(max(0.0, self.left(now)))}",
             f"x-ratelimit-reset-{name}": duration(self.reset(now)),
         }
 
@@ -103,11 +105,15 @@ class Region:
     brown_outs: Sequence[BrownOut] = ()
     tail: float = 0.0
     """The share of answers whose first token takes ten times as long."""
+    haste: float = 1.0
+    """How many times as fast as usual it answers."""
     asked: list[tuple[float, int]] = field(default_factory=list)
     open_now: int = 0
+    most_open: int = 0
 
     def __post_init__(self) -> None:
-        self.requests, self.tokens = Bucket(self.limits.requests), Bucket(self.limits.tokens)
+        window = self.limits.window
+        self.requests, self.tokens = Bucket(self.limits.requests, window), Bucket(self.limits.tokens, window)
         self.workers = asyncio.Semaphore(self.limits.workers)
 
     def weather(self) -> str:
@@ -116,7 +122,7 @@ class Region:
         return next((one.kind for one in bad), "fair")
 
     async def open(self, request: Request) -> Stream[bytes]:
-        await self.clock.sleep(OPENING)
+        await self.clock.sleep(OPENING / self.haste)
         weather, chance = self.weather(), self.chance
         if weather == "outage":
             if chance.random() < 0.5:
@@ -129,7 +135,7 @@ class Region:
             raise self._refuse(500, "server_error", {})
         self.asked.append((self.clock.now(), 200))
         first = FIRST * chance.lognormvariate(0, SPREAD) * (10 if chance.random() < self.tail else 1)
-        slow = 4.0 if weather == "slow" else 1.0
+        slow = (4.0 if weather == "slow" else 1.0) / self.haste
         waits = [first * slow, *[PACE * slow] * (BATCHES - 1)]
         if fate == "silent":
             waits[chance.randrange(BATCHES) :] = [math.inf]
@@ -143,7 +149,7 @@ class Region:
             raise self._refuse(429, "concurrency_limit_exceeded", {})
         for bucket, amount in ((self.requests, 1.0), (self.tokens, tokens)):
             if bucket.left(now) < amount:
-                wait = (amount - bucket.left(now)) / bucket.limit * 60
+                wait = (amount - bucket.left(now)) / bucket.rate
                 raise self._refuse(429, "rate_limit_exceeded", {**self._limits(), "retry-after": f"{wait:.3f}"})
         self.requests.take(1.0)
         self.tokens.take(tokens)
@@ -173,6 +179,7 @@ class _Answer:
         self._working = False
         self._open = True
         region.open_now += 1
+        region.most_open = max(region.most_open, region.open_now)
 
     async def receive(self) -> Sequence[bytes]:
         if not self._left:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import holdfast
-from holdfast import sync
+from holdfast import Concurrency, ConcurrencyLimiter, sync
 from holdfast._errors import DeadlineExceeded, StreamBroken, UsageError
 from holdfast._types import Partial
 from holdfast.dialects import Timeouts
@@ -102,6 +102,26 @@ def test_a_stream_that_is_left_is_closed() -> None:
             list(deltas)
         with pytest.raises(UsageError, match="enter"):
             next(c.stream(REQUEST))
+
+
+@pytest.mark.parametrize("way", ["entered", "read", "started"])
+def test_a_stream_that_is_forgotten_gives_its_connection_and_its_place_back(way: str) -> None:
+    places = Concurrency(ConcurrencyLimiter(limit=1))
+    with in_background(chaos(f.StallMidStream())) as server, client(server, traffic=[places]) as c:
+        deltas = c.start(REQUEST) if way == "started" else c.stream(REQUEST).__enter__()
+        if way == "read":
+            next(deltas)
+        with pytest.warns(ResourceWarning, match="never closed"):
+            del deltas
+        assert closed(server)
+        with c.stream({**REQUEST, "messages": [{"role": "user", "content": "and then?"}]}) as deltas:
+            assert list(deltas)
+
+
+def test_a_stream_that_was_never_begun_is_forgotten_in_silence() -> None:
+    with in_background(chaos()) as server, client(server) as c:
+        c.stream(REQUEST)
+        assert not server.server.requests
 
 
 @pytest.mark.parametrize("reading", [True, False])

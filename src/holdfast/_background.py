@@ -165,11 +165,19 @@ def background() -> Background:
     return held
 
 
+_reading: set[Pump[Any]] = set()
+"""The pumps at work: held here, so that who reads and does not close is collected before what he read, and gives it up.
+
+A loop holds its tasks weakly, and one that waits for room nobody else holds.
+"""
+
+
 class Pump(Generic[T]):
     """Reads in the loop, and hands over in another thread, in order and at most `QUEUED` batches ahead.
 
     `read()` gives the next batch, and None at the end; what it raises is raised behind what came before. It lives in
-    one task, from its first call to `close()`'s.
+    one task, from its first call to `close()`'s. Neither `read` nor `close` may hold who reads: his `__del__` calls
+    `abandon()`.
     """
 
     def __init__(
@@ -189,7 +197,10 @@ class Pump(Generic[T]):
 
     def start(self) -> None:
         """Begins to read; to be called in the loop."""
-        self._tasks.append(asyncio.get_running_loop().create_task(self._pump(), name="holdfast-pump"))
+        task = asyncio.get_running_loop().create_task(self._pump(), name="holdfast-pump")
+        self._tasks.append(task)
+        _reading.add(self)
+        task.add_done_callback(lambda _: _reading.discard(self))
 
     async def _pump(self) -> None:
         put, room = self._queue.put, self._room
@@ -226,6 +237,11 @@ class Pump(Generic[T]):
             raise self._end[1]
         return None
 
+    @property
+    def closed(self) -> bool:
+        """True once it was closed or abandoned, or where there is nothing left to close."""
+        return self._closed or self._loop.gone
+
     def close(self) -> None:
         """Ends the reading and closes what was read. Idempotent."""
         if not self._closed:
@@ -241,7 +257,7 @@ class Pump(Generic[T]):
 
     def abandon(self) -> None:
         """Does what `close()` does without waiting for it: for who must not wait, the collector for one."""
-        if not self._closed and not self._loop.gone:
+        if not self.closed:
             self._closed = True
             loop = self._loop.loop
             with contextlib.suppress(RuntimeError):  # it ends at this moment

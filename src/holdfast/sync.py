@@ -6,7 +6,9 @@ client. It decides nothing: what an answer is, and which error it ends in, the a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
 
@@ -105,7 +107,7 @@ class Client:
         async def start() -> AsyncReader[Delta]:
             return client.start(request, max_items=max_items, keep=keep, **asking)
 
-        return Reader(loop, loop.call(start()))
+        return Reader(loop, loop.call(start()), begun=True)
 
     def resume(self, partial: Partial, **asking: Unpack[Asking]) -> Reader:
         """Gives the stream of the rest of an answer, of which another process may have read the beginning."""
@@ -141,15 +143,13 @@ class Reader:
     A few batches are read ahead: until the end, `report` and `partial` may know of more than was iterated over.
     """
 
-    def __init__(self, loop: Background, reader: AsyncReader[Delta]) -> None:
+    def __init__(self, loop: Background, reader: AsyncReader[Delta], *, begun: bool = False) -> None:
         self._loop = loop
         self._reader = reader
-        self._pump: Pump[Sequence[Delta]] = Pump(loop, self._read, reader.aclose)
+        self._pump: Pump[Sequence[Delta]] = Pump(loop, partial(_read, reader), reader.aclose)
         self._ready: Iterator[Delta] = iter(())
         self._entered = False
-
-    async def _read(self) -> Sequence[Delta] | None:
-        return await self._reader.read() or None
+        self._begun = begun  # there is something to close
 
     async def _open(self) -> None:
         await self._reader.__aenter__()
@@ -157,7 +157,7 @@ class Reader:
 
     def __enter__(self) -> Self:
         self._loop.call(self._open())
-        self._entered = True
+        self._entered = self._begun = True
         return self
 
     def __exit__(
@@ -169,6 +169,11 @@ class Reader:
         """Closes the stream; one that was not read to its end counts as given up. Idempotent."""
         self._ready = iter(())
         self._pump.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_begun", False) and not self._pump.closed:  # one half made has nothing to close
+            warnings.warn(f"{self!r} was never closed: use it with `with`", ResourceWarning, stacklevel=2, source=self)
+            self._pump.abandon()
 
     def __iter__(self) -> Self:
         return self
@@ -221,6 +226,10 @@ class Reader:
     def partial(self) -> Partial:
         """What has arrived, and all that going on from there needs."""
         return self._reader.partial
+
+
+async def _read(reader: AsyncReader[Delta]) -> Sequence[Delta] | None:
+    return await reader.read() or None
 
 
 __all__ = ["Client", "Reader"]

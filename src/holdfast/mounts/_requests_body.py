@@ -12,9 +12,6 @@ from holdfast._background import Pump
 from holdfast._errors import DeadlineExceeded, StreamError, UsageError
 from holdfast.mounts._failures import story
 
-_open: set[Pump[bytes]] = set()
-"""The answers that are being read: held here, so that a response which nobody closed is collected before its answer."""
-
 
 class PumpedResponse(BaseHTTPResponse):
     """The body of a response that is relayed."""
@@ -31,14 +28,12 @@ class PumpedResponse(BaseHTTPResponse):
         )
         self._original_response = getattr(raw, "_original_response", None)  # where sessions look for cookies
         self._pump = pump
-        _open.add(pump)
         self._buffer = bytearray()
         self._over = False
         self._shut = False
 
     def _end(self) -> None:
         self._pump.close()
-        _open.discard(self._pump)
 
     def _more(self) -> bool:
         """Waits for more; says whether there was any."""
@@ -137,7 +132,6 @@ class PumpedResponse(BaseHTTPResponse):
     def __del__(self) -> None:
         if hasattr(self, "_pump"):
             self._pump.abandon()
-            _open.discard(self._pump)
 
 
 __all__ = ["PumpedResponse"]

@@ -87,6 +87,8 @@ async def test_what_has_no_price_is_refused_unless_it_is_allowed(clock: FakeCloc
     error = await read(pipe_over(puppet, clock, Budget(limit=1, prices=PRICES)).stream(other))
     assert isinstance(error, BudgetExhausted)
     assert "'house-model' has no price" in str(error)
+    assert "under the dialect 'deepseek'" in str(error)
+    assert "name the maker by dialect=, give it a price by Prices().with_(...)" in str(error)
     allowing = Budget(limit=1, prices=PRICES, unpriced="allow")
     assert await read(pipe_over(puppet, clock, allowing).stream(other)) is None
     assert (puppet.opens, allowing.spent()) == (1, Decimal(0))

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast import assemble
+from holdfast._errors import UsageError
 from holdfast.moments import Billed, Report
 from holdfast.prices import Cost, Prices
-from holdfast.prices._prices import _shipped
+from holdfast.prices._prices import _CURRENCIES, _shipped
 from tests import shared
 
 QUIET = datetime(2026, 11, 18, 12, 0, tzinfo=UTC)
@@ -195,6 +196,45 @@ def test_what_is_not_in_a_table_has_no_price_and_not_a_similar_one(model: str, d
 
 def test_tokens_that_were_not_told_have_no_cost() -> None:
     assert price(Billed(model="deepseek-v4-pro", dialect="deepseek", total_tokens=5, sent=QUIET)) is None
+
+
+def test_where_nobody_is_named_one_maker_alone_must_have_it() -> None:
+    assert USD.knows("gpt-4.1")
+    assert USD.source("gpt-4.1") == USD.source("gpt-4.1", dialect="openai")
+    assert not USD.knows("gpt-4.1", dialect="")  # asked for by a bill that names nobody
+    mine = USD.with_("gpt-4.1", input=1, output=1, dialect="resold")
+    assert not mine.knows("gpt-4.1")
+    assert mine.knows("gpt-4.1", dialect="resold")
+    assert USD.with_("gpt-4.1", input=1, output=1).knows("gpt-4.1")
+
+
+class _Read:
+    """What an SDK's stream is once it has been read."""
+
+    response = None
+
+    def __iter__(self) -> Any:
+        return iter(())
+
+
+@pytest.mark.parametrize("wrong", [None, 3, _Read(), ["x"], Prices()])
+def test_what_is_no_report_has_no_cost_and_not_a_cost_of_nothing(wrong: Any) -> None:
+    with pytest.raises(
+        UsageError, match=r"cost\(\) takes a Report, .* mounts\.report\(\.\.\.\) gives it, or its bills, not"
+    ):
+        USD.cost(wrong)
+    assert USD.cost(iter([bill(10, 0)])).amount == USD.cost([bill(10, 0)]).amount
+    assert USD.cost(Report()).amount == 0
+
+
+def test_a_currency_that_no_table_has_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"'EUR'.*: the library's tables are in USD and CNY; begin with none by shipped="
+    ):
+        Prices(currency="EUR")
+    mine = Prices(currency="EUR", shipped=False).with_("m", input=1, output=1)
+    assert price(bill(1_000_000, 0, "m"), prices=mine) == 1
+    assert {currency for one in _shipped() for currency in one.plans} == set(_CURRENCIES)
 
 
 # -- tables of one's own -------------------------------------------------------------------------

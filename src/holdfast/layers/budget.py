@@ -212,8 +212,9 @@ class _BudgetSource(Generic[T]):
             if self.layer.unpriced == "allow":
                 return _ZERO
             raise BudgetExhausted(
-                f"{model[:64]!r} has no price in {prices!r}, so no budget can hold it, and nothing was sent:"
-                " give it one by with_(), or allow it by Budget(unpriced='allow')"
+                f"{model[:64]!r} has no price in {prices!r} under the dialect {name!r}, so no budget can hold it, and"
+                " nothing was sent: name the maker by dialect=, give it a price by Prices().with_(...), or allow it by"
+                " Budget(unpriced='allow')"
             )
         prompt = prompt_tokens(request.body)
         asking = Billed(

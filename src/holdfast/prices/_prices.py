@@ -18,6 +18,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from holdfast._errors import UsageError
 from holdfast.moments import Billed, Report
 from holdfast.prices import _table
 from holdfast.prices._cost import ZERO, Cost, names
@@ -25,6 +26,9 @@ from holdfast.prices._rates import Holidays, Plan, Price
 
 _DATED = re.compile(r"[-@](\d{4}-\d{2}-\d{2}|\d{8})\Z")
 _REMEMBERED = 1_024
+_CURRENCIES = ("USD", "CNY")
+"""Those of the library's tables, which are not read for that."""
+_TAKES = "cost() takes a Report, as stream.report or mounts.report(...) gives it, or its bills"
 
 Entries = Sequence[Price]
 
@@ -35,17 +39,23 @@ class Prices:
 
     `Prices()` has the library's tables, `Prices.load(path)` a file's over them, `with_()` one model's over all.
     Nothing is converted: a model that is not priced in `currency` has no price. `shipped=False` leaves the library's
-    tables out.
+    tables out. Raises `ValueError` for a currency in which no table has a price.
     """
 
     currency: str = "USD"
     shipped: bool = True
     own: tuple[Price, ...] = field(default=(), repr=False)
     """Entries that come before the library's, the first that fits first."""
-    _found: dict[tuple[str, str], tuple[Price, ...]] = field(default_factory=dict, compare=False)
+    _found: dict[tuple[str, str | None], tuple[Price, ...]] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         _table.currency("Prices(currency=...)", self.currency)
+        if not self.shipped or self.currency in _CURRENCIES or any(self.currency in one.plans for one in self.own):
+            return
+        raise ValueError(
+            f"Prices(currency={self.currency!r}): the library's tables are in {' and '.join(_CURRENCIES)};"
+            " begin with none by shipped=False, and add yours by with_()"
+        )
 
     def __repr__(self) -> str:
         return f"Prices({self.currency!r}, {len(self._entries())} models)"
@@ -89,9 +99,15 @@ class Prices:
         return replace(self, own=(price, *self.own), _found={})
 
     def cost(self, bills: Report | Iterable[Billed]) -> Cost:
-        """Gives what a stream cost, or any number of its bills."""
+        """Gives what a stream cost, or any number of its bills. Raises `UsageError` for what is neither."""
         total = Cost(currency=self.currency)
-        for bill in bills.bills if isinstance(bills, Report) else bills:
+        told: Any = bills.bills if isinstance(bills, Report) else bills
+        # A client's own stream can be gone through as well: at its end it would seem to have cost nothing.
+        if not isinstance(told, Iterable) or hasattr(told, "response") or hasattr(told, "report"):
+            raise UsageError(f"{_TAKES}, not {type(told).__name__}")
+        for bill in told:
+            if not isinstance(bill, Billed):
+                raise UsageError(f"{_TAKES}, not {type(told).__name__} of {type(bill).__name__}")
             total += self._of(bill)
         return total
 
@@ -111,11 +127,11 @@ class Prices:
             estimated=bill.estimated or not known,
         )
 
-    def knows(self, model: str, *, dialect: str = "") -> bool:
-        """Says whether a model has a price."""
-        return self._plan(model, dialect, None)[0] is not None
+    def knows(self, model: str, *, dialect: str | None = None) -> bool:
+        """Says whether a model has a price: in this dialect, or where None is named, with one maker alone."""
+        return bool(self._entries_for(model, dialect))
 
-    def source(self, model: str, *, dialect: str = "") -> str:
+    def source(self, model: str, *, dialect: str | None = None) -> str:
         """Says where a model's price comes from, and when it was read; empty where it has none or it is yours."""
         for price in self._entries_for(model, dialect):
             if price.source:
@@ -132,7 +148,7 @@ class Prices:
         price = max(past, key=lambda one: one.since) if past else min(entries, key=lambda one: one.since)
         return price.plans[self.currency], bool(past)
 
-    def _entries_for(self, model: str, dialect: str) -> tuple[Price, ...]:
+    def _entries_for(self, model: str, dialect: str | None) -> tuple[Price, ...]:
         found = self._found.get((model, dialect))
         if found is None:
             if len(self._found) >= _REMEMBERED:
@@ -140,7 +156,15 @@ class Prices:
             found = self._found[model, dialect] = self._find(model, dialect)
         return found
 
-    def _find(self, model: str, dialect: str) -> tuple[Price, ...]:
+    def _find(self, model: str, dialect: str | None) -> tuple[Price, ...]:
+        if dialect is None:
+            found = self._find(model, "")
+            for maker in sorted({maker for price in self._entries() for maker in price.dialects}):
+                theirs = self._find(model, maker)
+                if found and theirs not in ((), found):
+                    return ()  # several makers have a price for it
+                found = found or theirs
+            return found
         for name in _names(model):
             for entries in (self.own, _shipped() if self.shipped else ()):
                 fits = tuple(

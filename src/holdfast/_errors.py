@@ -20,6 +20,8 @@ a prompt or an answer: they reach logs.
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from holdfast._types import Head, Partial
@@ -29,6 +31,11 @@ if TYPE_CHECKING:
 
 ClockName = Literal["open", "first_token", "progress", "throughput", "total", "unread"]
 """`throughput` is a `Throughput` layer's floor, `unread` how long what `client.start()` opened waits for a reader."""
+
+
+def _again(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    """Makes an error anew of its text: what its class is called with is in its attributes, which come after."""
+    return kind.__new__(kind, *args)
 
 
 class EndOfStream(Exception):
@@ -45,11 +52,15 @@ class MissingExtra(UsageError, ImportError):
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs an extra package: pip install 'holdfast[{extra}]'")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.args), vars(self)
+
 
 class StreamError(Exception):
     """A stream failed. `retryable` says whether the same request may succeed when sent again.
 
     The edge adds `attempts` (requests sent), `partial` (what arrived) and `report`, and each of them to nothing else.
+    It can be pickled and copied, all of these with it; a request that cannot be is left out of the `partial`.
     """
 
     retryable: bool = True
@@ -63,6 +74,20 @@ class StreamError(Exception):
         super().__init__(message)
         if retryable is not None:
             self.retryable = retryable
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = dict(vars(self))
+        if "partial" in state:
+            state["partial"] = _to_carry(self.partial)
+        return _again, (type(self), self.args), state
+
+
+def _to_carry(partial: Partial) -> Partial:
+    try:
+        pickle.dumps(partial)
+    except Exception:  # noqa: BLE001 - whatever the values of somebody's request raise
+        return replace(partial, request=None)
+    return partial
 
 
 class ConnectError(StreamError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -124,6 +125,14 @@ async def test_a_pause_that_is_longer_than_anybody_waits_is_told_at_once(clock: 
         assert clock.now() == 0.0
     assert puppet.opens == 1
     assert "upstream" in str(refused.value)
+
+
+async def test_a_refusal_of_ours_names_what_the_limit_is_of(clock: FakeClock) -> None:
+    source = RateLimit(RateLimiter(requests_per_minute=6, burst=1, max_wait=1))(Puppet(["a"], repeat=True))
+    asked = replace(request_on(clock), body={"model": "m"})
+    await (await source.open(asked)).aclose()
+    with pytest.raises(BudgetExhausted, match="the rate limit of 'upstream m' refused"):
+        await source.open(asked)
 
 
 async def test_a_refusal_pauses_everybody_until_the_time_it_told(clock: FakeClock) -> None:
@@ -260,7 +269,9 @@ async def test_without_the_store_each_process_keeps_the_limits_by_itself(clock: 
 
 
 def test_it_takes_a_limiter() -> None:
-    with pytest.raises(UsageError, match="RateLimiter"):
+    with pytest.raises(
+        UsageError, match=r"RateLimit\(\.\.\.\) takes .* RateLimit\(RateLimiter\(requests_per_minute=60\)\), not 60"
+    ):
         RateLimit(60)  # type: ignore[arg-type]  # what is tested
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import re
 import subprocess
@@ -28,6 +29,7 @@ from holdfast._errors import (
     StreamBroken,
     StreamError,
     UpstreamError,
+    UsageError,
 )
 from holdfast._pipe import Pipe
 from holdfast._types import Delta, Event, Head, Request, ToolCallDelta, Usage, Verdict
@@ -484,6 +486,11 @@ def test_the_level_decides_what_is_written() -> None:
     call.note(moments.Started())
     call.note(moments.Stalled(clock="open", seconds=1))
     assert [line["event"] for line in lines(out)] == ["stream.stalled"]
+
+
+def test_a_logger_of_the_standard_librarys_is_refused() -> None:
+    with pytest.raises(UsageError, match="logger= takes a structlog logger"):
+        logs.configure_logs(logger=logging.getLogger("x"))
 
 
 def test_a_level_that_is_none_is_refused() -> None:

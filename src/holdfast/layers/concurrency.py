@@ -48,7 +48,8 @@ class Concurrency:
     shared: SharedState | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        check_kind("limiter", self.limiter, ConcurrencyLimiter, "a ConcurrencyLimiter")
+        takes = "a limiter, as in Concurrency(ConcurrencyLimiter(limit=5))"
+        check_kind("Concurrency(...)", self.limiter, ConcurrencyLimiter, takes)
 
     def __call__(self, inner: Source[T]) -> Source[T]:
         return _ConcurrencySource(inner, self.limiter, self.shared)

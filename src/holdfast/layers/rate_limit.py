@@ -40,7 +40,8 @@ class RateLimit:
     shared: SharedState | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        check_kind("limiter", self.limiter, RateLimiter, "a RateLimiter")
+        takes = "a limiter, as in RateLimit(RateLimiter(requests_per_minute=60))"
+        check_kind("RateLimit(...)", self.limiter, RateLimiter, takes)
 
     def __call__(self, inner: Source[T]) -> Source[T]:
         return _RateLimitSource(inner, self.limiter, self.shared)
@@ -124,7 +125,7 @@ class _Desk:
 
     def _refusal(self, why: str) -> BudgetExhausted:
         error = BudgetExhausted(
-            f"the rate limit of {self.lane.key.strip()!r} refused: {why}; nothing was sent:"
+            f"the rate limit of {' '.join(self.lane.key.split())!r} refused: {why}; nothing was sent:"
             " ask for less at a time, or let RateLimiter allow more"
         )
         left = self.lane.ready_at - self.request.call.clock.now()

@@ -23,7 +23,7 @@ from typing import Any, TextIO
 
 from holdfast import moments
 from holdfast._clock import Clock, SystemClock
-from holdfast._errors import StatusError, StreamError, UpstreamError
+from holdfast._errors import StatusError, StreamError, UpstreamError, UsageError
 from holdfast._types import Completion, Request, Usage
 from holdfast.machines.redact import clean_url, only_name, scrub
 from holdfast.moments import Billed, BreakerChanged, Ended, Listener, Moment, Started
@@ -88,11 +88,16 @@ def configure_logs(
     whatever a provider wrote into an error. `logger` is a structlog logger of yours; it takes the place of `file`,
     `json` and `level`, which its own processors decide.
 
-    Raises `ValueError` for a level that is none, `OSError` when the file cannot be opened.
+    Raises `ValueError` for a level that is none, `UsageError` for a logger of the standard library's, `OSError` when
+    the file cannot be opened.
     """
     global _output, _complained
     if level is not None and level not in LEVELS:
         raise ValueError(f"level must be one of {', '.join(LEVELS)} or None, not {level!r}")
+    if isinstance(logger, logging.Logger | logging.LoggerAdapter):
+        raise UsageError(
+            "logger= takes a structlog logger, not one of logging: structlog.wrap_logger(yours, processors=[...])"
+        )
     made = None
     if logger is not None:
         made = _Output(logger, text, stamped=False, opened=None)

@@ -152,3 +152,20 @@ def test_clocks_run_as_ever() -> None:
         with client(server, timeouts=Timeouts(progress=0.1), max_requests=1) as c, pytest.raises(DeadlineExceeded):
             c.complete(REQUEST)
         assert closed(server)
+
+
+def test_a_health_check_probes_in_the_background_until_its_block_ends() -> None:
+    with in_background(ChaosServer()) as one, in_background(ChaosServer()) as two:
+        upstreams = [holdfast.Upstream("openai-compatible", base_url=f"{each.url}/v1") for each in (one, two)]
+        with sync.Client(upstreams=upstreams) as c:
+            with c.health_check(every=0.05) as check:
+                deadline = time.monotonic() + 5
+                while check.probes < 4 and time.monotonic() < deadline:
+                    time.sleep(0.01)
+            probes = check.probes
+            assert probes >= 4
+            time.sleep(0.15)
+            assert check.probes == probes
+    assert {request.path for request in one.server.requests} == {"/v1/models"}
+    with sync.Client("openai", api_key="k") as c, pytest.raises(UsageError, match="clients of several upstreams"):
+        c.health_check()

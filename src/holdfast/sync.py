@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
@@ -24,6 +25,7 @@ from holdfast._pipe import Pipe
 from holdfast._reader import Reader as AsyncReader
 from holdfast._types import Completion, Delta, Head, Partial
 from holdfast.dialects import Dialect, Timeouts
+from holdfast.health import HealthCheck
 from holdfast.layers.auto_continue import AutoContinue
 from holdfast.layers.fallback import Fallback
 from holdfast.machines.ladder import Seams
@@ -118,6 +120,16 @@ class Client:
         """Streams an answer and returns it whole."""
         loop, client = self._here()
         return loop.call(client.complete(request, **asking))
+
+    def health_check(
+        self, *, every: float = 30.0, timeout: float = 5.0, path: str = ""
+    ) -> AbstractContextManager[HealthCheck]:
+        """Gives a context manager that probes idle upstreams in the background loop; see `HealthCheck`.
+
+        Raises `UsageError` for a client of one upstream.
+        """
+        loop, client = self._here()
+        return _entered(loop, client.health_check(every=every, timeout=timeout, path=path))
 
     def close(self) -> None:
         """Closes the client's own session; a shared one, and a source of yours, stay open. Idempotent."""
@@ -226,6 +238,16 @@ class Reader:
     def partial(self) -> Partial:
         """What has arrived, and all that going on from there needs."""
         return self._reader.partial
+
+
+@contextmanager
+def _entered(loop: Background, check: HealthCheck) -> Iterator[HealthCheck]:
+    loop.call(check.__aenter__())
+    try:
+        yield check
+    finally:
+        if loop is background():  # after a fork it is the parent's
+            loop.call(check.__aexit__(None, None, None))
 
 
 async def _read(reader: AsyncReader[Delta]) -> Sequence[Delta] | None:

@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     ),
     "upstreams": CORE | {"layers"},
     "health": CORE | {"layers"},
-    "sync": CORE | {"layers", "client", "upstreams", "_background"},
+    "sync": CORE | {"layers", "client", "health", "upstreams", "_background"},
     "cli": CORE | {"layers", "_defaults", "telemetry"} | OUTSIDE | FACADE,
     "__main__": {"cli"},
     "testing": CORE | {"layers", "_defaults", "telemetry"} | OUTSIDE | FACADE,

@@ -20,8 +20,9 @@ Written by `make fleet` on {date}; seed {seed}, Holdfast {holdfast}, Python {pyt
 
 {clients:,} clients ask, read and think again. Their upstream is a model (`bench/fleet/upstream.py`): a bucket of
 requests and one of tokens a minute, told in `x-ratelimit-*` as OpenAI does; so many streams at a time; a queue for its
-workers, which makes first tokens late under load; and bad times. The layers are the real ones, with their defaults, on
-a `FakeClock`.
+workers, which makes first tokens late under load; and bad times. The layers are the real ones, with their defaults
+(`Concurrency` adaptive by `aimd`), on a `FakeClock`. `tests/test_fleet_tcp.py` and
+`tests/stores/test_fleet.py` do the same over TCP, with about 50 clients.
 
 ![A bad day](fleet.svg)
 
@@ -51,11 +52,16 @@ FINDINGS = """
 - **A breaker that counts 429s shuts out a crowd.** Alone, it opens after five refusals in a row, and most calls are
   lost though the upstream is well. With `RateLimit` and `Concurrency` left of it there are hardly any; else leave them
   out with `exclude` ([breaker.md](breaker.md)).
+- **What is slow is not always a queue.** In the slow phase `Concurrency(adaptive="gradient")` in the place of `"aimd"`
+  takes late first tokens for too many streams, and gives fewer answers than no layer at all while the phase lasts.
 - **Limits do not make capacity.** Where more is wanted than there is, somebody waits or is refused. With the layers it
   is everybody's wait, first come, first served, up to `max_wait` (60 s).
 - **A retry budget alone** lets a tenth of the calls try again, and one a second besides: that floor weighs more the
   less is asked ([retry-budget.md](retry-budget.md)).
-- **A probe is a whole stream**, so a circuit closes up to {reset:g} s and one answer after the upstream's return.
+- **A probe is a whole stream.** After one that failed just before the upstream's return, the next is due {reset:g} s
+  later, and the circuit closes at its end: an answer later than the aim.
+- **Half an answer is the hardest to mend.** In the half-dead region `all` loses a few calls whose answer crawled twice:
+  what replays may cost is spent at the same region. With `Seams(max_repaid_tokens=100_000)` none is lost.
 """
 
 

@@ -131,12 +131,12 @@ def breaker(name: str) -> CircuitBreaker:
 
 
 def traffic(scenario: Scenario, on: frozenset[str]) -> list[Layer]:
-    """Gives the layers that see every attempt, from the wire to the reader. Settings are the defaults."""
+    """Gives the layers that see every attempt, from the wire to the reader. All but `adaptive` are defaults."""
     layers: list[Layer] = []
     if "Throughput" in on:
         layers.append(Throughput(floor=1.0))
     if "Concurrency" in on:
-        layers.append(Concurrency(ConcurrencyLimiter(adaptive="gradient")))
+        layers.append(Concurrency(ConcurrencyLimiter(adaptive="aimd")))
     if "RateLimit" in on:
         layers.append(RateLimit(RateLimiter()))
     if "Fallback" in on and len(scenario.regions) > 1:

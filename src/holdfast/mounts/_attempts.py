@@ -10,14 +10,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 from urllib.parse import urlsplit
 
-from holdfast._core import Call, Source, Stream
+from holdfast._core import Attempt, Call, Source, Stream
 from holdfast._errors import (
     BudgetExhausted,
     DecodeError,
-    EndOfStream,
     MissingExtra,
     StatusError,
     StreamError,
@@ -31,6 +30,22 @@ from holdfast.mounts._policy import IDEMPOTENT, Policy, is_stream
 from holdfast.mounts._relay import Mount, Relay
 
 R = TypeVar("R")
+
+
+@dataclass(slots=True, eq=False)
+class Came(Generic[R]):
+    """What came of one attempt. Two may race: what came of the loser must not be taken for what came of the winner."""
+
+    call: Call | None = None
+    attempt: Attempt | None = None
+    response: R | None = None
+    """Of it the pipe made a stream."""
+    passed: R | None = None
+    """It is none of ours."""
+    refused: R | None = None
+    """It refused, while there had been no stream."""
+    error: Exception | None = None
+    """What the library raised."""
 
 
 class Attempts(ABC, Generic[R]):
@@ -50,37 +65,63 @@ class Attempts(ABC, Generic[R]):
         """What has come already of the first attempt."""
         self.begun = False
         """The pipe has had a stream: from now on it judges all that comes."""
-        self.passed: R | None = None
-        """A response that is none of ours."""
-        self.refused: R | None = None
-        """The response that refused, while there has been no stream."""
-        self.error: Exception | None = None
-        """What the library raised at the last attempt."""
+        self._upstreams: set[str] = set()
+        """Who was sent it; nobody yet where it is empty."""
+        self._came: list[Came[R]] = []
 
     # -- as a source -----------------------------------------------------------------------------
 
     async def open(self, request: Request) -> Stream[bytes]:
-        """Sends, or takes what is there already. A response that is none of ours is left in `passed`."""
-        at_hand, self.at_hand = self.at_hand, None
+        """Sends, or takes what is there already. A response that is none of ours is left in `Came.passed`."""
+        call, at_hand, self.at_hand = request.call, self.at_hand, None
+        self._upstreams.add(request.upstream)
         self.begun = self.begun or (at_hand is not None and self.is_stream(at_hand))
-        if at_hand is None:
-            self._refuse(request)
-            await self.drop()
-            self.error = None
-        stream = await self._attempt(request, at_hand)
-        if self.passed is None:
+        most = call.max_requests
+        if not self.policy.repeatable and not (self.begun and _goes_on_with_get(call)):
+            call.max_requests = call.requests  # no layer is to wait for another try, or to send one beside this
+        came: Came[R] = Came(call, call.attempt)
+        before, self._came = self._came, [one for one in self._came if one.call is call.rival]
+        self._came.append(came)
+        await self._forget(*(one for one in before if one.call is not call.rival))
+        try:
+            stream = await self._attempt(request, at_hand, came)
+        except StreamError:
+            raise
+        except BaseException:
+            await self._forget(came)
+            raise
+        if came.passed is None:
             self.begun = True
-            call = request.call
-            if not self.policy.repeatable and (call.dialect is None or call.dialect.event_ids != "get"):
-                call.max_requests = call.requests  # no layer is to wait for another try
+            if _goes_on_with_get(call):
+                call.max_requests = most
         return stream
 
-    def _refuse(self, request: Request) -> None:
-        """What must not happen twice is sent once: a later request has to be another, or one that does no harm."""
-        if not self.begun or self.policy.repeatable:
+    def refuse(self, request: Request) -> None:
+        """Raises `BudgetExhausted` for a request that must not be sent after the ones before.
+
+        What must not happen twice is sent once: a later request has to be another, which does no harm. Of what may, an
+        SDK that tries again by itself is helped to no more than to ask elsewhere, or beside itself.
+        """
+        if not self._upstreams:
             return
-        if request.method not in IDEMPOTENT or request.body is not None:
-            raise BudgetExhausted(f"this {request.method} was sent, and nothing says that it may be sent again")
+        if over := self._over():
+            raise BudgetExhausted(over)
+        method = request.method
+        if self.policy.repeatable:
+            if (
+                self.begun
+                or self.may_retry
+                or request.upstream not in self._upstreams
+                or request.call.rival is not None
+            ):
+                return
+            raise BudgetExhausted(f"the client tries this {method} again by itself")
+        if not self.begun or method not in IDEMPOTENT or method == self.asked.method or request.body is not None:
+            raise BudgetExhausted(f"this {self.asked.method} was sent, and nothing says that it may be sent again")
+
+    def _over(self) -> str:
+        """Says why nothing more is to be sent, whatever it is; empty where nothing keeps it."""
+        return ""
 
     def moved(self, request: Request) -> tuple[set[str], str]:
         """Says which of the client's headers, in lower case, another server must not see, and what its `Host` is.
@@ -105,7 +146,7 @@ class Attempts(ABC, Generic[R]):
 
     async def tried(self) -> R:
         """Sends what asks for no stream, with the tries that the policy has for it."""
-        source: Source[bytes] = self
+        source: Source[bytes] = Guard(self)(self)
         for layer in self.mount.retries:
             source = layer(source)
         call = Call(clock=self.mount.clock, random=self.mount.random, max_requests=self.mount.max_requests)
@@ -117,32 +158,37 @@ class Attempts(ABC, Generic[R]):
             await self.drop()
             raise
         else:
-            return self._given_away()
-        return await self._instead(failed, call.report)
+            return await self._given_away(self._last(None))
+        return await self._instead(failed, call.report, self._last(None))
 
     async def relayed(self) -> R:
         """Opens the pipe, and gives a response that reads from it."""
-        relay, begun = self.mount.relay(self, self.asked, self.sent), b""
+        relay, begun = self.mount.relay(self, self.asked, self.sent, Guard(self)), b""
         try:
-            await relay.open()
-            if self.passed is None and not self._told_by_head():
-                begun = await relay.receive()
+            try:
+                await relay.open()
+                came = self._last(relay.attempt)
+                if came.passed is None and not self._told_by_head(came):
+                    begun = await relay.receive()
+                    came = self._last(relay.attempt)
+            except _PassedError as passed:  # a layer has read on in open()
+                came = passed.came
+            if came.passed is None:
+                await self.drop()
+                return self._response(relay, begun, came)
+            await relay.aclose()
+            return await self._given_away(came)
         except (StreamError, UsageError) as error:
             failed = error
         except BaseException:
             await self._give_up(relay)
             raise
-        else:
-            if self.passed is None:
-                return self._response(relay, begun)
-            try:
-                await relay.aclose()
-            except BaseException:
-                await self.drop()
-                raise
-            return self._given_away()
         await relay.aclose()
-        return await self._instead(failed, relay.reader.report)
+        return await self._instead(failed, relay.reader.report, self._last(relay.attempt))
+
+    def _last(self, attempt: Attempt | None) -> Came[R]:
+        """What came of an attempt, or of the last one, where none was counted."""
+        return next((came for came in reversed(self._came) if came.attempt is attempt), Came())
 
     async def _give_up(self, relay: Relay) -> None:
         try:
@@ -150,35 +196,52 @@ class Attempts(ABC, Generic[R]):
         finally:
             await self.drop()
 
-    def _given_away(self) -> R:
-        response, self.passed = self.passed, None
+    async def _given_away(self, came: Came[R]) -> R:
+        response, came.passed = came.passed, None
         if response is None:
             raise AssertionError("what is no stream is passed on")
+        try:
+            await self.drop()
+        except BaseException:
+            await self._drop(response)
+            raise
         return response
 
-    async def _instead(self, failure: StreamError | UsageError, report: Report) -> R:
+    async def _instead(self, failure: StreamError | UsageError, report: Report, came: Came[R]) -> R:
         """Gives the response that refused, or raises what the client's users catch."""
-        if self.refused is not None and isinstance(failure, StatusError):
-            refused, self.refused = self.refused, None
+        refused = came.refused if isinstance(failure, StatusError) else None
+        if refused is not None:
+            came.refused = None
+        try:
+            await self.drop()
+        except BaseException:
+            if refused is not None:
+                await self._drop(refused)
+            raise
+        if refused is not None:
             return self._refusal(refused, report)
-        await self.drop()
-        raise self._failure(failure)
+        raise self._failure(failure, came)
 
     async def drop(self) -> None:
         """Closes what nobody was given."""
-        dropped = (self.refused, self.passed, self.at_hand)
-        self.refused = self.passed = self.at_hand = None
-        for response in dropped:
-            if response is not None:
-                await self._drop(response)
+        at_hand, self.at_hand = self.at_hand, None
+        await self._forget(*self._came, Came(passed=at_hand))
+
+    async def _forget(self, *ones: Came[R]) -> None:
+        for came in ones:
+            left = (came.refused, came.passed)
+            came.refused = came.passed = None
+            for response in left:
+                if response is not None:
+                    await self._drop(response)
 
     # -- what is peculiar to a library -----------------------------------------------------------
 
     @abstractmethod
-    async def _attempt(self, request: Request, at_hand: R | None) -> Stream[bytes]:
+    async def _attempt(self, request: Request, at_hand: R | None, came: Came[R]) -> Stream[bytes]:
         """Reads from `at_hand`, or sends; leaves a response that is not `_is_ours()` in `passed`, and gives `Nothing`.
 
-        Raises a `StatusError` for what is no 2xx, having left the first such response in `refused`.
+        Raises a `StatusError` for what is no 2xx, having left it in `refused` where there has been no stream.
         """
 
     @abstractmethod
@@ -189,12 +252,12 @@ class Attempts(ABC, Generic[R]):
     def _can_read(self, response: R) -> bool:
         """Says whether the coding of a response's body can be undone here."""
 
-    def _told_by_head(self) -> bool:
+    def _told_by_head(self, came: Came[R]) -> bool:
         """Says whether the head is enough to give the client a response; else its body has to begin well, too."""
         return True
 
     @abstractmethod
-    def _response(self, relay: Relay, begun: bytes) -> R:
+    def _response(self, relay: Relay, begun: bytes, came: Came[R]) -> R:
         """Gives the client's response; `begun` has been read of the relay."""
 
     @abstractmethod
@@ -202,7 +265,7 @@ class Attempts(ABC, Generic[R]):
         """Gives a refusal back, with a report where the library has a place for it."""
 
     @abstractmethod
-    def _failure(self, failure: StreamError | UsageError) -> Exception:
+    def _failure(self, failure: StreamError | UsageError, came: Came[R]) -> Exception:
         """Gives what to raise before there is a response, with its cause."""
 
     @abstractmethod
@@ -212,15 +275,49 @@ class Attempts(ABC, Generic[R]):
 
 @dataclass(slots=True)
 class Nothing:
-    """Stands for a response that is none of ours."""
+    """Stands for a response that is none of ours. It is `Attempts` that closes it."""
 
     head: Head
+    came: Came[Any]
 
     async def receive(self) -> Sequence[bytes]:
-        raise EndOfStream
+        raise _PassedError(self.came)
 
     async def aclose(self) -> None:
         pass
+
+
+class _PassedError(Exception):
+    """A layer reads what is none of ours. No failure of a stream: nothing is to be tried instead, nor waited for."""
+
+    def __init__(self, came: Came[Any]) -> None:
+        super().__init__("this response is passed on as it came")
+        self.came = came
+
+
+@dataclass(slots=True, frozen=True)
+class Guard:
+    """A layer over the wall that counts: what must not be sent is no request."""
+
+    attempts: Attempts[Any]
+    gives: ClassVar[type] = bytes
+
+    def __call__(self, inner: Source[bytes]) -> Source[bytes]:
+        return _GuardedSource(inner, self.attempts)
+
+
+@dataclass(slots=True)
+class _GuardedSource:
+    inner: Source[bytes]
+    attempts: Attempts[Any]
+
+    async def open(self, request: Request) -> Stream[bytes]:
+        self.attempts.refuse(request)
+        return await self.inner.open(request)
+
+
+def _goes_on_with_get(call: Call) -> bool:
+    return call.dialect is not None and call.dialect.event_ids == "get"
 
 
 def can_inflate(coding: str) -> bool:
@@ -238,4 +335,4 @@ def caused(error: Exception, cause: Exception) -> Exception:
     return error
 
 
-__all__ = ["Attempts", "Nothing", "can_inflate", "caused"]
+__all__ = ["Attempts", "Came", "Nothing", "can_inflate", "caused"]

@@ -35,13 +35,15 @@ class AnyTransport:
 
     def __init_subclass__(cls) -> None:
         if "library" in vars(cls):
-            cls.body = type("RelayedBytes", (RelayedBytes, cls.library.AsyncByteStream), {})
+            cls.body = type("RelayedBytes", (RelayedBytes, cls.library.AsyncByteStream), {"library": cls.library})
 
     def __init__(self, inner: Any = None, **settings: Unpack[Settings]) -> None:
         if inner is not None:
             check_transport(f"{type(self).__name__}(inner)", inner, "handle_async_request")
         self.mount = mount_of(settings)
         self.inner: Any = inner if inner is not None else with_cheap_reads(self.library.AsyncHTTPTransport())
+        self.closings = 0
+        """How often it was closed: what was being read then is not asked for again."""
 
     async def handle_async_request(self, request: Any) -> Any:
         """Sends a request and returns its response once the head is in, the body being still to come.
@@ -65,7 +67,8 @@ class AnyTransport:
         return await attempts.relayed()
 
     async def aclose(self) -> None:
-        """Closes the inner transport."""
+        """Closes the inner transport; what is being read of it ends where it is."""
+        self.closings += 1
         await self.inner.aclose()
 
     async def __aenter__(self) -> Self:
@@ -78,6 +81,7 @@ class AnyTransport:
         error: BaseException | None = None,
         trace: TracebackType | None = None,
     ) -> None:
+        self.closings += 1
         await self.inner.__aexit__(kind, error, trace)
 
 
@@ -105,6 +109,8 @@ class _Readable(Protocol):
 class RelayedBytes:
     """The body of a response that is relayed: an asynchronous iterator that says the same when it is asked again."""
 
+    library: ClassVar[Any]
+
     def __init__(self, relay: _Readable, failure_of: Callable[[StreamError], Exception], begun: bytes = b"") -> None:
         self._relay = relay
         self._begun = begun
@@ -126,6 +132,10 @@ class RelayedBytes:
             data = await self._relay.receive()
         except StreamError as error:
             self._end = self._failure_of(error)
+        except UsageError:
+            if not self._closed:
+                raise
+            raise closed_in_between(self.library) from None
         else:
             if data:
                 return data
@@ -145,4 +155,10 @@ class RelayedBytes:
             loop.call_soon_threadsafe(lambda: loop.create_task(relay.aclose()))
 
 
-__all__ = ["EXTENSION", "AnyTransport", "RelayedBytes", "check_transport"]
+def closed_in_between(library: Any) -> Exception:
+    """Gives what a reader gets under whom somebody else closed the response."""
+    made: Exception = library.ReadError("the response was closed before its end")
+    return made
+
+
+__all__ = ["EXTENSION", "AnyTransport", "RelayedBytes", "check_transport", "closed_in_between"]

@@ -26,7 +26,7 @@ from holdfast._types import Request
 from holdfast.machines.inflate import inflater
 from holdfast.machines.statuses import status_error
 from holdfast.moments import Report
-from holdfast.mounts._attempts import Attempts, Nothing, can_inflate, caused
+from holdfast.mounts._attempts import Attempts, Came, Nothing, can_inflate, caused
 from holdfast.mounts._failures import failure as told
 from holdfast.mounts._policy import IDEMPOTENT, Policy, as_utf8, document
 from holdfast.mounts._relay import EXTENSION, Mount, Relay
@@ -43,6 +43,7 @@ class Transport(Protocol):
     body: ClassVar[Any]
     mount: Mount
     inner: Any
+    closings: int
 
 
 class HttpxAttempts(Attempts[Any]):
@@ -60,63 +61,72 @@ class HttpxAttempts(Attempts[Any]):
         self.sent = original.headers
         # An SDK that tries again by itself is not helped with that: its tries and ours would multiply.
         self.may_retry = self.policy.repeatable and original.headers.get("x-stainless-retry-count", "0") == "0"
-        self._latest: Any = None
-        """The response of the last stream that came."""
-        self._explanation = b""
-        """What was read of the body of a refusal."""
-        self._rest: HttpxStream | None = None
-        """Where more of it is to come."""
+        self._closings = transport.closings
 
     # -- as a source -----------------------------------------------------------------------------
 
-    async def _attempt(self, request: Request, at_hand: Any) -> Stream[bytes]:
+    async def _attempt(self, request: Request, at_hand: Any, came: Came[Any]) -> Stream[bytes]:
         sent = self._original if at_hand is not None else self._built(request)
         border = Border(request, str(sent.url), sent.extensions.get("timeout") or {})
         connecting = Connecting(sent.extensions.get("trace"))
         if at_hand is None:
             sent.extensions = {**sent.extensions, "trace": connecting}
-        stream = HttpxStream(partial(self._send, sent, at_hand), border, connecting, self._transport)
+        stream = HttpxStream(partial(self._send, sent, at_hand, came), border, connecting, self._transport)
         try:
             await stream.opened()
-            if not 200 <= stream.head.status < 300:
-                raise await self._status_error(stream, request)
-            stream.inflate()
+            if 200 <= stream.head.status < 300:
+                stream.inflate()
+                came.response = stream.response
+                return stream
+            failure: StreamError = await self._status_error(stream, request, came)
         except _PassingError:
-            return Nothing(head_of(self.passed, request.url))
+            return Nothing(head_of(came.passed, request.url), came)
         except StreamError as error:
-            if self._rest is not stream:
-                await stream.aclose()
-            if not self.begun and not self.may_retry:
-                error.retryable = False
-            raise
+            await stream.aclose()
+            failure = error
         except BaseException:
             await stream.aclose()
-            await self.drop()
             raise
-        self._latest = stream.response
-        return stream
+        if not self.begun and not self.may_retry:
+            failure.retryable = False
+        raise failure
 
-    async def _send(self, sent: Any, at_hand: Any) -> Any:
+    async def _send(self, sent: Any, at_hand: Any, came: Came[Any]) -> Any:
         if at_hand is not None:
             return at_hand
         try:
             response = await self._transport.inner.handle_async_request(sent)
         except Exception as error:
-            self.error = error
+            came.error = error
             raise
         status = response.status_code
         if self.begun or status >= 300 or (status >= 200 and self._is_ours(response)):
             return response
-        self.passed = response
+        came.passed = response
         raise _PassingError("this response is passed on as it came")
 
-    async def _status_error(self, stream: HttpxStream, request: Request) -> StatusError:
-        head, wall = stream.head, request.call.clock.wall
+    async def _status_error(self, stream: HttpxStream, request: Request, came: Came[Any]) -> StatusError:
+        """Gives what a refusal is to the pipe; the client is given it with the body that explains it, read or not."""
+        head, wall, refused = stream.head, request.call.clock.wall, stream.response
         if self.begun:
-            return status_error(head, await read_refusal(stream, MAX_ERROR_BODY), wall())
-        self._explanation, whole = await _begin(stream)
-        self.refused, self._rest = stream.response, None if whole else stream
-        return status_error(head, _inflated(self._explanation, head.encoding), wall())
+            explanation = await read_refusal(stream, MAX_ERROR_BODY)
+            await stream.aclose()
+            return status_error(head, explanation, wall())
+        explanation, whole = await _begin(stream)
+        if whole:
+            await stream.aclose()
+        if not refused.is_stream_consumed:
+            body: Any = self._library.ByteStream(explanation)
+            if not whole:
+                body = self._transport.body(_Rest(stream), self._lost, explanation)
+            refused = self._library.Response(
+                refused.status_code, headers=refused.headers.raw, stream=body, extensions={**refused.extensions}
+            )
+        came.refused = refused
+        return status_error(head, _inflated(explanation, head.encoding), wall())
+
+    def _over(self) -> str:
+        return "the client was closed" if self._transport.closings != self._closings else ""
 
     def _kind(self, response: Any) -> tuple[int, str]:
         return response.status_code, response.headers.get("content-type", "")
@@ -153,11 +163,11 @@ class HttpxAttempts(Attempts[Any]):
 
     # -- for the client --------------------------------------------------------------------------
 
-    def _told_by_head(self) -> bool:
-        return self.is_stream(self._latest)  # a page, for one: what comes of it decides
+    def _told_by_head(self, came: Came[Any]) -> bool:
+        return self.is_stream(came.response)  # a page, for one: what comes of it decides
 
-    def _response(self, relay: Relay, begun: bytes) -> Any:
-        first = self._latest
+    def _response(self, relay: Relay, begun: bytes, came: Came[Any]) -> Any:
+        first: Any = came.response
         packed = relay.reader.head.encoding != "identity"
         gone = (b"content-length", b"content-encoding") if packed else (b"content-length",)
         headers = self._library.Headers(
@@ -175,23 +185,14 @@ class HttpxAttempts(Attempts[Any]):
     def _refusal(self, refused: Any, report: Report) -> Any:
         if self.may_retry and refused.status_code >= 400:
             refused.headers["x-should-retry"] = "false"
-        if refused.is_stream_consumed:
-            return refused
-        stream = self._library.ByteStream(self._explanation)
-        if self._rest is not None:
-            stream = self._transport.body(_Rest(self._rest), self._lost, self._explanation)
-        return self._library.Response(
-            refused.status_code,
-            headers=refused.headers.raw,
-            stream=stream,
-            extensions={**refused.extensions, EXTENSION: report},
-        )
+        refused.extensions[EXTENSION] = report
+        return refused
 
-    def _failure(self, failure: StreamError | UsageError) -> Exception:
-        if self.error is not None:
+    def _failure(self, failure: StreamError | UsageError, came: Came[Any]) -> Exception:
+        if came.error is not None:
             if isinstance(failure, StreamError):  # its cause is the transport's own, as without a mount
-                vars(self.error)["extensions"] = {EXTENSION: failure.report}
-            return self.error
+                vars(came.error)["extensions"] = {EXTENSION: failure.report}
+            return came.error
         return failure if isinstance(failure, UsageError) else self._lost(failure, responded=False)
 
     def _lost(self, error: StreamError, *, responded: bool = True) -> Exception:
@@ -209,9 +210,6 @@ class HttpxAttempts(Attempts[Any]):
         return made
 
     async def _drop(self, response: Any) -> None:
-        rest, self._rest = self._rest, None
-        if rest is not None:
-            await rest.aclose()
         await response.aclose()
 
 

@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import Any, ClassVar, Self, Unpack
 
 from holdfast._background import Background, Pump, Worker, background
-from holdfast.mounts._httpx import AnyTransport, check_transport
+from holdfast._errors import UsageError
+from holdfast.mounts._httpx import AnyTransport, check_transport, closed_in_between
 from holdfast.mounts._relay import Settings, mount_of
 
 _inherited: list[object] = []
@@ -41,7 +42,7 @@ class AnySyncTransport:
     def __init_subclass__(cls) -> None:
         if "library" in vars(cls):
             blocking, asynchronous = cls.library.SyncByteStream, cls.library.AsyncByteStream
-            cls.body = type("PumpedBytes", (PumpedBytes, blocking), {})
+            cls.body = type("PumpedBytes", (PumpedBytes, blocking), {"library": cls.library})
             cls.blocking_body = type("BlockingBytes", (BlockingBytes, asynchronous), {})
             cls.upload = type("UploadBytes", (UploadBytes, asynchronous, blocking), {})
 
@@ -100,8 +101,9 @@ class AnySyncTransport:
         )
 
     def close(self) -> None:
-        """Closes the inner transport."""
+        """Closes the inner transport; what is being read of it ends where it is."""
         if self._blocks:
+            self._transport.closings += 1
             self.inner.close()
         elif self._loop is not None and self._loop is background():
             self._loop.call(self._transport.aclose())
@@ -118,6 +120,7 @@ class AnySyncTransport:
         trace: TracebackType | None = None,
     ) -> None:
         if self._blocks:
+            self._transport.closings += 1
             self.inner.__exit__(kind, error, trace)
         else:
             self.close()
@@ -130,6 +133,8 @@ async def _traced(trace: Any, event: str, info: Any) -> None:
 class PumpedBytes:
     """A body that is read in the background loop, for a client that blocks."""
 
+    library: ClassVar[Any]
+
     def __init__(self, loop: Background, stream: Any) -> None:
         body = aiter(stream)
 
@@ -139,6 +144,7 @@ class PumpedBytes:
                     return bytes(piece)
             return None
 
+        self._closed = False
         self._pump: Pump[bytes] = Pump(loop, read, stream.aclose)
         self._pump.start()
 
@@ -146,7 +152,12 @@ class PumpedBytes:
         return self
 
     def __next__(self) -> bytes:
-        piece = self._pump.next()
+        try:
+            piece = self._pump.next()
+        except UsageError:
+            if not self._closed:
+                raise
+            raise closed_in_between(self.library) from None
         if piece is None:
             self.close()
             raise StopIteration
@@ -154,6 +165,7 @@ class PumpedBytes:
 
     def close(self) -> None:
         """Gives the connection back, or ends it where the body is not over."""
+        self._closed = True
         self._pump.close()
 
     def __del__(self) -> None:

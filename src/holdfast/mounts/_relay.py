@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypedDict
 from urllib.parse import urlsplit
 
 from holdfast._clock import Clock, Random
-from holdfast._core import Source, Stream
+from holdfast._core import Attempt, Source, Stream
 from holdfast._defaults import default_layers
 from holdfast._errors import UsageError
 from holdfast._pipe import Pipe, check_call
@@ -117,12 +117,18 @@ class Mount:
         """Its layers that send again before a head: they hold for what is no stream, too."""
         return [Retry()] if self.layers is None else [layer for layer in self.layers if isinstance(layer, Retry)]
 
-    def relay(self, source: Source[bytes], request: Request, sent: Mapping[str, str]) -> Relay:
+    def relay(
+        self,
+        source: Source[bytes],
+        request: Request,
+        sent: Mapping[str, str],
+        guard: Callable[[Source[bytes]], Source[bytes]],
+    ) -> Relay:
         """Gives one call over a source; `open()` sends its request.
 
-        `sent` are the headers that tell which client it is.
+        `sent` are the headers that tell which client it is; `guard` is a layer that refuses what is not to be sent.
         """
-        layers = self._default(request) if self.layers is None else self.layers
+        layers = [guard, *(self._default(request) if self.layers is None else self.layers)]
         traits = traits_of(sent, request.url) if self.quirks else ()
         return Relay(self._pipe(source, layers), request, self.listeners, Rewriter(traits) if traits else None)
 
@@ -213,6 +219,11 @@ class Relay:
         """Sends the request and returns its head. Raises a `StreamError`, and what the source raises of its own."""
         await self.reader.__aenter__()
         return self.reader.head
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The attempt whose answer it is, or was last."""
+        return self.reader._call.attempt  # noqa: SLF001 - what was sent is nobody's business but a mount's
 
     async def receive(self) -> bytes:
         """Returns the bytes of what is ready, empty at the proven end. Raises a `StreamError`."""

@@ -28,7 +28,7 @@ from holdfast._types import Head, Request
 from holdfast.machines.statuses import status_error
 from holdfast.moments import Report
 from holdfast.mounts._aiohttp_body import PulledBody, relayed_response
-from holdfast.mounts._attempts import Attempts, Nothing, caused
+from holdfast.mounts._attempts import Attempts, Came, Nothing, caused
 from holdfast.mounts._failures import story
 from holdfast.mounts._policy import IDEMPOTENT, Policy, document
 from holdfast.mounts._relay import EXTENSION, Mount, Relay, Settings, mount_of
@@ -88,41 +88,42 @@ class _Attempts(Attempts[aiohttp.ClientResponse]):
             url=str(request.url), method=request.method, headers=dict(request.headers), body=document(content)
         )
         super().__init__(mount, asked, Policy.of(asked, mount, replayable=replayable))
-        self._first: aiohttp.ClientResponse | None = None
-        """The first response of which the pipe made a stream."""
-        self._current: aiohttp.ClientResponse | None = None
 
     # -- as a source -----------------------------------------------------------------------------
 
-    async def _attempt(self, request: Request, at_hand: aiohttp.ClientResponse | None) -> Stream[bytes]:
-        response = at_hand if at_hand is not None else await self._send(request)
+    async def _attempt(
+        self, request: Request, at_hand: aiohttp.ClientResponse | None, came: Came[aiohttp.ClientResponse]
+    ) -> Stream[bytes]:
+        response = at_hand if at_hand is not None else await self._send(request, came)
         try:
             head = head_of(response)
             if not 200 <= head.status < 300:
                 error = status_error(head, await _explanation(response), request.call.clock.wall())
                 if not self.begun:
-                    self.refused = response
+                    came.refused = response
                 raise error
         except BaseException:
-            if response is not self.refused:
+            if response is not came.refused:
                 drop(response)
             raise
         if not self._is_ours(response):
-            self.passed = response
-            return Nothing(head)
-        self._first = self._first or response
-        self._current = response
+            came.passed = response
+            return Nothing(head, came)
+        came.response = response
         return _Attempt(ResponseStream(response, where(request.url), self), head)
 
-    async def _send(self, request: Request) -> aiohttp.ClientResponse:
+    async def _send(self, request: Request, came: Came[aiohttp.ClientResponse]) -> aiohttp.ClientResponse:
         try:
             return await self._handler(await self._made(request))
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
                 raise  # the session's total timeout: it is over the whole call
-            self.error = error
+            came.error = error
             failure = before_head(error, request.url)
         raise failure
+
+    def _over(self) -> str:
+        return "the session was closed" if self._request.session.closed else ""
 
     def _kind(self, response: aiohttp.ClientResponse) -> tuple[int, str]:
         return response.status, response.headers.get("Content-Type", "")
@@ -160,19 +161,20 @@ class _Attempts(Attempts[aiohttp.ClientResponse]):
 
     # -- for the client --------------------------------------------------------------------------
 
-    def _response(self, relay: Relay, begun: bytes) -> aiohttp.ClientResponse:
-        if self._first is None:
+    def _response(self, relay: Relay, begun: bytes, came: Came[aiohttp.ClientResponse]) -> aiohttp.ClientResponse:
+        if came.response is None:
             raise AssertionError("what is relayed has a first response")
-        return relayed_response(self._first, relay, lambda: self._current, getattr(self._request, "_timer", None))
+        timer = getattr(self._request, "_timer", None)
+        return relayed_response(came.response, relay, lambda: self._last(relay.attempt).response, timer)
 
     def _refusal(self, refused: aiohttp.ClientResponse, report: Report) -> aiohttp.ClientResponse:
         vars(refused)["extensions"] = {EXTENSION: report}
         return refused
 
-    def _failure(self, failure: StreamError | UsageError) -> Exception:
-        if self.error is not None and not self._would_go_out_again(self.error):
-            self.error.add_note(str(failure) if isinstance(failure, UsageError) else story(failure))
-            return caused(self.error, failure)
+    def _failure(self, failure: StreamError | UsageError, came: Came[aiohttp.ClientResponse]) -> Exception:
+        if came.error is not None and not self._would_go_out_again(came.error):
+            came.error.add_note(str(failure) if isinstance(failure, UsageError) else story(failure))
+            return caused(came.error, failure)
         if isinstance(failure, UsageError):
             return failure
         kind = aiohttp.ServerTimeoutError if isinstance(failure, DeadlineExceeded) else aiohttp.ClientConnectionError

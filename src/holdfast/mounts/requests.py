@@ -28,7 +28,7 @@ from holdfast._errors import ConnectError, DeadlineExceeded, StreamError, UsageE
 from holdfast._types import Head, Request
 from holdfast.machines.statuses import retryable, status_error
 from holdfast.moments import Report
-from holdfast.mounts._attempts import Attempts, Nothing, can_inflate, caused
+from holdfast.mounts._attempts import Attempts, Came, Nothing, can_inflate, caused
 from holdfast.mounts._failures import story
 from holdfast.mounts._policy import Policy, document
 from holdfast.mounts._relay import EXTENSION, Mount, Relay, Settings, mount_of
@@ -120,25 +120,25 @@ class _Attempts(Attempts[requests.Response]):
         super().__init__(mount, asked, Policy.of(asked, mount, replayable=replayable))
         self.lost: Exception | None = None
         """What became of the first attempt, where it was made already and there was no head."""
-        self._first: requests.Response | None = None
-        """The response of the first stream that the pipe had."""
 
     # -- as a source -----------------------------------------------------------------------------
 
-    async def _attempt(self, request: Request, at_hand: requests.Response | None) -> Stream[bytes]:
+    async def _attempt(
+        self, request: Request, at_hand: requests.Response | None, came: Came[requests.Response]
+    ) -> Stream[bytes]:
         worker = Worker()
         response = at_hand
         try:
             if response is None:
-                response = await self._answer(request, worker)
-            return await self._judged(response, request, worker)
+                response = await self._answer(request, worker, came)
+            return await self._judged(response, request, worker, came)
         except BaseException:
-            if response is not None and response is not self.refused:
+            if response is not None and response is not came.refused:
                 worker.submit(partial(close, response.raw))
             worker.end()
             raise
 
-    async def _answer(self, request: Request, worker: Worker) -> requests.Response:
+    async def _answer(self, request: Request, worker: Worker, came: Came[requests.Response]) -> requests.Response:
         lost, self.lost = self.lost, None
         try:
             if lost is not None:
@@ -152,24 +152,26 @@ class _Attempts(Attempts[requests.Response]):
                 sending.add_done_callback(_drop)
                 raise
         except _RETRYABLE as error:
-            self.error = error
+            came.error = error
             failure = _before_head(error, request.url)
         raise failure
 
-    async def _judged(self, response: requests.Response, request: Request, worker: Worker) -> Stream[bytes]:
+    async def _judged(
+        self, response: requests.Response, request: Request, worker: Worker, came: Came[requests.Response]
+    ) -> Stream[bytes]:
         head = _head_of(response, request.url)
         if head.status < 200:
             raise ConnectError(f"{where(request.url)}: an interim response came, which http.client takes for the last")
         if not 200 <= head.status < 300:
             body = await explanation(response, worker)
             if not self.begun:
-                self.refused = response
+                came.refused = response
             raise status_error(head, body, request.call.clock.wall())
         if not self._is_ours(response):
-            self.passed = response
+            came.passed = response
             worker.end()
-            return Nothing(head)
-        self._first = self._first or response
+            return Nothing(head, came)
+        came.response = response
         return ThreadedStream(response.raw, head, where(request.url), worker)
 
     def _kind(self, response: requests.Response) -> tuple[int, str]:
@@ -209,8 +211,8 @@ class _Attempts(Attempts[requests.Response]):
 
     # -- for the client --------------------------------------------------------------------------
 
-    def _response(self, relay: Relay, begun: bytes) -> requests.Response:
-        response, self._first = self._first, None  # else what is read would hold its reader
+    def _response(self, relay: Relay, begun: bytes, came: Came[requests.Response]) -> requests.Response:
+        response, came.response = came.response, None  # else what is read would hold its reader
         if response is None:
             raise AssertionError("what is relayed has a first response")
 
@@ -229,10 +231,10 @@ class _Attempts(Attempts[requests.Response]):
         vars(refused)["extensions"] = {EXTENSION: report}
         return refused
 
-    def _failure(self, failure: StreamError | UsageError) -> Exception:
-        if self.error is not None:
-            self.error.add_note(str(failure) if isinstance(failure, UsageError) else story(failure))
-            return caused(self.error, failure)
+    def _failure(self, failure: StreamError | UsageError, came: Came[requests.Response]) -> Exception:
+        if came.error is not None:
+            came.error.add_note(str(failure) if isinstance(failure, UsageError) else story(failure))
+            return caused(came.error, failure)
         if isinstance(failure, UsageError):
             return failure
         kind = theirs.ReadTimeout if isinstance(failure, DeadlineExceeded) else theirs.ConnectionError

@@ -8,10 +8,12 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from fuzz.targets.dialects import families
 from holdfast.dialects import DIALECTS, AssistantPrefix, ChatWire, Dialect, Timeouts
+from holdfast.dialects._effects import HARMLESS_TOOLS, KEPT
 from holdfast.dialects._profiles import marks
 from holdfast.dialects.auto import ENDINGS
 from holdfast.machines.cursor import Cursor
@@ -53,6 +55,18 @@ RUNGS = """
 *Event ids*: where a server numbers its events, a `Last-Event-ID` goes out with this method. *Cursor*: the provider's
 own way to go on exactly. *Replay*: the request is sent again, and compared with what you have. *Prefix*: the model
 continues its own words, which you must allow. In this order; each rung that cannot be climbed leaves it to the next.
+
+A request that changes something at the provider is sent once: where its head has come, it is neither replayed, nor sent
+with an id or a prefix, nor to another upstream, and it is never hedged. `Dialect.effects()` names it:
+
+- one with {kept}: its answer is added to what these name, or made in it;
+- one with a tool that is not known to be harmless. Harmless are those that the caller runs, or that only look something
+  up: types that begin with {harmless};
+  tools without a type, unless they are `mcp_servers`; a `shell` whose environment is `local`; an `mcp` that requires
+  approval `always`, where none is given.
+
+What a stored prompt brings, or a server of its own accord, is not seen. `dataclasses.replace(dialect, kept=...,
+harmless_tools=...)` says otherwise.
 
 | dialect | event ids | cursor | replay | prefix |
 |---|---|---|---|---|
@@ -128,6 +142,11 @@ def names(dialects: list[Dialect]) -> str:
     return ", ".join(f"`{dialect.name}`" for dialect in dialects)
 
 
+def words(given: Sequence[str]) -> str:
+    """Gives words of a request for a sentence."""
+    return ", ".join(f"`{word}`" for word in given)
+
+
 def row(*cells: object) -> str:
     """Gives a row of a table."""
     return f"| {' | '.join(str(cell) for cell in cells)} |\n"
@@ -190,7 +209,7 @@ def page() -> str:
     dialects = list(DIALECTS.values())
     parts = [INTRODUCTION, WHERE, *map(where, dialects), END]
     parts += [row(names(family), family[0].reader(None, Cursor()).evidence.missing) for family in families()]
-    parts += [RUNGS, *map(rungs, dialects), CLOCKS]
+    parts += [RUNGS.format(kept=words(KEPT), harmless=words(HARMLESS_TOOLS)), *map(rungs, dialects), CLOCKS]
     clocks: dict[Timeouts, list[Dialect]] = {}
     for dialect in dialects:
         clocks.setdefault(dialect.timeouts, []).append(dialect)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pybreaker
@@ -94,6 +95,24 @@ async def test_a_failure_before_the_first_item_leads_to_the_next_at_once(failure
         ("a", "b", failure, False)
     ]
     await stream.aclose()
+    assert source.live == 0
+
+
+@pytest.mark.parametrize(("opened", "asked"), [(False, ["a", "b"]), (True, ["a"])])
+async def test_what_changes_something_is_not_asked_elsewhere_once_its_head_has_come(
+    *, opened: bool, asked: list[str]
+) -> None:
+    failure = StreamBroken("cut")
+    source = Several(a=Puppet([failure] if opened else failure), b=Puppet(["x"]))
+    stream = await over("a", "b")(source).open(replace(asking(), body={**BODY, "conversation": "c"}))
+    if opened:
+        for _ in range(2):
+            with pytest.raises(StreamBroken):
+                await stream.receive()
+    else:
+        assert await drain(stream) == ["x"]
+    await stream.aclose()
+    assert source.asked == asked
     assert source.live == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -73,6 +74,15 @@ async def test_neither_a_head_nor_a_role_is_content(clock: FakeClock) -> None:
     stream = await Hedge(delay=1.0, **ALWAYS)(puppet).open(request_on(clock))
     assert text_of(await drain(stream)) == "second"
     await stream.aclose()
+
+
+async def test_a_request_that_changes_something_at_the_provider_has_no_second_one(clock: FakeClock) -> None:
+    puppet = Puppet(Script(Wait(10.0), "slow"))
+    request = replace(request_on(clock), body={"conversation": "c"})
+    stream = await Hedge(delay=1.0, **ALWAYS)(puppet).open(request)
+    assert text_of(await drain(stream)) == "slow"
+    await stream.aclose()
+    assert puppet.opens == 1
 
 
 async def test_the_first_may_still_win_the_race_it_has_made_others_run(clock: FakeClock) -> None:

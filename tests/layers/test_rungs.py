@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from holdfast._errors import NotAStream, StatusError, StreamBroken, StreamError, UsageError
+from holdfast._errors import ConnectError, NotAStream, StatusError, StreamBroken, StreamError, UsageError
 from holdfast._pipe import Pipe
 from holdfast._types import Delta, Head, Partial, Request
 from holdfast.dialects import Dialect
@@ -550,3 +550,43 @@ async def test_an_attempt_that_went_wrong_leaves_nothing_to_the_one_in_its_place
     assert reader.completion.finish_reason == "tool_calls"  # which the calls before the cut say
     assert [call.input for call in reader.completion.tool_calls] == [{}]
     assert len(server.asked) == 3
+
+
+# -- what is sent once ---------------------------------------------------------------------------
+
+ACTS = {**BODY, "mcp_servers": [{"type": "url", "url": "https://pay.test", "name": "pay"}]}
+
+
+def asking(body: dict[str, Any]) -> Request:
+    return Request(url="http://h/v1/chat/completions", body=body)
+
+
+@pytest.mark.parametrize("begun", [0, 5])
+async def test_a_request_that_changes_something_is_not_sent_again_once_its_head_has_come(
+    clock: FakeClock, begun: int
+) -> None:
+    events = wire(story())
+    server = Upstream(lambda _request, turn: cut(events, begun) if turn == 1 else events)
+    _, error = await read(pipe_of(server, clock, "deepseek", Seams(rungs=RUNGS)).stream(asking(ACTS)))
+    assert isinstance(error, StreamBroken)
+    assert len(server.asked) == 1
+    if begun:
+        assert "the request is not sent twice, for its `mcp_servers`" in error.__notes__[0]
+
+
+async def test_before_its_head_it_is_tried_as_ever(clock: FakeClock) -> None:
+    server = Puppet(ConnectError("refused"), Script(*wire(story())))
+    reader = (Pipe(server, clock=clock) | parse_sse() | verify("deepseek") | Retry()).stream(asking(ACTS))
+    got, error = await read(reader)
+    assert (said(got), error, server.opens) == (TEXT, None, 2)
+
+
+@pytest.mark.parametrize(("body", "requests"), [(BODY, 2), (ACTS, 1)])
+async def test_nor_behind_an_event_id_where_that_is_the_same_request(
+    clock: FakeClock, body: dict[str, Any], requests: int
+) -> None:
+    events = wire(story(), ids=True)
+    server = Upstream(lambda _request, turn: cut(events, 5) if turn == 1 else events[5:])
+    got, error = await read(pipe_of(server, clock, "deepseek").stream(asking(body)))
+    assert len(server.asked) == requests
+    assert (said(got) == TEXT) is (error is None) is (requests == 2)

@@ -17,6 +17,7 @@ import msgspec
 
 from holdfast._errors import StatusError, UpstreamError, UsageError
 from holdfast._types import Delta, Event, Head, Request, Usage
+from holdfast.dialects._effects import HARMLESS_TOOLS, KEPT, effects
 from holdfast.dialects._wire import is_hopeful
 from holdfast.machines.cursor import Cursor
 from holdfast.machines.redact import clean_url
@@ -253,7 +254,11 @@ class Dialect:
     event_ids: Literal["post", "get"] = "post"
     """How a Last-Event-ID is sent: with the same request, or with a GET to the same address (MCP)."""
     replayable: bool = True
-    """True when the same request may be sent again to compare its answer with what was delivered."""
+    """True when the same request may be sent again to compare its answer with what was delivered: see `effects()`."""
+    kept: tuple[str, ...] = KEPT
+    """Fields of a request that name something lasting, which its answer is added to or made in."""
+    harmless_tools: tuple[str, ...] = HARMLESS_TOOLS
+    """How the types of tools begin that leave nothing behind at the provider, or that the caller runs."""
     refuses: Literal["rate", "concurrency"] = "rate"
     """What there was too much of where a 429 says nothing of it: requests in a time, or requests at a time."""
     cursor: CursorRung | None = None
@@ -302,6 +307,13 @@ class Dialect:
         if self.default_model and "{model}" not in self.path:
             asked.setdefault("model", self.default_model)
         return asked
+
+    def effects(self, body: Mapping[str, Any]) -> str:
+        """Names what a request changes at the provider; empty where it changes nothing.
+
+        One that does is sent once: where its answer has begun, nobody asks for it again, and nobody beside it.
+        """
+        return effects(body, kept=self.kept, harmless=self.harmless_tools)
 
     def reader(
         self,

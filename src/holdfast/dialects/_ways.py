@@ -11,6 +11,7 @@ from typing import Any
 
 from holdfast._types import Delta, Event, Request
 from holdfast.dialects._dialect import Dialect, Evidence, Said
+from holdfast.dialects._effects import effects
 from holdfast.dialects._wire import asked
 from holdfast.machines.cursor import proof_of
 from holdfast.machines.seam import MIN_PREFIX, joint
@@ -61,6 +62,14 @@ class Place:
     def told(self, dialect: Dialect | None) -> dict[str, Any]:
         """Gives it as JSON values."""
         return {"place": self.name(dialect), "offset": self.offset(dialect), "proof": self.proof}
+
+
+def effects_of(request: Request) -> str:
+    """Names what a request changes at the provider; empty where it changes nothing, and may be sent once more."""
+    body, dialect = asked(request), request.dialect or request.call.dialect
+    if body is None:
+        return ""
+    return effects(body) if dialect is None else dialect.effects(body)
 
 
 def behind_event_id(dialect: Dialect | None, request: Request, last_event_id: str) -> Request:

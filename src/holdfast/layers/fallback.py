@@ -18,6 +18,7 @@ from holdfast._errors import BudgetExhausted, CircuitOpen, EndOfStream, StreamEr
 from holdfast._tasks import Opening
 from holdfast._types import Head, Partial, Request
 from holdfast.dialects import Dialect
+from holdfast.dialects._ways import effects_of
 from holdfast.machines.routes import Choose, Routes, Visit, judgement, leads_on
 from holdfast.machines.settings import check_kind
 from holdfast.moments import FellBack
@@ -369,6 +370,10 @@ class _FallbackStream(Generic[T]):
                     self._flowing = True
                     self._failure = None
                     return batch
+                if effects_of(self._asking):  # it may have begun to act
+                    self._failed(failure)
+                    self._end = failure
+                    raise failure
                 self._leaving, self._head, self.inner = inner, inner.head, None
                 self._go_on_after(failure)
         finally:

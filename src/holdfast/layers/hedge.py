@@ -17,6 +17,7 @@ from holdfast._core import Call, Source, Stream
 from holdfast._errors import EndOfStream, StreamError
 from holdfast._tasks import outlast
 from holdfast._types import Head, Request
+from holdfast.dialects._ways import effects_of
 from holdfast.machines.hedge_budget import HedgeBudget
 from holdfast.machines.progress import moves_on
 from holdfast.machines.quantile import Quantile, Quantiles
@@ -37,7 +38,8 @@ class Hedge:
     address and model took; below `least` calls nothing is known, and no call is hedged. Second requests never exceed
     `share` of the calls, nor what `max_requests` and the retry budget allow. Content is the first item that is more
     than a role or padding; a clean end is, too. `open()` returns with it: head, place and evidence are the winner's.
-    If one request fails, the other decides; if both do, the failure of the first is raised.
+    If one request fails, the other decides; if both do, the failure of the first is raised. A request that changes
+    something at the provider (`Dialect.effects()`) has no second one.
 
     What is learned and what may be spent is this object's: give the same one to all calls that shall learn together.
     """
@@ -193,7 +195,7 @@ class _Race(Generic[T]):
 
     def _may_hedge(self, first: _Racer[T]) -> bool:
         # The call first: a hedge that it does not allow costs the budget nothing.
-        return first.call.may_request and self._settings.budget.withdraw()
+        return first.call.may_request and not effects_of(self._request) and self._settings.budget.withdraw()
 
     def _send(self, before: Call, rival: Call | None = None) -> _Racer[T]:
         racer = _Racer(self._source, self._request, before, rival)

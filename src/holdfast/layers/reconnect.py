@@ -28,7 +28,7 @@ from holdfast._errors import (
 from holdfast._tasks import Opening
 from holdfast._types import Delta, Head, Partial, Request, Usage
 from holdfast.dialects import Dialect, Evidence
-from holdfast.dialects._ways import Place, behind_event_id, behind_place, behind_prefix, same_model
+from holdfast.dialects._ways import Place, behind_event_id, behind_place, behind_prefix, effects_of, same_model
 from holdfast.machines.backoff import Backoff, Jitter
 from holdfast.machines.ladder import RUNGS, Ladder, Rung, Seams, Situation, Step
 from holdfast.machines.replay import DivergenceError, Replay
@@ -306,12 +306,14 @@ class _ReconnectStream(Generic[T]):
     def _situation(self, failure: StreamError) -> Situation:
         call = self._call
         evidence, cursor = call.evidence, call.cursor
+        effects = effects_of(self._whole)
         return Situation(
-            last_event_id="" if self._away else cursor.last_event_id,
+            last_event_id="" if self._away or (effects and self._repeats_for_event_ids) else cursor.last_event_id,
             cursor=self._cursor_request() is not None,
             replayable=self._replayable(self._whole),
             prefix=self._prefix_request(self._whole) is not None,
             elsewhere=self._rungs_elsewhere(failure),
+            effects=effects,
             complete=evidence is not None
             and evidence.complete
             and not self._diverging
@@ -391,11 +393,19 @@ class _ReconnectStream(Generic[T]):
         """Says whether the answer could come again: only the same model, asked the same, may say the same."""
         call, dialect = self._call, self._dialect_of(request)
         first = self._whole if call.route is None else call.route.request
-        return dialect is not None and dialect.replayable and not call.seamed and same_model(request, first)
+        if dialect is None or not dialect.replayable or call.seamed:
+            return False
+        return same_model(request, first) and not effects_of(request)
+
+    @property
+    def _repeats_for_event_ids(self) -> bool:
+        """True where a `Last-Event-ID` goes out with the same request: who does not know the header runs it anew."""
+        dialect = self._dialect_of(self._whole)
+        return dialect is None or dialect.event_ids == "post"
 
     def _prefix_request(self, request: Request) -> Request | None:
         policy = self._layer.seams
-        if "prefix" not in policy.rungs or _model(request) in self._layer.refused:
+        if "prefix" not in policy.rungs or _model(request) in self._layer.refused or effects_of(request):
             return None
         return behind_prefix(self._dialect_of(request), request, self._call.answer, inside_json=policy.inside_json)
 

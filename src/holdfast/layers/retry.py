@@ -3,7 +3,8 @@
 It owns `open()`, and `receive()` until the first item of any kind: `open()` returns at the head and holds nothing back,
 and a stream that fails before its first item is opened again inside `receive()`. From the first item on it is not there
 any more; going on in the middle of an answer is another layer's work. It retries what its error calls retryable, and
-obeys `Retry-After` as RFC 9110, section 10.2.3, means it: the earliest time at which to come back.
+obeys `Retry-After` as RFC 9110, section 10.2.3, means it: the earliest time at which to come back. A request that
+changes something at the provider (`Dialect.effects()`) is not sent again once its head has come.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from holdfast._core import Source, Stream
 from holdfast._errors import BudgetExhausted, StreamError, UsageError
 from holdfast._tasks import Opening
 from holdfast._types import Head, Request
+from holdfast.dialects._ways import effects_of
 from holdfast.machines.backoff import Backoff, Jitter
 from holdfast.machines.settings import check_count, is_number
 from holdfast.moments import Retrying
@@ -140,6 +142,9 @@ class _RetryStream(Generic[T]):
                     self._flowing = True
                     self._failure = None
                     return batch
+                if effects_of(self._request):  # it may have begun to act
+                    self._end = failure
+                    raise failure
                 self._plan_after(failure)
         finally:
             self._reading = False

@@ -140,6 +140,7 @@ class Situation:
     """Where a stream stood when it broke. `u` is the chance for the delay, in [0, 1).
 
     `cursor`, `replayable` and `prefix` say whether those rungs exist here, `elsewhere` which do at another upstream.
+    `effects` names what the request changes at the provider, for which it is not sent again; empty for nothing.
     `complete`: all of the answer was delivered, only its usage or its end mark may be missing.
     """
 
@@ -148,6 +149,7 @@ class Situation:
     replayable: bool = False
     prefix: bool = False
     elsewhere: tuple[Rung, ...] = ()
+    effects: str = ""
     complete: bool = False
     usage_known: bool = False
     no_request: str = ""
@@ -301,6 +303,8 @@ class Ladder:
             return f"{rung}: refused, or it led to another answer"
         if (rung == "replay" and at.replayable) or (rung == "prefix" and at.prefix):
             return f"{rung}: it would cost too much again (Seams(max_repaid_tokens=))"
+        if at.effects and rung != "cursor":
+            return f"{rung}: the request is not sent twice, for its {at.effects}"
         return f"{rung}: not to be had here"
 
     def _possible(self, rung: Rung, at: Situation) -> bool:

@@ -12,6 +12,7 @@ more), or lost a race.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,8 @@ from holdfast.moments import Billed, BillPart
 
 _BYTES_A_TOKEN = 4
 """A token is about four letters of English, or one or two characters of Chinese, each of which is three bytes."""
+_MOST = 1_000_000_000
+"""Tokens of one kind in one answer: more is a mistake, or a lie."""
 _NO_TEXT = 512
 """Characters without a white space: so much at once is no text but an image, or a file."""
 _MODES: Mapping[Guarantee, BatchMode] = {"exact": "continue", "verified": "replay", "seamed": "extend"}
@@ -53,7 +56,8 @@ class _Run:
 
     @property
     def told(self) -> Usage | None:
-        return self.attempt.evidence.usage if self.attempt.evidence is not None else None
+        usage = self.attempt.evidence.usage if self.attempt.evidence is not None else None
+        return None if usage is None else _sane(usage)
 
 
 def bills(call: Call) -> list[Billed]:
@@ -114,13 +118,29 @@ def _useful(runs: Sequence[_Run]) -> list[_Run]:
     return useful
 
 
+def _sane(usage: Usage) -> Usage:
+    """Gives a usage without the counts that cannot be, which are then estimated: below nothing would be credit."""
+    wrong = [
+        name
+        for name in usage.__struct_fields__
+        if type(value := getattr(usage, name)) is int and not 0 <= value <= _MOST
+    ]
+    if not wrong:
+        return usage
+    sane = copy(usage)
+    for name in (*wrong, "total_tokens"):
+        setattr(sane, name, None)
+    return sane
+
+
 # -- tokens ----------------------------------------------------------------------------------------
 
 
 def _usage(run: _Run, runs: Sequence[_Run], read: int | None) -> Usage | None:
     """Gives what a run cost: as it was told at its end, else an estimate; None where nothing of it had begun."""
     told, evidence = run.told, run.attempt.evidence
-    if told is not None and evidence is not None and (evidence.complete or evidence.finish_reason is not None):
+    ended = evidence is not None and (evidence.complete or evidence.finish_reason is not None)
+    if told is not None and ended and None not in (told.input_tokens, told.output_tokens):
         return told
     if told is None and not run.said and not run.began:
         return None
@@ -130,7 +150,7 @@ def _usage(run: _Run, runs: Sequence[_Run], read: int | None) -> Usage | None:
     return Usage(
         input_tokens=given,
         output_tokens=answered,
-        total_tokens=given + answered,
+        total_tokens=max(given + answered, (told.total_tokens or 0) if ended else 0),
         cached_tokens=told.cached_tokens,
         cache_write_tokens=told.cache_write_tokens,
         cache_write_1h_tokens=told.cache_write_1h_tokens,

@@ -294,6 +294,7 @@ class Call:
         "cursor",
         "dialect",
         "evidence",
+        "guards",
         "id",
         "join",
         "keep",
@@ -358,6 +359,8 @@ class Call:
         """The requests of which the answer's earlier parts came, where it was asked on after an end."""
         self.report = Report(stream_id=self.id)
         self.listeners: list[Listener] = list(listeners)
+        self.guards: list[Callable[[Request], None]] = []
+        """Asked before each request is sent, as it is sent: who has something against it raises `BudgetExhausted`."""
 
     def note(self, moment: Moment) -> None:
         """Tells everybody who listens; the report first, so that a listener sees it up to date."""
@@ -477,6 +480,8 @@ class Call:
         why, budget, now = self.why_no_request, self.retry_budget, self.clock.now()
         if why:
             raise BudgetExhausted(f"{why}; see what failed before, or allow more")
+        for guard in self.guards:
+            guard(request)
         if budget is not None:
             if self._repeats:
                 budget.withdraw(now)

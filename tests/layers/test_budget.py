@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from holdfast._errors import BudgetExhausted, StreamBroken
+from holdfast._errors import BudgetExhausted, ConnectError, StreamBroken
 from holdfast._pipe import Pipe
 from holdfast._reader import Reader
 from holdfast._types import Request
@@ -20,6 +20,7 @@ from holdfast.layers.parse import parse_sse
 from holdfast.layers.reconnect import Reconnect
 from holdfast.layers.retry import Retry
 from holdfast.layers.verify import verify
+from holdfast.machines import ledger
 from holdfast.machines.ladder import Seams
 from holdfast.prices import Prices
 from holdfast.testing import FakeClock, cancel_everywhere, check_layer
@@ -110,6 +111,63 @@ async def test_an_upstream_whose_budget_is_spent_is_left_for_the_next(clock: Fak
     stream = Client(upstreams=[first, second], source=Puppet(whole()), clock=clock).stream(BODY)
     assert await read(stream) is None
     assert (stream.report.upstream, stream.report.fallbacks, stream.report.attempts) == ("second", 1, 1)
+
+
+async def test_no_upstream_is_asked_for_a_model_without_a_price(clock: FakeClock) -> None:
+    """Which one that is says the upstream: the request names another."""
+    budget, puppet = Budget(limit=1, prices=PRICES), Puppet(ConnectError("down"), repeat=True)
+    first = Upstream("deepseek", api_key="one", name="first")
+    unpriced = Upstream("deepseek", api_key="two", name="second", model="house-model")
+    priced = Upstream("deepseek", api_key="two", name="third")
+    stream = Client(upstreams=[first, unpriced], source=puppet, clock=clock, traffic=[budget]).stream(BODY)
+    assert isinstance(await read(stream), ConnectError)
+    assert {request.upstream for request in puppet.requests} == {"first"}
+    puppet = Puppet(ConnectError("down"), whole())
+    stream = Client(upstreams=[first, unpriced, priced], source=puppet, clock=clock, traffic=[budget]).stream(BODY)
+    assert await read(stream) is None
+    assert ([request.upstream for request in puppet.requests], budget.spent()) == (["first", "third"], ONE)
+
+
+async def test_an_upstream_that_names_a_priced_model_is_asked_whatever_the_request_names(clock: FakeClock) -> None:
+    budget = Budget(limit=1, prices=PRICES)
+    only = Upstream("deepseek", api_key="one", model="deepseek-v4-pro")
+    stream = Client(upstreams=[only], source=Puppet(whole()), clock=clock, traffic=[budget]).stream(
+        {**BODY, "model": "ours"}
+    )
+    assert await read(stream) is None
+    assert budget.spent() == ONE
+
+
+async def test_over_one_upstream_it_holds_and_books_that_one_alone(clock: FakeClock) -> None:
+    budget = Budget(limit=1, prices=PRICES)
+    first = Upstream("deepseek", api_key="one", name="first", layers=[budget])
+    second = Upstream("deepseek", api_key="two", name="second", model="house-model", layers=[])
+    puppet = Puppet(ConnectError("down"), whole())
+    assert await read(Client(upstreams=[first, second], source=puppet, clock=clock).stream(BODY)) is None
+    assert (puppet.opens, budget.spent()) == (2, Decimal(0))
+
+
+async def test_an_answer_without_a_price_is_stopped(clock: FakeClock) -> None:
+    """Its events tell whose it is, and that one's model has no price."""
+    prices = Prices(shipped=False).with_("deepseek-v4-pro", input="1", output="1", dialect="auto")
+    request = Request(url="http://localhost/ask", body=BODY)
+    pipe = Pipe(Puppet(endless()), clock=clock) | parse_sse() | verify("auto") | Budget(limit=9, prices=prices)
+    error = await read(pipe.stream(request))
+    assert isinstance(error, BudgetExhausted)
+    assert "has no price" in str(error)
+    assert "the answer was stopped" in str(error)
+
+
+async def test_a_stream_that_outlasts_its_hour_leaves_the_next_one_as_it_is(clock: FakeClock) -> None:
+    budget = Budget(limit=1, per="hour", prices=PRICES)
+    slow = pipe_over(Puppet(Script(Wait(3700.0), *whole())), clock, budget).stream(ASKED)
+    began, task = clock.wall(), asyncio.create_task(read(slow))
+    await clock.sleep(3650.0)
+    assert await read(pipe_over(Puppet(whole()), clock, budget).stream(ASKED)) is None
+    now = clock.wall()
+    assert await task is None
+    assert now.hour != began.hour
+    assert (budget.spent(now=began), budget.spent(now=now)) == (ONE, ONE)
 
 
 async def test_each_day_has_the_limit_anew(clock: FakeClock) -> None:
@@ -216,14 +274,25 @@ async def test_it_is_a_layer_like_others(clock: FakeClock) -> None:
 class Store:
     """One bucket for each name; `gone` makes it a store that does not answer."""
 
-    def __init__(self, *, late: bool = False) -> None:
+    def __init__(self, *, late: bool = False, clock: FakeClock | None = None) -> None:
         self.left: dict[str, float] = {}
+        self.clock = clock  # a store that takes its time: 10 ms before it decides, 10 ms after
         self.late = late  # it has decided before its answer comes
         self.gone = False
         self.asked = 0
+        self.kept = set[float | None]()
+        self.most: dict[str, float] = {}
 
-    async def take(self, name: str, amount: float, *, rate: float, burst: float) -> float | None:
+    async def take(
+        self, name: str, amount: float, *, rate: float, burst: float, seconds: float | None = None, force: bool = False
+    ) -> float | None:
         self.asked += 1
+        self.kept.add(seconds)
+        if self.clock is not None:
+            await self.clock.sleep(0.01)
+            answer = self._decide(name, amount, burst)
+            await self.clock.sleep(0.01)
+            return answer
         if self.late:
             answer = self._decide(name, amount, burst)
             await asyncio.sleep(0)
@@ -240,7 +309,11 @@ class Store:
         if amount > left and not (amount > burst and left >= burst):
             return float("inf")
         self.left[name] = min(burst, left - amount)
+        self.most[name] = burst
         return 0.0
+
+    def taken(self, name: str) -> Decimal:
+        return (Decimal(self.most[name]) - Decimal(self.left[name])) / 1_000_000_000
 
     async def hold(self, name: str, holder: str, *, places: int, seconds: float) -> bool | None:
         raise NotImplementedError
@@ -260,7 +333,7 @@ async def test_processes_that_share_a_store_share_the_limit(clock: FakeClock) ->
     ours, theirs = (Budget(limit="0.035", prices=PRICES, shared=store, name="house") for _ in range(2))
     assert await read(pipe_over(puppet, clock, ours).stream(ASKED)) is None
     assert await read(pipe_over(puppet, clock, theirs).stream(ASKED)) is None
-    assert store.left == {"house": 5_000_000.0}  # half a cent, in billionths
+    assert store.left == {"house 0.035 USD": 5_000_000.0}  # half a cent, in billionths
     assert isinstance(await read(pipe_over(puppet, clock, ours).stream(ASKED)), BudgetExhausted)
     assert isinstance(await read(pipe_over(puppet, clock, theirs).stream(ASKED)), BudgetExhausted)
     assert (ours.spent(), theirs.spent(), puppet.opens) == (ONE, ONE, 2)
@@ -270,7 +343,8 @@ async def test_a_day_has_a_name_of_its_own_in_the_store(clock: FakeClock) -> Non
     store, puppet = Store(), Puppet(whole(), repeat=True)
     budget = Budget(limit=1, per="day", label="team", prices=PRICES, shared=store)
     assert await read(pipe_over(puppet, clock, budget).stream(ASKED, labels={"team": "a"})) is None
-    assert list(store.left) == [f"budget a {clock.wall():%Y-%m-%d}"]
+    assert list(store.left) == [f"budget 1 USD day {clock.wall():%Y-%m-%d} a"]
+    assert store.kept == {25 * 3600.0}  # it is forgotten when no call that began in it can still run
 
 
 async def test_what_was_spent_over_the_limit_leaves_nothing_in_the_store(clock: FakeClock) -> None:
@@ -278,7 +352,9 @@ async def test_what_was_spent_over_the_limit_leaves_nothing_in_the_store(clock: 
     budget = Budget(limit="20", prices=PRICES, shared=store)
     error = await read(pipe_over(Puppet(endless()), clock, budget).stream(ASKED))
     assert isinstance(error, BudgetExhausted)
-    assert store.left["budget"] < 1e3  # less than a millionth: else one after another would be let in for the rest
+    assert (
+        store.left["budget 20 USD"] < 1e3
+    )  # less than a millionth: else one after another would be let in for the rest
     assert budget.spent() > 20
 
 
@@ -307,9 +383,73 @@ async def test_cancelled_anywhere_the_store_has_booked_what_was_billed(
 
     def check() -> None:
         billed = sum((PRICES.cost(reader.report).known for reader in readers), Decimal(0))
-        assert Decimal(1000) - Decimal(store.left.get("budget", 1e12)) / 1_000_000_000 == billed == budget.spent()
+        assert (
+            Decimal(1000) - Decimal(store.left.get("budget 1000 USD", 1e12)) / 1_000_000_000 == billed == budget.spent()
+        )
 
     await cancel_everywhere(scenario, check=check)
+
+
+async def test_racers_take_the_same_money_once(clock: FakeClock) -> None:
+    """Both stand right of the same tab, and both asked the store before either had its answer."""
+    for delay in (0.005, 0.015, 0.05):
+        store = Store(clock=clock)
+        budget = Budget(limit=1, prices=PRICES, shared=store)
+        pipe: Pipe[Any] = (
+            Pipe(Puppet(Script(Wait(0.3), *whole()), repeat=True), clock=clock) | parse_sse() | verify("deepseek")
+        )
+        reader = (pipe | budget | Hedge(delay=delay, share=1.0)).stream(ASKED)
+        assert await read(reader) is None
+        assert reader.report.hedges == 1
+        await clock.sleep(1.0)
+        assert budget.spent() == PRICES.cost(reader.report).amount == store.taken("budget 1 USD")
+
+
+async def test_cancelled_from_another_task_it_gives_back_what_was_not_spent(clock: FakeClock) -> None:
+    store = Store(clock=clock)
+    budget = Budget(limit=1, prices=PRICES, shared=store)
+    for after in (0.005, 0.015, 0.025, 0.5):
+        reader = pipe_over(Puppet(Script(*whole()[:1], Wait(1.0), *whole()[1:])), clock, budget).stream(ASKED)
+        before, task = budget.spent(), asyncio.create_task(read(reader))
+        await clock.sleep(after)
+        await reader.cancel()
+        await task
+        await clock.sleep(1.0)
+        assert budget.spent() - before == PRICES.cost(reader.report).known
+        assert budget.spent() == store.taken("budget 1 USD")
+
+
+async def test_who_makes_up_labels_gets_no_limit_for_each_in_the_store_either(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "MAX_ACCOUNTS", 3)
+    store, puppet = Store(), Puppet(whole(), repeat=True)
+    budget = Budget(limit=ONE, label="user", prices=PRICES, shared=store)
+    outcomes = [
+        await read(pipe_over(puppet, clock, budget).stream(ASKED, labels={"user": f"u{number}"})) is None
+        for number in range(9)
+    ]
+    assert outcomes == [True] * 4 + [False] * 5
+    assert len(store.left) == 4
+
+
+async def test_budgets_in_other_money_have_a_name_of_their_own(clock: FakeClock) -> None:
+    store = Store()
+    yuan = Prices(currency="CNY", shipped=False).with_("deepseek-v4-pro", input="1000", output="1000")
+    for prices, limit in ((PRICES, "1"), (PRICES, "1.00"), (PRICES, 2), (yuan, 1)):
+        budget = Budget(limit=limit, prices=prices, shared=store)
+        assert await read(pipe_over(Puppet(whole()), clock, budget).stream(ASKED)) is None
+    assert store.left == {"budget 1 USD": 97e7, "budget 2 USD": 1985e6, "budget 1 CNY": 985e6}
+
+
+async def test_counts_that_cannot_be_are_no_credit_and_break_nothing(clock: FakeClock) -> None:
+    for wrong in (-1_000_000, 10**400):
+        budget = Budget(limit=10**9, prices=PRICES, shared=Store())
+        usage = {"prompt_tokens": 10, "completion_tokens": wrong, "total_tokens": wrong}
+        reader = pipe_over(Puppet([chunk("One ", "stop", usage)]), clock, budget).stream(ASKED)
+        await read(reader)
+        assert budget.spent() >= Decimal("0.010")
+        assert 10 <= reader.report.billed_tokens <= 3e9
 
 
 # -- settings ------------------------------------------------------------------------------------

@@ -18,16 +18,23 @@ SPENDING = st.lists(
 
 
 @given(SPENDING)
-def test_an_account_holds_what_was_spent_in_its_period(spending: list[tuple[str, int, Decimal]]) -> None:
-    book, model = Ledger(LIMIT), dict[str, tuple[str, Decimal]]()
+def test_an_account_holds_what_was_spent_in_each_period(spending: list[tuple[str, int, Decimal]]) -> None:
+    book, model = Ledger(LIMIT), dict[tuple[str, str], Decimal]()
     for account, day, amount in spending:
         period = f"2026-11-{day:02}"
         book.spend(account, period, amount)
-        known = model.get(account)
-        model[account] = (period, amount + (known[1] if known is not None and known[0] == period else 0))
-        assert book.spent(account, period) == model[account][1]
-        assert book.left(account, period) == LIMIT - model[account][1]
+        model[account, period] = max(Decimal(0), model.get((account, period), Decimal(0)) + amount)
+        assert {key: book.spent(*key) for key in model} == model
+        assert book.left(account, period) == LIMIT - model[account, period]
         assert book.spent(account, "2026-12-01") == 0
+
+
+def test_what_is_booked_late_leaves_the_new_period_as_it_is() -> None:
+    book = Ledger(LIMIT)
+    book.spend("a", "2026-11-21", Decimal(1))
+    book.spend("a", "2026-11-22", Decimal(2))
+    book.spend("a", "2026-11-21", Decimal(1))
+    assert book.spent("a", "2026-11-21") == book.spent("a", "2026-11-22") == 2
 
 
 def test_who_makes_up_accounts_gets_no_limit_for_each(monkeypatch: Any) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from types import NoneType
 from typing import Any, Generic, Literal, TypeVar
@@ -21,12 +21,12 @@ from holdfast._errors import BudgetExhausted
 from holdfast._shared import SharedState
 from holdfast._tasks import outlast
 from holdfast._types import Head, Request
-from holdfast.dialects import AUTO, by_endpoint
+from holdfast.dialects import AUTO, Dialect, by_endpoint
 from holdfast.dialects._wire import model_of
 from holdfast.machines.ledger import Ledger
 from holdfast.machines.settings import check_kind
 from holdfast.moments import Billed, Ended, Moment
-from holdfast.prices import Prices, money
+from holdfast.prices import Cost, Prices, money
 
 T = TypeVar("T")
 STEP = 65_536
@@ -35,6 +35,9 @@ _UNIT = Decimal("0.000000001")
 """What shared state counts in: numbers there are floats, and whole ones exact up to some millions of dollars."""
 _ZERO = Decimal(0)
 _PERIODS = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "month": "%Y-%m"}
+_LENGTHS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "month": timedelta(days=31)}
+_LATE = timedelta(hours=1)
+"""How long after a period shared state still knows it: calls that began in it are paid for out of it."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True, repr=False)
@@ -45,8 +48,9 @@ class Budget:
     A stream that passes it in the middle ends with `BudgetExhausted`, its partial on it. Money counts for the period in
     which its call began. With `label` each value of that label has the limit for itself.
 
-    What has no price cannot be held to a budget: it is refused, unless `unpriced="allow"`. What is booked outlives
-    streams in this object; `shared` makes it common to all processes that use the same `name` there.
+    What has no price cannot be held to a budget: no request for it is sent, unless `unpriced="allow"`. What is booked
+    outlives streams in this object; `shared` makes it common to all processes that use the same `name` there, with the
+    same limit, period and currency.
     """
 
     limit: str | int | Decimal
@@ -88,45 +92,107 @@ class Budget:
     def __call__(self, inner: Source[T]) -> Source[T]:
         return _BudgetSource(inner, self)
 
-    def _tab(self, call: Call) -> _Tab:
+    def _tab(self, request: Request) -> _Tab:
         """Gives the call's tab: one, over all its attempts and forks, which share their listeners."""
-        for listener in call.listeners:
-            if isinstance(listener, _Tab) and listener.layer is self:
-                return listener
-        tab = _Tab(self, call, self._period(call.clock.wall()))
-        call.listeners.append(tab)
+        call = request.call
+        tabs = (one for one in call.listeners if isinstance(one, _Tab) and one.layer is self)
+        tab = next(tabs, None)
+        if tab is None:
+            tab = _Tab(self, call)
+            call.listeners.append(tab)
+            call.guards.append(tab.guard)
+        tab.upstreams.add(request.upstream)
         return tab
+
+    def _shared_name(self, account: str, period: str) -> str:
+        limit = f"{Decimal(self.limit).normalize():f}"
+        return " ".join(
+            part for part in (self.name, limit, self.prices.currency, self.per or "", period, account) if part
+        )
+
+    def _price_of(self, request: Request) -> Decimal | None:
+        """Gives what the prompt costs at least, about; None for what has no price."""
+        dialect = _dialect_of(request)
+        model, name = model_of(request, dialect), _name_of(dialect)
+        if not self.prices.knows(model, dialect=name):
+            return None
+        prompt = prompt_tokens(request.body)
+        asking = Billed(
+            model=model,
+            dialect=name,
+            prompt_tokens=prompt,
+            input_tokens=prompt,
+            output_tokens=0,
+            sent=request.call.clock.wall(),
+        )
+        return self.prices.cost((asking,)).known
+
+
+def _dialect_of(request: Request) -> Dialect | None:
+    dialect = request.dialect or request.call.dialect
+    if dialect is AUTO:
+        return by_endpoint(request.url) or AUTO  # as `verify` will, which has not seen the request yet
+    return dialect
+
+
+def _name_of(dialect: Dialect | None) -> str:
+    return dialect.name if dialect is not None else ""
 
 
 class _Tab:
     """What one call has taken of the budget. Its last word is the call's bill, which it hears when the call ends."""
 
-    __slots__ = ("_account", "_here", "_period", "_shared_name", "_there", "ended", "layer")
+    __slots__ = ("_account", "_clock", "_here", "_lock", "_period", "_there", "ended", "layer", "upstreams")
 
-    def __init__(self, layer: Budget, call: Call, period: str) -> None:
+    def __init__(self, layer: Budget, call: Call) -> None:
         self.layer = layer
+        self.upstreams = set[str]()
+        """Which it is for, as the requests that came through the layer name them; "" is for all."""
         self.ended: Decimal | None = None
-        self._account = call.labels.get(layer.label, "") if layer.label is not None else ""
-        self._period = period
-        self._shared_name = " ".join(part for part in (layer.name, self._account, period) if part)
+        self._clock = call.clock
+        self._period = layer._period(call.clock.wall())  # noqa: SLF001 - its own layer
+        account = call.labels.get(layer.label, "") if layer.label is not None else ""
+        # The name that it has here it has among all: who can name accounts must not get one there for each name.
+        self._account = layer._ledger.open(account, self._period)  # noqa: SLF001 - its own layer
         self._here = _ZERO  # booked in this process
         self._there = _ZERO  # and among all
+        self._lock = asyncio.Lock()  # racers, and who closes while another reads, must not take the same money twice
 
     def __call__(self, moment: Moment) -> None:
-        if isinstance(moment, Billed):
+        if isinstance(moment, Billed) and self._is_ours(moment.upstream):
             self.ended = (self.ended or _ZERO) + self.layer.prices.cost((moment,)).known
         elif isinstance(moment, Ended):
             self.ended = self.ended or _ZERO
             self.book(self.ended)
 
+    def guard(self, request: Request) -> None:
+        """Refuses what cannot be priced where it is sent: which model it is for may be known there alone."""
+        layer = self.layer
+        if layer.unpriced == "allow" or not self._is_ours(request.upstream):
+            return
+        if layer._price_of(request) is None:  # noqa: SLF001 - its own layer
+            dialect = _dialect_of(request)
+            raise _unpriced(layer, model_of(request, dialect), _name_of(dialect), "nothing was sent")
+
+    def _is_ours(self, upstream: str) -> bool:
+        return "" in self.upstreams or upstream in self.upstreams
+
+    def cost(self, call: Call) -> Cost:
+        """What the call has cost so far, by the bills of a stream that runs."""
+        return self.layer.prices.cost(bill for bill in bills(call) if self._is_ours(bill.upstream))
+
     def owed(self, call: Call) -> Decimal:
         """What the call has cost so far."""
-        return self.ended if self.ended is not None else self.layer.prices.cost(bills(call)).known
+        return self.ended if self.ended is not None else self.cost(call).known
 
     def book(self, owed: Decimal) -> None:
         """Makes the ledger say that so much was spent by this call."""
         self.layer._ledger.spend(self._account, self._period, owed - self._here)  # noqa: SLF001 - its own layer
         self._here = owed
+
+    def allows(self, owed: Decimal) -> bool:
+        """Says whether this call may begin to owe so much, as far as this process knows."""
+        return self.left > 0 and self.left >= owed - self._here
 
     @property
     def left(self) -> Decimal:
@@ -138,13 +204,19 @@ class _Tab:
 
         None: nobody else decides. Cancelled, it has taken all the same, and knows it.
         """
-        if self.layer.shared is None or owed == self._there:
+        if self.layer.shared is None or (owed == self._there and not self._lock.locked()):
             return None
         task = asyncio.ensure_future(self._take(self.layer.shared, owed))
         await outlast(task)
         return task.result()
 
     async def _take(self, shared: SharedState, owed: Decimal) -> bool | None:
+        async with self._lock:
+            return await self._move(shared, owed if self.ended is None else self.ended)
+
+    async def _move(self, shared: SharedState, owed: Decimal) -> bool | None:
+        if owed == self._there:
+            return True
         wait = await self._ask(shared, owed - self._there)
         if wait == 0.0:
             self._there = owed
@@ -154,12 +226,14 @@ class _Tab:
         """Books what the call has cost so far, no more and no less, here and among all. Cancelled, it does so first."""
         owed = self.owed(call)
         self.book(owed)
-        if self.layer.shared is not None and owed != self._there:
+        if self.layer.shared is not None and (owed != self._there or self._lock.locked()):
             await outlast(asyncio.ensure_future(self._settle(self.layer.shared, owed)))
 
     async def _settle(self, shared: SharedState, owed: Decimal) -> None:
-        if await self._take(shared, owed) is False:
-            await self._drain(shared, owed)
+        async with self._lock:
+            owed = owed if self.ended is None else self.ended
+            if await self._move(shared, owed) is False:
+                await self._drain(shared, owed)
 
     async def _drain(self, shared: SharedState, owed: Decimal) -> None:
         """Takes what is left, where that is less than was spent: else others would be let in for it, one by one."""
@@ -177,7 +251,11 @@ class _Tab:
         units = [float((one / _UNIT).to_integral_value()) for one in (amount, Decimal(limit))]
         if units[0] > units[1]:
             return 1.0  # a bucket that is full lets even this through, and leaves a debt
-        return await shared.take(self._shared_name, units[0], rate=0.0, burst=units[1])
+        name = self.layer._shared_name(self._account, self._period)  # noqa: SLF001 - its own layer
+        if self.layer.per is None:
+            return await shared.take(name, units[0], rate=0.0, burst=units[1])
+        keep = (_LENGTHS[self.layer.per] + _LATE).total_seconds()
+        return await shared.take(name, units[0], rate=0.0, burst=units[1], seconds=keep)
 
 
 @dataclass(slots=True)
@@ -187,45 +265,27 @@ class _BudgetSource(Generic[T]):
 
     async def open(self, request: Request) -> Stream[T]:
         call, layer = request.call, self.layer
-        asked = self._price_of(request)
-        tab = layer._tab(call)  # noqa: SLF001 - its own layer
-        before = tab.owed(call)
+        asked = layer._price_of(request) or _ZERO  # noqa: SLF001 - its own layer
+        tab = layer._tab(request)  # noqa: SLF001 - its own layer
+        owed = tab.owed(call) + asked
         try:
-            taken = await tab.take(before + asked) if layer.shared is not None else None
-            if taken is False or (taken is None and (tab.left <= 0 or tab.left < asked)):
+            taken = await tab.take(owed) if layer.shared is not None else None
+            if taken is False or (taken is None and not tab.allows(owed)):
                 raise BudgetExhausted(f"{layer!r} is spent, and nothing was sent")
-            tab.book(before + asked)
+            tab.book(owed)
             stream = await self.inner.open(request)
         except BaseException:
             await tab.settle(call)
             raise
         return _BudgetStream(stream, call, tab)
 
-    def _price_of(self, request: Request) -> Decimal:
-        """Gives what the prompt costs at least, about; nothing for what has no price and is allowed."""
-        dialect = request.dialect or request.call.dialect
-        if dialect is AUTO:
-            dialect = by_endpoint(request.url) or AUTO  # as `verify` will, which has not seen the request yet
-        model, name = model_of(request, dialect), dialect.name if dialect is not None else ""
-        prices = self.layer.prices
-        if not prices.knows(model, dialect=name):
-            if self.layer.unpriced == "allow":
-                return _ZERO
-            raise BudgetExhausted(
-                f"{model[:64]!r} has no price in {prices!r} under the dialect {name!r}, so no budget can hold it, and"
-                " nothing was sent: name the maker by dialect=, give it a price by Prices().with_(...), or allow it by"
-                " Budget(unpriced='allow')"
-            )
-        prompt = prompt_tokens(request.body)
-        asking = Billed(
-            model=model,
-            dialect=name,
-            prompt_tokens=prompt,
-            input_tokens=prompt,
-            output_tokens=0,
-            sent=request.call.clock.wall(),
-        )
-        return prices.cost((asking,)).known
+
+def _unpriced(layer: Budget, model: str, dialect: str, so: str) -> BudgetExhausted:
+    return BudgetExhausted(
+        f"{model[:64]!r} has no price in {layer.prices!r} under the dialect {dialect!r}, so no budget can hold it, and"
+        f" {so}: name the maker by dialect=, give it a price by Prices().with_(...), or allow it by"
+        " Budget(unpriced='allow')"
+    )
 
 
 class _BudgetStream(Generic[T]):
@@ -257,8 +317,13 @@ class _BudgetStream(Generic[T]):
             raise self._end
         self._cursor = self._call.cursor
         self._from = self._cursor.received
-        tab, owed = self._tab, self._tab.owed(self._call)
+        tab, cost = self._tab, self._tab.cost(self._call)
+        owed = cost.known
         tab.book(owed)
+        if cost.unknown and tab.layer.unpriced == "refuse":  # whose answer it is may show with its events alone
+            name = _name_of(self._call.dialect)
+            self._end = _unpriced(tab.layer, cost.unknown[0], name, "the answer was stopped")
+            raise self._end
         taken = await tab.take(owed) if tab.layer.shared is not None else None
         if taken is False or (taken is None and tab.left < 0):
             self._end = BudgetExhausted(f"{tab.layer!r} is spent: the answer was stopped in its middle")

@@ -317,3 +317,20 @@ async def test_nothing_but_pings_is_no_answer(path: str) -> None:
     async with ScriptedServer([script]) as server, mounts.httpx2_client(**SETTINGS, max_requests=1) as client:
         with pytest.raises(httpx2.RemoteProtocolError):
             await client.post(f"{server.url}{path}", json=BODY)
+
+
+async def test_a_client_that_leaves_at_the_end_mark_has_not_given_its_answer_up() -> None:
+    async with ChaosServer() as server, mounts.httpx2_client(**SETTINGS) as c:
+        async with c.stream("POST", f"{server.url}/v1/chat/completions", json=BODY) as response:
+            async for line in response.aiter_lines():
+                if line == "data: [DONE]":
+                    break
+        told = mounts.report(response)
+        assert told is not None
+        assert told.outcome == "complete"
+        async with c.stream("POST", f"{server.url}/v1/chat/completions", json=BODY) as response:
+            async for _ in response.aiter_lines():
+                break
+        told = mounts.report(response)
+        assert told is not None
+        assert told.outcome == "cancelled"

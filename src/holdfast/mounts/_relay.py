@@ -7,6 +7,8 @@ into the terms of the first answer (see `Teller`).
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import NoneType
@@ -16,7 +18,7 @@ from urllib.parse import urlsplit
 from holdfast._clock import Clock, Random
 from holdfast._core import Attempt, Source, Stream
 from holdfast._defaults import default_layers
-from holdfast._errors import UsageError
+from holdfast._errors import StreamError, UsageError
 from holdfast._pipe import Pipe, check_call
 from holdfast._reader import Reader
 from holdfast._types import Delta, Head, Request
@@ -262,8 +264,20 @@ class Relay:
             self._reseated = True
 
     async def aclose(self) -> None:
-        """Gives the answer up, or what is left of its connection back. Idempotent."""
-        await self.reader.aclose()
+        """Gives the answer up, or what is left of its connection back. Idempotent.
+
+        Some clients leave at the end mark and never ask for what follows it: an answer that is proven whole by then has
+        not been given up.
+        """
+        try:
+            evidence = self.reader._call.evidence  # noqa: SLF001 - see `attempt`
+            if not self._ended and evidence is not None and evidence.complete:
+                with contextlib.suppress(TimeoutError, StreamError, UsageError):
+                    async with asyncio.timeout(0):  # what is at hand, and nothing that must be waited for
+                        while await self.reader.read():
+                            pass
+        finally:
+            await self.reader.aclose()
 
 
 def report(response: Any) -> Report | None:

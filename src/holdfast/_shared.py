@@ -14,10 +14,15 @@ from typing import Protocol
 class SharedState(Protocol):
     """A store of common decisions. `name` says what is decided on, such as "deepseek requests"."""
 
-    async def take(self, name: str, amount: float, *, rate: float, burst: float) -> float | None:
+    async def take(
+        self, name: str, amount: float, *, rate: float, burst: float, seconds: float | None = None, force: bool = False
+    ) -> float | None:
         """Takes from a bucket that holds `burst` and refills at `rate` a second: 0.0 when taken, else seconds to wait.
 
-        An `amount` over the burst is taken once the bucket is full, and leaves a debt. A negative one gives back.
+        An `amount` over the burst is taken once the bucket is full, and leaves a debt. A negative one gives back. With
+        `force` it is taken whatever is there: what was used has been used. Where a bucket refills, no debt is of more
+        than ten minutes. One that never refills (`rate` 0) may be forgotten when nobody has asked for it for `seconds`;
+        None: never.
         """
 
     async def hold(self, name: str, holder: str, *, places: int, seconds: float) -> bool | None:
@@ -30,4 +35,4 @@ class SharedState(Protocol):
         """Tells the others what was learned, for `seconds`."""
 
     async def told(self, name: str) -> Mapping[str, float] | None:
-        """Gives what any process learned last; an empty mapping where that is nothing."""
+        """Gives what any process learned last, and as `seconds` for how long that still holds; empty: nothing."""

@@ -28,12 +28,14 @@ class Store:
             await asyncio.sleep(0)
         return not self.gone
 
-    async def take(self, name: str, amount: float, *, rate: float, burst: float) -> float | None:
+    async def take(
+        self, name: str, amount: float, *, rate: float, burst: float, seconds: float | None = None, force: bool = False
+    ) -> float | None:
         if not await self._answers(f"take {name}"):
             return None
         bucket = self.buckets.setdefault(name, TokenBucket(rate=rate, burst=burst))
         bucket.tune(self.clock.now(), rate=rate)
-        if amount < 0:
+        if amount < 0 or force:
             bucket.settle(-amount, self.clock.now())
             return 0.0
         return bucket.take(amount, self.clock.now())
@@ -69,4 +71,5 @@ class Store:
         if not await self._answers(f"told {name}"):
             return None
         until, values = self.notes.get(name, (0.0, {}))
-        return values if until > self.clock.now() else {}
+        left = until - self.clock.now()
+        return {**values, "seconds": left} if left > 0 else {}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.machines.bucket import TokenBucket
+from holdfast.machines.bucket import LONGEST_WAIT, TokenBucket
 
 
 def test_a_full_bucket_is_taken_at_once_and_the_rest_at_its_rate() -> None:
@@ -34,6 +34,13 @@ def test_an_estimate_is_settled_either_way_and_never_to_more_than_the_burst() ->
     assert bucket.level(0.0) == -10.0
     bucket.settle(100, 0.0)
     assert bucket.level(0.0) == 10.0
+
+
+def test_no_debt_is_of_more_than_so_many_seconds() -> None:
+    taken, settled = (TokenBucket(rate=2.0, burst=10.0) for _ in range(2))
+    taken.take(1e12, 0.0)
+    settled.settle(-1e12, 0.0)
+    assert (taken.wait(10, 0.0), settled.wait(10, 0.0)) == (LONGEST_WAIT + 5, LONGEST_WAIT + 5)
 
 
 def test_a_clock_that_goes_back_fills_nothing() -> None:

@@ -58,6 +58,14 @@ async def test_more_than_a_bucket_holds_is_taken_once_it_is_full_and_leaves_a_de
 async def test_a_bucket_that_never_refills_is_waited_for_in_vain(states: list[RedisState]) -> None:
     assert await states[0].take("b", 1, rate=0, burst=1) == 0.0
     assert await states[1].take("b", 1, rate=0, burst=1) == math.inf
+    client: Any = states[0]._door().client
+    assert await client.ttl(states[0]._key("bucket", "b")) == -1  # what was spent for good must not be forgotten
+
+
+async def test_one_that_never_refills_is_forgotten_when_the_asker_says_so(states: list[RedisState]) -> None:
+    assert await states[0].take("b", 1, rate=0, burst=1, seconds=90) == 0.0
+    client: Any = states[0]._door().client
+    assert 80 < await client.ttl(states[0]._key("bucket", "b")) <= 90
 
 
 # -- places ----------------------------------------------------------------------------------------
@@ -92,9 +100,12 @@ async def test_what_one_learned_the_others_know(states: list[RedisState]) -> Non
     mine, yours = states
     assert await yours.told("limits") == {}
     await mine.tell("limits", {"requests": 60.0, "reset": 0.1}, seconds=30)
-    assert await yours.told("limits") == {"requests": 60.0, "reset": 0.1}
+    known = await yours.told("limits")
+    assert known is not None
+    assert 20 < known["seconds"] <= 30  # for so long, whatever time it is here or there
+    assert {**known, "seconds": 0.0} == {"requests": 60.0, "reset": 0.1, "seconds": 0.0}
     await yours.tell("limits", {"tokens": 5}, seconds=0.05)
-    assert await mine.told("limits") == {"tokens": 5.0}
+    assert (await mine.told("limits") or {})["tokens"] == 5.0
     await asyncio.sleep(0.1)
     assert await mine.told("limits") == {}
 

@@ -1,13 +1,16 @@
 """The token bucket: what flows in at a steady rate may be taken out in bursts, and never more than that.
 
 Over any t seconds at most rate * t + burst is taken. Only an amount that is larger than the bucket goes beyond: it is
-taken once the bucket is full, and leaves a debt. It knows no clock: whoever asks says what time it is, in seconds.
+taken once the bucket is full, and leaves a debt, never of more than flows in within `LONGEST_WAIT`. It knows no clock:
+whoever asks says what time it is, in seconds.
 """
 
 from __future__ import annotations
 
 from holdfast.machines.settings import is_number
 
+LONGEST_WAIT = 600.0
+"""Seconds: no one number of a request, an answer or a header holds others up for longer, since it may be a lie."""
 _NEAR = 1e-9
 """Shares that were taken one by one do not quite add up to a whole."""
 
@@ -41,12 +44,12 @@ class TokenBucket:
         """Takes an amount out: 0.0 when it was taken, else seconds to wait, and nothing was."""
         wait = self.wait(amount, now)
         if not wait:
-            self._level -= amount
+            self.settle(-amount, now)
         return wait
 
     def settle(self, amount: float, now: float) -> None:
         """Gives an amount back, never to more than the burst; a negative one is taken, whatever is there."""
-        self._level = min(self.burst, self.level(now) + amount)
+        self._level = max(min(self.burst, self.level(now) + amount), -self.rate * LONGEST_WAIT)
 
     def tune(self, now: float, *, rate: float) -> None:
         """From now on it refills at another rate."""

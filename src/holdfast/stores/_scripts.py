@@ -20,21 +20,31 @@ local left, at = tonumber(was[1]) or burst, tonumber(was[2]) or now
 left = math.min(burst, left + math.max(0, now - at) * rate)
 local needed = math.min(amount, burst)
 local wait = 0
-if left >= needed then
+if left >= needed or ARGV[5] == '1' then
   left = math.min(burst, left - amount)
+  if rate > 0 then
+    left = math.max(left, -rate * tonumber(ARGV[6]))
+  end
 elseif rate > 0 then
   wait = (needed - left) / rate
 else
   wait = -1
 end
-redis.call('HSET', KEYS[1], 'left', tostring(left), 'at', tostring(math.max(now, at)))
+redis.call('HSET', KEYS[1], 'left', tostring(left), 'at', tostring(now))
 if rate > 0 then
-  redis.call('EXPIRE', KEYS[1], math.ceil((burst - left) / rate) + 60)
+  redis.call('EXPIRE', KEYS[1], math.min(math.ceil((burst - left) / rate) + 60, 2592000))
+elseif ARGV[4] ~= '' then
+  redis.call('EXPIRE', KEYS[1], math.ceil(tonumber(ARGV[4])))
 end
 return tostring(wait)
 """
 )
-"""bucket; amount, rate a second, burst -> seconds to wait, 0 when taken, -1 for ever."""
+"""bucket; amount, rate, burst, seconds to keep one that never refills, 1: in any case, seconds of the largest debt ->
+seconds to wait, 0 when taken, -1 for ever.
+
+When it was is written as the present time even where that is before what was written: a clock that was set back must
+not keep the bucket from refilling until it has caught up.
+"""
 
 HOLD = (
     _NOW

@@ -10,13 +10,14 @@ import asyncio
 import math
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
 import pybreaker
 
 from holdfast._errors import MissingExtra
+from holdfast.machines.bucket import LONGEST_WAIT
 from holdfast.machines.redact import clean_url
 from holdfast.machines.settings import check_kind, is_number
 from holdfast.stores._scripts import HOLD, TAKE
@@ -25,6 +26,8 @@ from holdfast.stores.breaker_storage import BreakerStorage
 T = TypeVar("T")
 _FIRST = 1.0
 """Seconds that the first decision of an event loop may take."""
+_MOST = 1e15
+"""Larger amounts are no amounts; numbers in Redis's scripts are exact up to about here."""
 _CONNECTIONS = 32
 """At once and per event loop: a decision takes a fraction of a millisecond, so hundreds of streams share them."""
 
@@ -61,9 +64,13 @@ class RedisState:
         self._doors: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Door] = weakref.WeakKeyDictionary()
         _library()
 
-    async def take(self, name: str, amount: float, *, rate: float, burst: float) -> float | None:
+    async def take(
+        self, name: str, amount: float, *, rate: float, burst: float, seconds: float | None = None, force: bool = False
+    ) -> float | None:
         """Takes from a bucket: see `SharedState.take()`."""
-        wait = await self._ask(lambda door: door.take(keys=[self._key("bucket", name)], args=[amount, rate, burst]))
+        amount = max(-_MOST, min(amount, _MOST))
+        args = [amount, rate, burst, "" if seconds is None else seconds, int(force), LONGEST_WAIT]
+        wait = await self._ask(lambda door: door.take(keys=[self._key("bucket", name)], args=args))
         return None if wait is None else math.inf if float(wait) < 0 else float(wait)
 
     async def hold(self, name: str, holder: str, *, places: int, seconds: float) -> bool | None:
@@ -92,9 +99,18 @@ class RedisState:
         await self._ask(told)
 
     async def told(self, name: str) -> Mapping[str, float] | None:
-        """Gives what any process learned last."""
-        found = await self._ask(lambda door: door.client.hgetall(self._key("learned", name)))
-        return None if found is None else {field.decode(): float(value) for field, value in found.items()}
+        """Gives what any process learned last, and as `seconds` for how long that still holds."""
+        key = self._key("learned", name)
+
+        async def found(door: _Door) -> Mapping[str, float]:
+            async with door.client.pipeline(transaction=True) as pipe:
+                pipe.hgetall(key)
+                pipe.pttl(key)
+                values, left = await pipe.execute()
+            known = dict(_numbers(values))
+            return {**known, "seconds": max(0, left) / 1000} if known else {}
+
+        return await self._ask(found)
 
     def storage(self, name: str) -> pybreaker.CircuitBreakerStorage:
         """Makes the storage of one circuit breaker, which every process that names it shares.
@@ -127,17 +143,33 @@ class RedisState:
         loop, door = asyncio.get_running_loop(), self._door()
         if loop.time() < door.shut_until:
             return None
-        try:
-            # A name is looked up and a connection made at first: to give up then would leave limits to each process.
-            async with asyncio.timeout(self._timeout if door.answered else max(self._timeout, _FIRST)):
-                if door.owed:
-                    await door.pay()
-                answer = await question(door)
-        except (TimeoutError, OSError, _library().RedisError):
-            door.shut_until = loop.time() + self._pause
-            return None
+        async with door.room:  # waiting for it is our doing, and not a sign that Redis is slow
+            if loop.time() < door.shut_until:
+                return None
+            try:
+                # At first a name is looked up and a connection made: to give up then would leave each process alone.
+                async with asyncio.timeout(self._timeout if door.answered else max(self._timeout, _FIRST)):
+                    if door.owed:
+                        await door.pay()
+                    answer = await question(door)
+            except _library().ResponseError as error:  # it answers, and says no to this key alone
+                self._note(door, error)
+                return None
+            except (TimeoutError, OSError, _library().RedisError) as error:
+                if isinstance(error, _library().AuthenticationError):
+                    self._note(door, error)
+                door.shut_until = loop.time() + self._pause
+                return None
         door.answered = True
         return answer
+
+    def _note(self, door: _Door, error: Exception) -> None:
+        """Says that Redis refuses, once for each kind: time does not mend that, and nothing else tells of it."""
+        kind = type(error).__name__
+        if kind not in door.noted:
+            door.noted.add(kind)
+            message = f"{self!r} refuses ({kind}): what it was asked is decided by each process for itself"
+            asyncio.get_running_loop().call_exception_handler({"message": message})
 
     def _door(self) -> _Door:
         loop = asyncio.get_running_loop()
@@ -169,6 +201,8 @@ class _Door:
         self.take: Any = self.client.register_script(TAKE)
         self.hold: Any = self.client.register_script(HOLD)
         self.answered = False
+        self.noted: set[str] = set()
+        self.room = asyncio.Semaphore(_CONNECTIONS)
         self.shut_until = -math.inf
         self.owed: deque[tuple[str, str]] = deque(maxlen=_OWED)
         """Places that could not be given back: of which key, and by whom they were held."""
@@ -179,10 +213,19 @@ class _Door:
         async with self.client.pipeline(transaction=False) as pipe:
             for key, holder in owed:
                 pipe.zrem(key, holder)
-            await pipe.execute()
+            await pipe.execute(raise_on_error=False)  # a key that others made something else of holds no place
         for paid in owed:  # one may have been paid by another who asked meanwhile
             with suppress(ValueError):
                 self.owed.remove(paid)
+
+
+def _numbers(values: Mapping[bytes, bytes]) -> Iterator[tuple[str, float]]:
+    """Gives the fields that hold numbers: what others wrote under a key of ours is none of our decisions."""
+    for field, value in values.items():
+        with suppress(ValueError):
+            number = float(value)
+            if math.isfinite(number):
+                yield field.decode(), number
 
 
 def _library() -> Any:

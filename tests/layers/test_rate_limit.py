@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from holdfast import MemorySource, Pipe, Request, Retry, parse_sse, verify
 from holdfast._core import Source
-from holdfast._errors import BudgetExhausted, StatusError, StreamError, UpstreamError, UsageError
+from holdfast._errors import BudgetExhausted, CircuitOpen, StatusError, StreamError, UpstreamError, UsageError
 from holdfast._types import Head
 from holdfast.layers.rate_limit import RateLimit
 from holdfast.machines.rate_limiter import RateLimiter
@@ -259,6 +260,82 @@ async def test_processes_share_the_limits_set_by_hand_and_pauses(clock: FakeCloc
     before = clock.now()
     await ask(sources[0], clock)
     assert clock.now() >= before + 30
+
+
+@pytest.mark.parametrize("told", ["4102444800", "999999999", "86400"])
+async def test_no_refusal_stops_a_model_for_long(clock: FakeClock, told: str) -> None:
+    store = Store(clock=clock)
+    limiter = RateLimiter(max_wait=700)
+    puppet = Puppet(refusal(clock, retry_after=told), ["a"], repeat=True)
+    here = RateLimit(limiter, shared=store)(puppet)
+    there = RateLimit(RateLimiter(max_wait=700), shared=store)(Puppet(["a"], repeat=True))
+    with pytest.raises(StatusError):
+        await ask(here, clock)
+    assert (await ask(here, clock), await ask(there, clock)) == (["a"], ["a"])
+    assert clock.now() < 610
+
+
+async def test_a_pause_is_common_whatever_time_it_is_there(clock: FakeClock) -> None:
+    store = Store(clock=clock)
+    with pytest.raises(StatusError):
+        await ask(RateLimit(RateLimiter(), shared=store)(Puppet(refusal(clock, retry_after="9"))), clock)
+    (told,) = store.notes.values()
+    assert told[1] == {"told": 9.0}  # no time of day
+    await ask(RateLimit(RateLimiter(), shared=store)(Puppet(["a"])), clock)
+    assert 9 <= clock.now() < 10
+
+
+async def test_what_was_used_is_taken_from_the_store_whatever_is_there(clock: FakeClock) -> None:
+    chunk = b'{"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}],"usage":{"prompt_tokens":0,'
+    chunk += b'"completion_tokens":1000,"total_tokens":1000}}'
+    answer = [b"data: " + chunk + b"\n\n", b"data: [DONE]\n\n"]
+    store = Store(clock=clock)
+    limiter = RateLimiter(tokens_per_minute=6000, max_wait=60)  # 600 at once, 90 a second
+    layer = RateLimit(limiter, shared=store)
+    pipe = Pipe(MemorySource(answer), clock=clock) | parse_sse() | verify("openai-compatible") | layer
+    for _ in range(4):
+        async with pipe.stream(Request(url="http://upstream", body={"max_tokens": 100})) as deltas:
+            assert [delta.text async for delta in deltas] == ["a"]
+    assert clock.now() == pytest.approx((3 * 1000 - 600 + 60) / 90, rel=0.02)
+
+
+@pytest.mark.parametrize("with_others", [False, True])
+async def test_what_an_open_circuit_refused_was_not_sent(clock: FakeClock, *, with_others: bool) -> None:
+    store = Store(clock=clock) if with_others else None
+    layer = RateLimit(RateLimiter(requests_per_minute=60, burst=1, tokens_per_minute=60, max_wait=0.1), shared=store)
+    for _ in range(5):
+        with pytest.raises(CircuitOpen):
+            await ask(layer(Puppet(CircuitOpen("open"))), clock)
+    assert await ask(layer(Puppet(["a"])), clock) == ["a"]
+    assert clock.now() == 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class _Gated(Store):
+    """One that never answers for tokens."""
+
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def take(self, name: str, amount: float, **settings: Any) -> float | None:
+        if name.endswith("tokens"):
+            self.reached.set()
+            await asyncio.sleep(3600)
+        return await Store.take(self, name, amount, **settings)
+
+
+async def test_cancelled_between_two_takes_the_first_is_given_back(clock: FakeClock) -> None:
+    store = _Gated(clock=clock)
+    source = RateLimit(RateLimiter(requests_per_minute=60, tokens_per_minute=6000), shared=store)(Puppet(["a"]))
+    for _ in range(10):
+        asking = asyncio.create_task(ask(source, clock))
+        await store.reached.wait()
+        store.reached.clear()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    (bucket,) = store.buckets.values()
+    assert bucket.level(clock.now()) == 6.0
+    assert Counter(store.asked)["take rate  upstream   requests"] == 20
 
 
 async def test_without_the_store_each_process_keeps_the_limits_by_itself(clock: FakeClock) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.machines.bucket import LONGEST_WAIT
 from holdfast.machines.learned_limits import WINDOW, LearnedLimit
 from holdfast.machines.rate_limits import Limit
 
@@ -68,6 +69,43 @@ def test_a_bucket_that_refills_is_known_by_telling_of_more_than_was_left() -> No
 
 def test_a_request_over_the_whole_limit_is_the_server_s_to_judge() -> None:
     assert told(limit=100, remaining=100, reset=0).wait(5_000, 100.0) == 0.0
+
+
+@pytest.mark.parametrize("reset", [86_400.0, 31_536_000.0, 1e17])
+def test_after_ten_minutes_one_asks_in_spite_of_what_was_told(reset: float) -> None:
+    learned = told(limit=100, remaining=0, reset=reset)
+    assert learned.wait(1, 100.0) == LONGEST_WAIT
+    assert learned.wait(1, 100.0 + LONGEST_WAIT) == 0.0
+    assert learned.rate(1, 100.0 + LONGEST_WAIT, below=0.2) is None
+    learned.send(1, 100.0 + LONGEST_WAIT)
+    assert learned.wait(1, 100.0 + LONGEST_WAIT) == LONGEST_WAIT  # one, and not all
+
+
+def test_what_is_left_of_a_long_time_is_not_spread_over_all_of_it() -> None:
+    rate = told(limit=1000, remaining=20, reset=80_000).rate(1, 100.0, below=0.2)
+    assert rate is not None
+    assert rate > 20 / LONGEST_WAIT
+
+
+def test_a_window_that_was_told_once_is_forgotten() -> None:
+    learned = told(limit=100, remaining=99, reset=31_536_000)
+    for number in range(2, 5):
+        now = 100.0 + number * LONGEST_WAIT
+        learned.told(Limit(limit=100, remaining=99, reset_seconds=5), number=number, sent=float(number), now=now)
+    assert learned.window == 5.0
+
+
+def test_who_does_not_know_what_it_needs_needs_something() -> None:
+    assert told(limit=8000, remaining=0, reset=20).wait(0.0, 100.0) == 20.0
+
+
+@given(left=st.integers(0, 200), reset=st.floats(0, 1e9), amount=st.floats(0, 1e9))
+def test_nobody_is_held_up_for_longer_than_the_reset_or_ten_minutes(left: int, reset: float, amount: float) -> None:
+    learned = told(limit=200, remaining=left, reset=reset)
+    assert learned.wait(amount, 100.0) <= min(reset, LONGEST_WAIT) + 1e-6
+    if not learned.wait(amount, 100.0):
+        rate = learned.rate(amount, 100.0, below=1.0)
+        assert rate is None or 1 / rate <= min(max(reset, 1e-3), LONGEST_WAIT) + 1e-6
 
 
 def test_what_is_not_told_changes_nothing() -> None:

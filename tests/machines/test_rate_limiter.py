@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast._types import Usage
+from holdfast.machines.bucket import LONGEST_WAIT
 from holdfast.machines.rate_limiter import MAX_LANES, Lane, RateLimiter, Sent, Size, estimate_tokens
 from holdfast.machines.rate_limits import Limit, RateLimits
 
@@ -29,7 +30,8 @@ def held(lane: Lane, now: float, size: Size = ONE) -> tuple[float, str]:
 
 
 def left(remaining: int, *, reset: float = 30.0, limit: int = 100) -> RateLimits:
-    return RateLimits(requests=Limit(limit=limit, remaining=remaining, reset_seconds=reset))
+    told = Limit(limit=limit, remaining=remaining, reset_seconds=reset)
+    return RateLimits(requests=told, every=(("requests", told),))
 
 
 @given(
@@ -126,6 +128,84 @@ def test_a_pause_is_for_all_and_a_bit_longer_than_told_by_chance() -> None:
     sent = send(lane, 0.0)
     lane.refused(sent, 0.0, wait=10.0, numbers=True, draw=0.5)
     assert held(lane, 4.0) == (6.25, "requests")
+
+
+def test_a_pause_that_is_cut_short_lets_one_ask_and_the_others_after_its_answer() -> None:
+    lane = RateLimiter().lane("m")
+    late = send(lane, 0.0)
+    lane.refused(send(lane, 0.0), 0.0, wait=86_400.0, numbers=True)
+    assert held(lane, 1.0) == (LONGEST_WAIT - 1, "requests")
+    probe = send(lane, LONGEST_WAIT)
+    lane.told(late, None, LONGEST_WAIT)
+    assert held(lane, LONGEST_WAIT) == (30.0, "slow-down")
+    lane.unsend(probe, LONGEST_WAIT)  # it never left: another may
+    probe = send(lane, LONGEST_WAIT)
+    lane.refused(probe, LONGEST_WAIT, wait=80_000.0, numbers=True)
+    assert held(lane, LONGEST_WAIT) == (LONGEST_WAIT, "requests")
+    send(lane, 2 * LONGEST_WAIT)
+    probe = send(lane, 2 * LONGEST_WAIT + 30)  # nothing was heard of that one
+    assert held(lane, 2 * LONGEST_WAIT + 30) == (30.0, "slow-down")
+    lane.told(probe, None, 2 * LONGEST_WAIT + 31)
+    for _ in range(50):
+        send(lane, 2 * LONGEST_WAIT + 31)
+
+
+def test_a_limit_of_a_day_does_not_slow_that_of_a_minute() -> None:
+    lane = RateLimiter().lane("m")
+    minute = Limit(limit=30, remaining=25, reset_seconds=30, family="minute")
+    for at, day in ((0.0, 20), (90_000.0, 990)):
+        told = Limit(limit=1000, remaining=day, reset_seconds=80_000, family="day")
+        sent = send(lane, at)
+        lane.told(sent, RateLimits(requests=told, every=(("requests", minute), ("requests", told))), at)
+    lane.refused(sent, 90_000.0, wait=1.0, numbers=True)
+    for number in range(5):
+        send(lane, 90_002.0 + number)
+
+
+def test_names_of_limits_that_a_server_makes_up_are_not_all_remembered() -> None:
+    lane = RateLimiter().lane("m")
+    for number in range(1000):
+        told = Limit(limit=9, remaining=9, reset_seconds=1, family=str(number))
+        lane.told(send(lane, 2.0 * number), RateLimits(every=(("tokens", told),)), 2.0 * number)
+    assert len(lane._learned) == 16
+
+
+def test_one_refusal_after_a_quiet_time_cuts_the_pace_of_before() -> None:
+    lane = RateLimiter().lane("m")
+    for _ in range(20):
+        lane.told(send(lane, 0.0), None, 0.0)
+    lane.refused(send(lane, 60.0), 60.0, wait=None, numbers=False)
+    assert lane.ask(ONE, 61.0).__class__ is Sent
+    assert lane.ask(ONE, 62.0).__class__ is Sent
+
+
+@pytest.mark.parametrize("tokens", [10**12, 10**400, -(10**12), -(10**400)])
+def test_a_usage_that_cannot_be_holds_nobody_up_for_long(tokens: int) -> None:
+    lane = RateLimiter(tokens_per_minute=6000).lane("m")
+    lane.settle(send(lane, 0.0, Size(input=100)), Usage(total_tokens=tokens, output_tokens=tokens), 0.0)
+    lane.size({"prompt": "x"})
+    send(lane, LONGEST_WAIT + 60, Size(input=100))
+
+
+@pytest.mark.parametrize("most", [float("inf"), 10**400, 10**12])
+def test_a_limit_of_output_that_cannot_be_holds_nobody_up_for_long(most: float) -> None:
+    lane = RateLimiter(tokens_per_minute=6000).lane("m")
+    send(lane, 0.0, lane.size({"max_tokens": most}))
+    send(lane, LONGEST_WAIT + 60, Size(input=100))
+
+
+def nested(depth: int) -> Any:
+    body: Any = 1
+    for _ in range(depth):
+        body = [body]
+    return {"messages": body}
+
+
+@pytest.mark.parametrize(
+    "body", [{"prompt": "kelp \ud83d" * 100}, {"seed": 10**5000}, nested(100_000)], ids=["half", "number", "deep"]
+)
+def test_what_is_no_json_is_estimated_all_the_same(body: Any) -> None:
+    assert estimate_tokens(body)[0] >= 0
 
 
 def test_a_refusal_without_numbers_sets_a_pace_once_for_all_that_were_on_their_way() -> None:

@@ -132,6 +132,26 @@ def test_reads_the_others(said: dict[str, str], expected: RateLimits | None) -> 
     assert read(said, WALL) == expected
 
 
+def test_one_limit_a_minute_and_one_a_day_are_two() -> None:
+    said = headers("x-ratelimit-{}-requests-day", "900", "3", "3600")
+    said |= headers("x-ratelimit-{}-requests-minute", "60", "59", "5")
+    said |= {"ratelimit": '"burst";r=9;t=1, "hour";r=7;t=60'}
+    found = read(said, WALL)
+    assert found is not None
+    assert [(kind, limit.family, limit.remaining) for kind, limit in found.every] == [
+        ("requests", "x-ratelimit-remaining-requests-minute", 59),
+        ("requests", "x-ratelimit-remaining-requests-day", 3),
+        ("requests", 'ratelimit "burst"', 9),
+        ("requests", 'ratelimit "hour"', 7),
+    ]
+
+
+def test_a_time_counts_from_that_of_the_server_that_tells_it() -> None:
+    said = headers("x-ratelimit-{}-requests", "9", "0", "2025-03-15T09:38:36Z")
+    an_hour_slow = read(said | {"date": "Sat, 15 Mar 2025 09:38:06 GMT"}, WALL + 3600)
+    assert an_hour_slow == RateLimits(requests=limit(9, 0, 30))
+
+
 @pytest.mark.parametrize(
     ("limits", "seconds"),
     [

@@ -6,17 +6,20 @@ handed through as it is: of its items only the first is looked out for, since a 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from holdfast._core import Attempt, Source, Stream
-from holdfast._errors import BudgetExhausted, StatusError, StreamError
+from holdfast._errors import BudgetExhausted, CircuitOpen, StatusError, StreamError
 from holdfast._shared import SharedState
+from holdfast._tasks import outlast
 from holdfast._types import Head, Request, Usage
 from holdfast._waiting import stand_in
 from holdfast.dialects import Dialect
+from holdfast.machines.bucket import LONGEST_WAIT
 from holdfast.machines.rate_limiter import Claim, Lane, RateLimiter, Sent, Size
 from holdfast.machines.rate_limits import read
 from holdfast.machines.refusal import refusal_of
@@ -76,8 +79,8 @@ class _RateLimitSource(Generic[T]):
         sent = asked if isinstance(asked, Sent) else await desk.wait()
         try:
             stream = await self.inner.open(request)
-        except BudgetExhausted:
-            lane.unsend(sent, request.call.clock.now())
+        except (BudgetExhausted, CircuitOpen):
+            await desk.unsend(sent)
             raise
         except StreamError as failure:
             await desk.refused(sent, failure)
@@ -97,6 +100,8 @@ class _Desk:
     size: Size = field(init=False)
     reason: str = "requests"
     sent: Sent | None = None
+    common: list[Claim] = field(default_factory=list)
+    """What was taken for it out of the store."""
 
     def __post_init__(self) -> None:
         self.size = self.lane.size(self.request.body)
@@ -128,7 +133,7 @@ class _Desk:
             f"the rate limit of {' '.join(self.lane.key.split())!r} refused: {why}; nothing was sent:"
             " ask for less at a time, or let RateLimiter allow more"
         )
-        left = self.lane.ready_at - self.request.call.clock.now()
+        left = max(self.lane.ready_at, self.lane.paused_until) - self.request.call.clock.now()
         error.retry_after = left if left > 0 else None
         return error
 
@@ -151,36 +156,50 @@ class _Desk:
         """As `_ask()`, but what is taken is taken from all processes; where the store is gone, from ours alone."""
         lane, clock, shared = self.lane, self.request.call.clock, self.shared
         told = await shared.told(self._name("pause")) if shared is not None else None
-        if told and "until" in told:
-            lane.pause(clock.now() + told["until"] - clock.wall().timestamp())
+        if told:
+            lane.pause(told.get("seconds", 0.0), clock.now(), told=told.get("told", 0.0))
         held = lane.held(self.size, clock.now())
         if held is not None:
             return self._answer(held)
-        taken: list[tuple[Claim, bool]] = []
-        for claim in lane.claims(self.size, clock.now()):
-            wait = await self._take(claim, claim.amount)
-            ours = wait is None
-            if wait is None:
-                wait = claim.bucket.take(claim.amount, clock.now())
-            if wait:
-                await self._give_back(taken)
-                lane.ready_at = clock.now() + wait
-                return self._answer((wait, claim.name))
-            taken.append((claim, ours))
-        return self._answer(lane.let_through(self.size, clock.now()))
+        ours: list[Claim] = []
+        try:
+            for claim in lane.claims(self.size, clock.now()):
+                wait = await self._take(claim, claim.amount)
+                alone = wait is None
+                if wait is None:
+                    wait = claim.bucket.take(claim.amount, clock.now())
+                if wait:
+                    await self._give_back(ours)
+                    lane.ready_at = clock.now() + wait
+                    return self._answer((wait, claim.name))
+                (ours if alone else self.common).append(claim)
+        except BaseException:
+            await self._give_back(ours)
+            raise
+        return self._answer(lane.let_through(self.size, clock.now(), ours))
 
-    async def _take(self, claim: Claim, amount: float) -> float | None:
+    async def _take(self, claim: Claim, amount: float, *, force: bool = False) -> float | None:
         if self.shared is None:
             return None
-        bucket = claim.bucket
-        return await self.shared.take(self._name(claim.name), amount, rate=bucket.rate, burst=bucket.burst)
+        bucket, name = claim.bucket, self._name(claim.name)
+        return await self.shared.take(name, amount, rate=bucket.rate, burst=bucket.burst, force=force)
 
-    async def _give_back(self, taken: list[tuple[Claim, bool]]) -> None:
-        for claim, ours in taken:
-            if ours:
-                claim.bucket.settle(claim.amount, self.request.call.clock.now())
-            else:
-                await self._take(claim, -claim.amount)
+    async def _give_back(self, ours: Sequence[Claim] = ()) -> None:
+        """Gives back what was taken, whoever cancels meanwhile."""
+        for claim in ours:
+            claim.settle(claim.amount, self.request.call.clock.now())
+        common, self.common = self.common, []
+        if common:
+            await outlast(asyncio.ensure_future(self._return(common)))
+
+    async def _return(self, common: list[Claim]) -> None:
+        for claim in common:
+            await self._take(claim, -claim.amount, force=True)
+
+    async def unsend(self, sent: Sent) -> None:
+        """Nothing was sent after all."""
+        self.lane.unsend(sent, self.request.call.clock.now())
+        await self._give_back()
 
     # -- after the request ---------------------------------------------------------------------
 
@@ -196,7 +215,7 @@ class _Desk:
         limits = read(failure.head.headers, clock.wall().timestamp()) if isinstance(failure, StatusError) else None
         self.lane.told(sent, limits, now)
         # What was refused used no tokens; of what failed in another way nobody knows.
-        self.lane.settle(sent, Usage(total_tokens=0) if isinstance(failure, StatusError) else None, now)
+        await self._settle(sent, Usage(total_tokens=0) if isinstance(failure, StatusError) else None)
         if refusal_of(failure, dialect.refuses if dialect is not None else "rate") != "rate":
             return
         wait = failure.retry_after
@@ -205,17 +224,19 @@ class _Desk:
         numbers = limits is not None and limits.used_up
         self.lane.refused(sent, now, wait=wait, numbers=numbers, draw=self.request.call.random.random())
         if self.shared is not None and wait:
-            until = clock.wall().timestamp() + wait
-            await self.shared.tell(self._name("pause"), {"until": until}, seconds=wait)
+            # How long, and not until when: the others' clocks show other times.
+            await self.shared.tell(self._name("pause"), {"told": wait}, seconds=min(wait, LONGEST_WAIT))
 
     async def settle(self, sent: Sent, attempt: Attempt | None) -> None:
         """Puts what the request really cost in the place of its estimate."""
         evidence = attempt.evidence if attempt is not None else None
-        usage = evidence.usage if evidence is not None else None
+        await self._settle(sent, evidence.usage if evidence is not None else None)
+
+    async def _settle(self, sent: Sent, usage: Usage | None) -> None:
         owed = self.lane.settle(sent, usage, self.request.call.clock.now())
-        claim = self.lane.tokens_claim(owed) if self.shared is not None and owed else None
-        if claim is not None:
-            await self._take(claim, owed)
+        for claim in self.common if owed else ():
+            if claim.name == "tokens":
+                await outlast(asyncio.ensure_future(self._take(claim, owed, force=True)))
 
 
 class _RateLimitStream(Generic[T]):

@@ -2,7 +2,8 @@
 
 It decides and never waits: callers stand in a `Line`, and whoever is first asks how many seconds it must wait.
 A limit is set by hand (a bucket), told by headers (see `LearnedLimit`), or found by a 429 that told nothing (a pace).
-It must never let more through because it knows less: of an estimate that was too low the rest is a debt.
+It must never let more through because it knows less: of an estimate that was too low the rest is a debt. Nor must one
+number that may be a lie stop it: what was told holds for `LONGEST_WAIT`, and then one request asks again.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
 
 from holdfast._types import Usage
-from holdfast.machines.bucket import TokenBucket
+from holdfast.machines.bucket import LONGEST_WAIT, TokenBucket
 from holdfast.machines.learned_limits import LearnedLimit
 from holdfast.machines.line import Line
 from holdfast.machines.rate_limits import Kind, RateLimits
@@ -37,8 +38,16 @@ _BACK_OFF = 0.7
 _GROW_SECONDS = 60.0
 """In this time without a 429 such a pace grows by as much as it was; ten times the first one is none any more."""
 _RECENT_SECONDS = 10.0
+_PEAK_SECONDS = 300.0
+"""The most that was sent in a time is forgotten over so many seconds."""
 _BLIND, _BLIND_SECONDS = 20, 2.0
 """So many are sent before the first answer is heard, the others after it, or so many seconds after the first one."""
+_PROBE_SECONDS = 30.0
+"""One that asks whether a pause that was cut short still holds: so long its answer is waited for, then another asks."""
+_MAX_LEARNED = 16
+"""Limits that are learned of one model; more are heard of from servers alone that make up names."""
+_MOST_TOKENS = 1e9
+"""No request has more: what sets such a limit of output, or none at all (infinity), is no estimate."""
 
 
 @dataclass(slots=True)
@@ -63,11 +72,12 @@ class Size:
 
 @dataclass(slots=True)
 class Sent:
-    """One request that was let through: its number, and all that had been sent of each kind up to it."""
+    """One request that was let through: its number, all that had been sent of each kind up to it, what was taken."""
 
     number: int
     size: Size
     totals: dict[Kind, float]
+    claims: Sequence[Claim] = ()
     settled: bool = False
 
 
@@ -79,23 +89,32 @@ class Claim:
     amount: float
     bucket: TokenBucket
 
+    def settle(self, amount: float, now: float) -> None:
+        """Gives so much of it back; a negative amount is taken, whatever is there."""
+        self.bucket.settle(amount, now)
+
 
 class Lane:
     """The limits of one model at one upstream, and those who wait for them."""
 
     __slots__ = (
+        "_asked_at",
+        "_asking",
         "_buckets",
-        "_first_at",
         "_gate",
         "_heard",
+        "_heard_from",
         "_held",
         "_learned",
         "_number",
         "_output",
         "_pace",
         "_pace_since",
+        "_patience",
+        "_peak",
         "_recent",
         "_recent_at",
+        "_sent",
         "_settings",
         "_slowed_at",
         "key",
@@ -113,15 +132,19 @@ class Lane:
         self._settings = settings
         self._buckets = {name: settings.bucket(name) for name in ("requests", "tokens")}
         self._gate = TokenBucket(rate=1.0, burst=1.0)
-        self._learned: dict[Kind, LearnedLimit] = {kind: LearnedLimit() for kind in _KINDS}
-        self._first_at = 0.0
+        self._learned: dict[tuple[Kind, str], LearnedLimit] = {}
+        self._sent: dict[Kind, float] = dict.fromkeys(_KINDS, 0.0)
+        # How many may still be sent before an answer to one of them is heard, and how long that is waited for.
         # Where a limit was set by hand nobody must be asked first.
         self._heard = not settings.learn or any(self._buckets.values())
+        self._asking, self._patience = _BLIND, _BLIND_SECONDS
+        self._asked_at, self._heard_from = math.inf, 0
         self._held = False  # a pause or a limit that was used up held somebody back, and not all of them have left
         self._number = 0
         self._output = 0.0  # tokens that an answer has in the mean
         self._pace: float | None = None
         self._pace_since = 0.0
+        self._peak = 0.0
         self._recent, self._recent_at = 0.0, -math.inf
         self._slowed_at = 0
 
@@ -130,7 +153,7 @@ class Lane:
     @property
     def counts_tokens(self) -> bool:
         """True where a request's size matters."""
-        return self._buckets["tokens"] is not None or any(self._learned[kind].limit for kind in _KINDS[1:])
+        return self._buckets["tokens"] is not None or any(kind != "requests" for kind, _ in self._learned)
 
     def size(self, body: Mapping[str, Any] | bytes | None) -> Size:
         """Estimates a request: see `estimate_tokens()`; its output, where it sets no limit, by those before it."""
@@ -155,15 +178,15 @@ class Lane:
             return wait, claim.name
         for one in claims:
             one.bucket.take(one.amount, now)
-        return self.let_through(size, now)
+        return self.let_through(size, now, claims)
 
     def held(self, size: Size, now: float) -> tuple[float, Reason] | None:
         """Gives the wait for a pause to end or a used-up limit to be full again; None where nothing is used up."""
         waits: list[tuple[float, Reason]] = [(self.paused_until - now, "requests")]
-        for kind, learned in self._learned.items():
+        for (kind, _), learned in self._learned.items():
             waits.append((learned.wait(size.of(kind), now), "requests" if kind == "requests" else "tokens"))
-        if not self._heard and self._number >= _BLIND:
-            waits.append((self._first_at + _BLIND_SECONDS - now, "slow-down"))
+        if not self._heard and self._asking <= 0:
+            waits.append((self._asked_at + self._patience - now, "slow-down"))
         longest = max(waits)
         if longest[0] <= 0:
             return None
@@ -185,45 +208,63 @@ class Lane:
     def _rate(self, size: Size, now: float) -> float | None:
         """Requests a second that are wise now; None for any number."""
         below = self._settings.slow_down_below
-        rates = [learned.rate(size.of(kind), now, below=below) for kind, learned in self._learned.items()]
+        rates = [learned.rate(size.of(kind), now, below=below) for (kind, _), learned in self._learned.items()]
         rates.append(self._paced(now))
         if self._held:
-            pace = self._learned["requests"].pace
-            rates.append(_LEAVING * pace if pace is not None else None)
+            paces = [learned.pace(now) for (kind, _), learned in self._learned.items() if kind == "requests"]
+            rates += [_LEAVING * pace for pace in paces if pace is not None]
         return min((rate for rate in rates if rate is not None), default=None)
 
-    def let_through(self, size: Size, now: float) -> Sent:
-        """A request is sent: everything that was claimed for it has been taken."""
+    def let_through(self, size: Size, now: float, claims: Sequence[Claim] = ()) -> Sent:
+        """A request is sent: everything that was claimed for it has been taken, `claims` of it out of our own."""
         self._number += 1
-        if self._number == 1:
-            self._first_at = now
-        for kind, learned in self._learned.items():
-            learned.sent += size.of(kind)
+        if not self._heard:
+            self._ask_for_an_answer(now)
+        for kind in _KINDS:
+            self._sent[kind] += size.of(kind)
+        for (kind, _), learned in self._learned.items():
+            learned.send(size.of(kind), now)
         passed = now - self._recent_at
         self._recent = self._recent * math.exp(-passed / _RECENT_SECONDS) + 1.0 / _RECENT_SECONDS
+        self._peak = max(self._peak * math.exp(-passed / _PEAK_SECONDS), self._recent)
         self._recent_at = now
         if len(self.line) <= 1:
             self._held = False
-        return Sent(self._number, size, {kind: learned.sent for kind, learned in self._learned.items()})
+        return Sent(self._number, size, dict(self._sent), claims)
 
-    def pause(self, until: float) -> None:
-        """Nothing is sent before that time."""
+    def _ask_for_an_answer(self, now: float) -> None:
+        if self._asking <= 0:  # the answer was waited for long enough
+            if self._patience == _PROBE_SECONDS:
+                self._asked_at = now
+            return
+        self._asking -= 1
+        self._asked_at = min(self._asked_at, now)
+
+    def pause(self, seconds: float, now: float, *, told: float = 0.0) -> None:
+        """Nothing is sent for so long, and where longer was `told` than anybody is held up one request asks then."""
+        until = now + min(seconds, LONGEST_WAIT)
         if until > self.paused_until:
             self.paused_until, self._held = until, True
+            if max(seconds, told) > LONGEST_WAIT:
+                self._heard, self._heard_from = False, self._number + 1
+                self._asking, self._asked_at, self._patience = 1, math.inf, _PROBE_SECONDS
 
     # -- what came of it -----------------------------------------------------------------------
 
     def told(self, sent: Sent, limits: RateLimits | None, now: float) -> None:
         """An answer's headers told of limits, or of none."""
-        if not self._heard:
+        if not self._heard and sent.number >= self._heard_from:
             self._heard = True
             self.line.nudge()
         if limits is None or not self._settings.learn:
             return
-        for kind, learned in self._learned.items():
-            limit = getattr(limits, kind)
-            if limit is not None:
-                learned.told(limit, number=sent.number, sent=sent.totals[kind], now=now)
+        for kind, limit in limits.every:
+            learned = self._learned.get((kind, limit.family))
+            if learned is None:
+                if len(self._learned) >= _MAX_LEARNED:
+                    continue
+                learned = self._learned[kind, limit.family] = LearnedLimit(self._sent[kind])
+            learned.told(limit, number=sent.number, sent=sent.totals[kind], now=now)
         self.line.nudge()
 
     def refused(self, sent: Sent, now: float, *, wait: float | None, numbers: bool, draw: float = 0.0) -> None:
@@ -232,12 +273,13 @@ class Lane:
         `numbers`: the headers told which limit is used up. Else the pace that was kept is taken for too fast.
         """
         if wait is not None:
-            self.pause(now + wait + draw * min(1.0, 0.05 * wait))
+            self.pause(wait + draw * min(1.0, 0.05 * wait), now)
         if numbers:
             for learned in self._learned.values():
                 learned.exceeded()
         elif sent.number > self._slowed_at:
-            kept = self._paced(now) or self._recent * math.exp((self._recent_at - now) / _RECENT_SECONDS)
+            # After a quiet time a 429 says nothing of the pace then, which was next to none, but of the one before.
+            kept = self._paced(now) or self._peak * math.exp((self._recent_at - now) / _PEAK_SECONDS)
             self._pace, self._pace_since, self._slowed_at = max(0.1, kept * _BACK_OFF), now, self._number
             self._gate.settle(-1.0, now)
 
@@ -261,27 +303,30 @@ class Lane:
         if usage is None or usage.total_tokens is None:
             return 0.0
         if usage.output_tokens is not None:
-            self._output += (0.1 if self._output else 1.0) * (usage.output_tokens - self._output)
-        owed, bucket = usage.total_tokens - sent.size.of("tokens"), self._buckets["tokens"]
-        if bucket is not None:
-            bucket.settle(-owed, now)
-            self.line.nudge()
+            self._output += (0.1 if self._output else 1.0) * (_tokens(usage.output_tokens) - self._output)
+        owed = _tokens(usage.total_tokens) - sent.size.of("tokens")
+        for claim in sent.claims:
+            if claim.name == "tokens":
+                claim.settle(-owed, now)
+                self.line.nudge()
         return owed
 
-    def tokens_claim(self, amount: float) -> Claim | None:
-        """Gives the claim on the bucket of tokens, None where no limit of them was set by hand."""
-        bucket = self._buckets["tokens"]
-        return Claim("tokens", amount, bucket) if bucket is not None else None
-
     def unsend(self, sent: Sent, now: float) -> None:
-        """Nothing was sent after all."""
+        """Nothing was sent after all: what was taken out of our own buckets is given back."""
         sent.settled = True
-        for name, bucket in self._buckets.items():
-            if bucket is not None:
-                bucket.settle(sent.size.of("requests" if name == "requests" else "tokens"), now)
-        for kind, learned in self._learned.items():
+        for claim in sent.claims:
+            claim.settle(claim.amount, now)
+        for kind in _KINDS:
+            self._sent[kind] -= sent.size.of(kind)
+        for (kind, _), learned in self._learned.items():
             learned.sent -= sent.size.of(kind)
+        if not self._heard and sent.number >= self._heard_from:
+            self._asking += 1
         self.line.nudge()
+
+
+def _tokens(told: int) -> float:
+    return float(min(max(0, told), _MOST_TOKENS))
 
 
 _NONE: tuple[float, Claim | None] = (0.0, None)
@@ -360,10 +405,21 @@ def estimate_tokens(body: Mapping[str, Any] | bytes | None) -> tuple[float, floa
     """
     if body is None:
         return 0.0, None
-    encoded = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    encoded = body if isinstance(body, bytes) else _encoded(body)
     blobs = _BLOB.findall(encoded) if len(encoded) > 2048 else []
     tokens = (len(encoded) - sum(map(len, blobs))) / 4 + _BLOB_TOKENS * len(blobs)
     return tokens, None if isinstance(body, bytes) else _most_output(body)
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        pass  # half a character, a number beyond 64 bits: whether it can be sent is decided where it is
+    try:
+        return repr(body).encode("utf-8", "replace")
+    except (ValueError, RecursionError):
+        return b""
 
 
 def _most_output(body: Mapping[str, Any]) -> float | None:
@@ -372,5 +428,5 @@ def _most_output(body: Mapping[str, Any]) -> float | None:
         for name in ("max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens"):
             value = holder.get(name)
             if isinstance(value, int | float) and value > 0:
-                return float(value)
+                return float(min(value, _MOST_TOKENS))
     return None

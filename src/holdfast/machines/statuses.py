@@ -38,6 +38,8 @@ _ADVICE = {
     504: "a gateway waited too long for its upstream",
     529: "the provider is overloaded",
 }
+EPOCH = 1_000_000_000
+"""Seconds: nobody asks for 30 years, so from here on a number is a time since 1970, from a hundred times it in ms."""
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -56,16 +58,28 @@ def retryable(head: Head) -> bool:
 def retry_after(headers: Mapping[str, str], wall: datetime) -> float | None:
     """Gives the seconds the server asked us to wait, counted from `wall` (UTC); None where it said nothing sensible.
 
-    `retry-after-ms` is milliseconds; `retry-after` seconds or an HTTP date. Times that have passed are 0.
+    `retry-after-ms` is milliseconds; `retry-after` seconds or an HTTP date, or a time since 1970. Where the response
+    tells the server's own time (`Date`) a time counts from that. Times that have passed are 0.
     """
     milliseconds = _number(headers.get("retry-after-ms", ""))
-    if milliseconds is not None:
-        return max(0.0, milliseconds / 1000)
     text = headers.get("retry-after", "").strip()
-    seconds = _number(text)
+    seconds = _number(text) if milliseconds is None else milliseconds / 1000
     if seconds is None:
-        seconds = _seconds_until(text, wall)
+        when = _date(text)
+        seconds = None if when is None else (when - answered_at(headers, wall)).total_seconds()
+    elif seconds >= EPOCH:
+        seconds = since_1970(seconds) - answered_at(headers, wall).timestamp()
     return None if seconds is None else max(0.0, seconds)
+
+
+def answered_at(headers: Mapping[str, str], wall: datetime) -> datetime:
+    """Gives the time of a response by the clock of the server that names other times in it; by ours (`wall`) else."""
+    return _date(headers.get("date", "")) or wall
+
+
+def since_1970(number: float) -> float:
+    """Gives the seconds since 1970 of a time that is in seconds or milliseconds."""
+    return number / 1000 if number >= EPOCH * 100 else number
 
 
 def _number(text: str) -> float | None:
@@ -76,14 +90,13 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _seconds_until(text: str, wall: datetime) -> float | None:
+def _date(text: str) -> datetime | None:
     try:
         when = parsedate_to_datetime(text)
     except (ValueError, OverflowError):
         return None
-    if when.tzinfo is None:  # "-0000": a UTC time of unknown origin
-        when = when.replace(tzinfo=UTC)
-    return (when - wall).total_seconds()
+    # "-0000" is a UTC time of unknown origin.
+    return when.replace(tzinfo=UTC) if when.tzinfo is None else when
 
 
 def status_error(head: Head, body: bytes, wall: datetime) -> StatusError:

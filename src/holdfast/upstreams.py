@@ -21,7 +21,7 @@ from holdfast._types import Request
 from holdfast.dialects import AUTO, Dialect, at_address, by_endpoint, find
 from holdfast.dialects._wire import asked
 from holdfast.layers.breaker import CircuitBreaker
-from holdfast.machines.redact import clean_url, is_secret
+from holdfast.machines.redact import clean_url, of_one_server
 from holdfast.machines.settings import check_kind, check_strings, is_number
 
 _OF_THE_LINE = frozenset({"host", "content-length", "transfer-encoding", "connection"})
@@ -135,11 +135,8 @@ class Upstream:
             body = dialect.prepare(body)
         url = dialect.url(self.base_url, {"model": model} if model else {})
         stays = _origin(original.url) == _origin(url) and self.api_key is None
-        headers = {
-            name: value
-            for name, value in original.headers.items()
-            if (stays or not is_secret(name)) and name.lower() not in _OF_THE_LINE
-        }
+        not_for_it = _OF_THE_LINE if stays else _OF_THE_LINE | of_one_server(original.headers)
+        headers = {name: value for name, value in original.headers.items() if name.lower() not in not_for_it}
         request = replace(original, url=url, headers=headers, body=body, upstream=self.name, dialect=dialect)
         return request.with_headers(dialect.headers(self.api_key)).with_headers(self.headers)
 

@@ -23,7 +23,8 @@ from holdfast.upstreams import Upstream
 from tests.mounts.shop import Nought
 
 BODY: dict[str, Any] = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "kelp"}]}
-SECRETS = {"Authorization": "Bearer of-the-first", "X-Api-Key": "of-the-first", "X-Team": "kelp"}
+COPIES = {"X-Copy": "org of-the-first", "X-Custom": "Bearer another", "X-JWT": "third", "Referer": "http://host/?k=1"}
+SECRETS = {"Authorization": "Bearer of-the-first", "X-Api-Key": "of-the-first", "X-Team": "kelp", **COPIES}
 FAULTS = {
     "before the first item": Schedule(streams={"*": [Refused(status=503)] * 8}),
     "in the middle": Schedule(streams={"*": [ClosedMidStream(after=30), *[Refused(status=503)] * 8]}),
@@ -53,6 +54,7 @@ def check(body: bytes, first: ChaosServer, second: ChaosServer) -> None:
     (sent,) = second.server.requests
     assert "authorization" not in sent.headers
     assert "x-api-key" not in sent.headers
+    assert not {name.lower() for name in COPIES} & {name.lower() for name in sent.headers}
     assert sent.headers["x-team"] == "kelp"
     assert second.url.endswith(sent.headers["host"])
     assert json.loads(sent.body)["model"] == "m2/m"

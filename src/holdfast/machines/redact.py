@@ -7,15 +7,19 @@ Everything that is written down elsewhere goes through here, so that there is on
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from urllib.parse import urlsplit, urlunsplit
+from collections.abc import Iterator, Mapping
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 REDACTED = "[redacted]"
-_SECRET_WORDS = re.compile("auth|cookie|credential|key|passw|secret|session|signature|token", re.IGNORECASE)
+_SECRET_WORDS = re.compile(
+    r"auth|bearer|cookie|credential|jwt|key|passw|secret|session|signature|token|\bpat\b", re.IGNORECASE
+)
 _COUNTERS = re.compile("ratelimit|idempotency", re.IGNORECASE)  # "...-remaining-tokens" is a number, not a token
 _PLAIN_HEADERS = frozenset(
     ("accept", "accept-encoding", "cache-control", "connection", "content-type", "host", "user-agent")
 )
+_SCHEME = re.compile(r"(?:basic|bearer)\s", re.IGNORECASE)
+_BETWEEN = re.compile(r"[\s,;=]+")
 _MIN_SECRET = 8
 """Characters: a shorter value is as likely a word that an error message needs."""
 _NAME = re.compile(r"[\w.:/-]{1,64}", re.ASCII)
@@ -25,6 +29,20 @@ _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>\])}]+")
 def is_secret(name: str) -> bool:
     """Tells by a header's name whether its value is a secret."""
     return _SECRET_WORDS.search(name) is not None and _COUNTERS.search(name) is None
+
+
+def of_one_server(headers: Mapping[str, str]) -> set[str]:
+    """Gives, in lower case, the names of those of a request's headers that no other server must see.
+
+    A key may stand once more under a name that tells nothing of it, and an address that a page was left by holds some.
+    """
+    gone = {name for name, value in headers.items() if is_secret(name) or _SCHEME.match(value.lstrip())}
+    parts = {part for name in gone for part in (headers[name], *_BETWEEN.split(headers[name]))}
+    secrets = [part for part in parts if len(part) >= _MIN_SECRET]
+    for name, value in headers.items():
+        if name.lower() not in _PLAIN_HEADERS and any(secret in value for secret in secrets):
+            gone.add(name)
+    return {"referer", *(name.lower() for name in gone)}
 
 
 def redact_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -46,11 +64,29 @@ def only_name(word: str) -> str:
     return word if not word or _NAME.fullmatch(word) else REDACTED
 
 
-def scrub(message: str, headers: Mapping[str, str]) -> str:
-    """Takes out of a message what must not stand there, should anybody have put it in: header values, URLs' secrets."""
+def hide(text: str, headers: Mapping[str, str], url: str = "") -> str:
+    """Takes out of a text every secret that a request bore: header values, and what its URL has beside its place."""
+    for secret in _secrets(headers, url):
+        if len(secret) >= _MIN_SECRET:
+            text = text.replace(secret, REDACTED)
+    return text
+
+
+def _secrets(headers: Mapping[str, str], url: str) -> Iterator[str]:
     for name, value in headers.items():
         if name.lower() not in _PLAIN_HEADERS:
-            for secret in (value, value.rpartition(" ")[2]):  # the whole, then the key without its scheme
-                if len(secret) >= _MIN_SECRET:
-                    message = message.replace(secret, REDACTED)
-    return _URL.sub(lambda found: clean_url(found[0]), message)
+            yield value
+            yield value.rpartition(" ")[2]  # the key without its scheme
+    try:
+        parts = urlsplit(url)
+        yield parts.netloc.rpartition("@")[0].partition(":")[2]
+        for name, value in parse_qsl(parts.query):
+            if is_secret(name):
+                yield value
+    except ValueError:
+        return
+
+
+def scrub(message: str, headers: Mapping[str, str], url: str = "") -> str:
+    """Takes out of a message what must not stand there, should anybody have put it in: secrets, and those of URLs."""
+    return _URL.sub(lambda found: clean_url(found[0]), hide(message, headers, url))

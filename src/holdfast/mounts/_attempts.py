@@ -24,7 +24,7 @@ from holdfast._errors import (
 )
 from holdfast._types import Head, Request
 from holdfast.machines.inflate import inflater
-from holdfast.machines.redact import is_secret
+from holdfast.machines.redact import of_one_server
 from holdfast.moments import Report
 from holdfast.mounts._policy import IDEMPOTENT, Policy, is_stream
 from holdfast.mounts._relay import Mount, Relay
@@ -131,7 +131,7 @@ class Attempts(ABC, Generic[R]):
         there = urlsplit(request.url)
         if there[:2] == urlsplit(self.asked.url)[:2]:
             return set(), ""
-        return {name.lower() for name in self.sent if is_secret(name) or name.lower() == "host"}, there.netloc
+        return {"host", *of_one_server(self.sent)}, there.netloc
 
     def is_stream(self, response: R) -> bool:
         """Says whether a response is an event stream that can be read here."""

@@ -15,8 +15,8 @@ import requests
 from holdfast import Hedge, mounts
 from holdfast.testing.background import in_background
 from holdfast.testing.server import Pause, ScriptedServer, Send, Stall, Step, head, respond
-from tests.mounts.shop import CHAT, TEXT, WIRE, Nought, text_of
 from tests.mounts.shop import BODY as ASKED
+from tests.mounts.shop import CHAT, TEXT, WIRE, Nought, text_of
 
 BOTH: dict[Any, Any] = {httpx: mounts.httpx_client, httpx2: mounts.httpx2_client}
 BODY: Any = ASKED
@@ -50,7 +50,7 @@ async def nothing_left(client: Any, before: set[asyncio.Task[Any]]) -> bool:
     return False
 
 
-def opened(name: str, *steps: Step, **headers: str) -> list[Step]:
+def opened(name: str, *steps: Step, **headers: str | int) -> list[Step]:
     return [Send(head(content_type="text/event-stream", connection="close", x_request_id=name, **headers)), *steps]
 
 

@@ -90,6 +90,19 @@ def test_what_is_no_transport_is_named_by_the_keyword_that_was_written() -> None
             make()
 
 
+async def test_a_client_of_the_other_library_is_refused() -> None:
+    foreign: Any = mounts.HttpxTransport()
+    async with httpx2.AsyncClient(transport=foreign) as client:
+        with pytest.raises(UsageError, match="HttpxTransport is for httpx, and the client over it is one of httpx2's"):
+            await client.get("http://127.0.0.1:9")
+
+
+def test_a_blocking_client_of_the_other_library_is_refused() -> None:
+    foreign: Any = mounts.Httpx2SyncTransport()
+    with httpx.Client(transport=foreign) as client, pytest.raises(UsageError, match=r"is for httpx2, .* of httpx's"):
+        client.get("http://127.0.0.1:9")
+
+
 @pytest.mark.parametrize("make", [mounts.httpx_client, mounts.httpx_sync_client, mounts.RequestsAdapter])
 def test_listeners_may_be_anything_that_can_be_gone_through_once(make: Any) -> None:
     made = make(listeners=iter([print]))

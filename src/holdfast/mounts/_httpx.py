@@ -48,8 +48,9 @@ class AnyTransport:
     async def handle_async_request(self, request: Any) -> Any:
         """Sends a request and returns its response once the head is in, the body being still to come.
 
-        Raises `UsageError` in a loop that is not asyncio's.
+        Raises `UsageError` in a loop that is not asyncio's, and for another library's request.
         """
+        check_request(self, request)
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -83,6 +84,13 @@ class AnyTransport:
     ) -> None:
         self.closings += 1
         await self.inner.__aexit__(kind, error, trace)
+
+
+def check_request(transport: Any, request: object) -> None:
+    """Raises `UsageError` for a request of another library's: the two have one interface, and classes of their own."""
+    if not isinstance(request, transport.library.Request):
+        mine, theirs = transport.library.__name__, type(request).__module__.partition(".")[0]
+        raise UsageError(f"{type(transport).__name__} is for {mine}, and the client over it is one of {theirs}'s")
 
 
 def check_transport(name: str, inner: object, *does: str) -> None:
@@ -161,4 +169,4 @@ def closed_in_between(library: Any) -> Exception:
     return made
 
 
-__all__ = ["EXTENSION", "AnyTransport", "RelayedBytes", "check_transport", "closed_in_between"]
+__all__ = ["EXTENSION", "AnyTransport", "RelayedBytes", "check_request", "check_transport", "closed_in_between"]

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self, Unpack
 
 from holdfast._background import Background, Pump, Worker, background
 from holdfast._errors import UsageError
-from holdfast.mounts._httpx import AnyTransport, check_transport, closed_in_between
+from holdfast.mounts._httpx import AnyTransport, check_request, check_transport, closed_in_between
 from holdfast.mounts._relay import Settings, mount_of
 
 _inherited: list[object] = []
@@ -65,6 +65,7 @@ class AnySyncTransport:
 
     def handle_request(self, request: Any) -> Any:
         """Sends a request and returns its response once the head is in, the body being still to come."""
+        check_request(self, request)
         loop = background()
         if self._loop is not loop:
             if self._loop is not None and (self.inner is None or self.fresh):

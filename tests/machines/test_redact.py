@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.machines.redact import REDACTED, clean_url, is_secret, of_one_server, redact_headers, scrub
+from holdfast.machines.redact import REDACTED, clean_url, hide, is_secret, of_one_server, redact_headers, scrub
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from holdfast._core import Source, Stream, Transform, TransformStream
-from holdfast._errors import EndOfStream, StatusError
+from holdfast._errors import EndOfStream, StatusError, UpstreamError
 from holdfast._types import Delta, Event, Request
 from holdfast.dialects import AUTO, AutoReader, DeltaReader, Dialect, by_endpoint, find
 from holdfast.machines.cursor import Cursor
 from holdfast.machines.digest import BodyCheck
+from holdfast.machines.redact import hide
 from holdfast.moments import Recognised
+
+Refused = TypeVar("Refused", StatusError, UpstreamError)
 
 
 @dataclass(slots=True, frozen=True, repr=False)
@@ -65,7 +68,7 @@ class _VerifySource:
         try:
             stream = await self.inner.open(request)
         except StatusError as error:
-            raise dialect.refine(error) from error.__cause__
+            raise _hidden(dialect.refine(error), request) from error.__cause__
         check = BodyCheck.of(stream.head, length=self.layer.length, digest=self.layer.digest)
         call.cursor.hasher = check.hasher if check is not None else None
         reader = dialect.reader(_asked(request), call.cursor, before, head=stream.head, end_at_done=check is None)
@@ -98,17 +101,29 @@ def _asked(request: Request) -> Mapping[str, Any] | None:
     return body if isinstance(body, dict) else None
 
 
+def _hidden(error: Refused, request: Request) -> Refused:
+    """Takes what the request bore out of a provider's code and type, and so out of the text that they stand in."""
+    error.args = tuple(hide(text, request.headers, request.url) for text in error.args)
+    error.code, error.type = (hide(word, request.headers, request.url) for word in (error.code, error.type))
+    return error
+
+
 class _Checked:
     """A dialect's reader, and after its end the checks on the whole body."""
 
-    __slots__ = ("_check", "_reader", "_request", "feed")
+    __slots__ = ("_check", "_feed", "_reader", "_request")
 
     def __init__(self, reader: DeltaReader, check: BodyCheck | None, request: Request) -> None:
         self._reader = reader
         self._check = check
         self._request = request
-        # The hot path is the reader's own.
-        self.feed = self._recognise if isinstance(reader, AutoReader) else reader.feed
+        self._feed = self._recognise if isinstance(reader, AutoReader) else reader.feed
+
+    def feed(self, batch: Sequence[Event], out: list[Delta]) -> None:
+        try:
+            self._feed(batch, out)
+        except UpstreamError as error:
+            raise _hidden(error, self._request) from error.__cause__
 
     def _recognise(self, batch: Sequence[Event], out: list[Delta]) -> None:
         try:
@@ -116,14 +131,17 @@ class _Checked:
         finally:
             call, dialect = self._request.call, getattr(self._reader, "dialect", None)
             if dialect is not None:
-                self.feed = self._reader.feed
+                self._feed = self._reader.feed
                 call.dialect, call.evidence = dialect, self._reader.evidence
                 if call.attempt is not None:
                     call.attempt.evidence, call.attempt.dialect = self._reader.evidence, dialect.name
                 call.note(Recognised(dialect=dialect.name, by="events"))
 
     def end(self, out: list[Delta]) -> None:
-        self._reader.end(out)
+        try:
+            self._reader.end(out)
+        except UpstreamError as error:
+            raise _hidden(error, self._request) from error.__cause__
         if self._check is not None:
             self._check.end(self._request.call.cursor.received)
 

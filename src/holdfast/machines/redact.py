@@ -79,7 +79,7 @@ def _secrets(headers: Mapping[str, str], url: str) -> Iterator[str]:
             yield value.rpartition(" ")[2]  # the key without its scheme
     try:
         parts = urlsplit(url)
-        yield parts.netloc.rpartition("@")[0].partition(":")[2]
+        yield from parts.netloc.rpartition("@")[0].split(":", 1)
         for name, value in parse_qsl(parts.query):
             if is_secret(name):
                 yield value
@@ -89,4 +89,4 @@ def _secrets(headers: Mapping[str, str], url: str) -> Iterator[str]:
 
 def scrub(message: str, headers: Mapping[str, str], url: str = "") -> str:
     """Takes out of a message what must not stand there, should anybody have put it in: secrets, and those of URLs."""
-    return _URL.sub(lambda found: clean_url(found[0]), hide(message, headers, url))
+    return hide(_URL.sub(lambda found: clean_url(found[0]), message), headers, url)

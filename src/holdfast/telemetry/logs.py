@@ -253,7 +253,7 @@ def _error(error: StreamError, request: Request, *, text: bool) -> Iterator[tupl
     yield "error", type(error).__name__
     theirs = isinstance(error, StatusError | UpstreamError)
     if text or not theirs:
-        yield "error_message", scrub(str(error), request.headers)
+        yield "error_message", scrub(str(error), request.headers, request.url)
     yield "retryable", error.retryable
     for name in ("status", "code", "type", "clock", "offset"):
         value = getattr(error, name, None)
@@ -268,7 +268,7 @@ def _word(value: Any, request: Request, *, text: bool) -> Any:
     """Gives a provider's own word, and nothing that hides in its place; other values as they are."""
     if not isinstance(value, str):
         return value
-    value = scrub(value, request.headers)
+    value = scrub(value, request.headers, request.url)
     return value if text else only_name(value)
 
 

@@ -13,13 +13,15 @@ import pytest
 from holdfast._errors import BudgetExhausted, ConnectError, StreamBroken, StreamError, UsageError
 from holdfast._types import Completion, Partial, Request
 from holdfast.client import Client
+from holdfast.dialects import Timeouts
 from holdfast.layers.auto_continue import AutoContinue
 from holdfast.layers.fallback import Fallback
+from holdfast.layers.throughput import Throughput
 from holdfast.machines.ladder import Seams
 from holdfast.moments import FellBack, Moment, Resumed
 from holdfast.testing import ChaosServer, FakeClock, Schedule, cancel_everywhere
 from holdfast.testing.answers import Answer
-from holdfast.testing.faults import ClosedMidStream, Refused, ResetMidStream, StallMidStream
+from holdfast.testing.faults import ClosedMidStream, Refused, ResetMidStream, StallMidStream, ThroughputCollapse
 from holdfast.upstreams import Upstream
 from tests.properties.upstream import ChaosSource
 
@@ -98,6 +100,26 @@ async def test_the_same_model_elsewhere_is_replayed_and_verified() -> None:
     assert len(reader.report.faults) == 3
     assert source.live == 0
     assert [request.headers["Authorization"] for request in source.sources["b"].asked] == ["Bearer key-b"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "traffic"),
+    [
+        (ResetMidStream(after=60), ()),
+        (StallMidStream(after=60), ()),
+        (ThroughputCollapse(seconds=5), (Throughput(floor=2, over=10),)),
+    ],
+    ids=["resets", "stalls", "crawls"],
+)
+async def test_one_that_breaks_at_each_replay_is_left(fault: Any, traffic: Sequence[Any]) -> None:
+    async with FakeClock() as clock:
+        source = Servers(a=ChaosServer(schedule=Schedule(streams={"*": [fault] * 9})), b=ChaosServer())
+        client = client_over(source, clock, traffic=traffic, timeouts=Timeouts(progress=30))
+        reader = client.stream(BODY)
+        answer = await reader
+    assert str(answer.verdict) == "RESUMED (1 seam, verified)"
+    assert source.asked == ["a", "a", "a", "b"]
+    assert source.live == 0
 
 
 async def test_an_open_breaker_is_left_at_once() -> None:

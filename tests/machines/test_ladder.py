@@ -304,13 +304,25 @@ def test_a_prefix_elsewhere_has_to_be_allowed() -> None:
 
 
 def test_tries_and_costs_are_bounded_over_all_upstreams() -> None:
-    machine = ladder(leave_after=1, max_barren=3)
     at = Situation(elsewhere=("replay",), delivered_tokens=10, replayable=True)
+    machine = ladder(leave_after=1, max_barren=3, max_repaid_tokens=20)
     assert [machine.next(broken(), at) is not None for _ in range(4)] == [True, True, False, False]
     assert "too much" in machine.why
     machine = ladder(leave_after=1, max_barren=3, max_repaid_tokens=1_000)
     assert [machine.next(broken(), at) is not None for _ in range(4)] == [True, True, True, False]
     assert "max_barren" in machine.why
+
+
+def test_what_replays_have_cost_here_keeps_no_other_upstream_from_being_asked() -> None:
+    machine = ladder()
+    at = Situation(elsewhere=("replay",), delivered_tokens=10, replayable=True)
+    steps = [machine.next(broken(), at) for _ in range(5)]
+    assert [step and step.elsewhere for step in steps] == [False, False, True, True, True]
+    assert machine.next(broken(), at) is None
+    assert "max_barren" in machine.why
+    there = Situation(delivered_tokens=10, replayable=True)
+    machine = ladder()
+    assert [machine.next(broken(), one) is not None for one in (at, at, at, there)] == [True, True, True, False]
 
 
 def test_a_proven_answer_is_finished_and_not_asked_for_elsewhere() -> None:

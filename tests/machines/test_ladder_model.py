@@ -115,7 +115,8 @@ class LadderAgainstModel(RuleBasedStateMachine):
         self.barren += 1
         self.here += 1
         if step.rung == "replay":
-            self.cost = at.delivered_tokens
+            # The first replay at another upstream is beside the allowance, where that is the ladder's own.
+            self.cost = 0 if self.moves and self.limit is None else at.delivered_tokens
             self.repaid += self.cost
 
     def expected(self, failure: StreamError, at: Situation) -> str | None:
@@ -158,7 +159,8 @@ class LadderAgainstModel(RuleBasedStateMachine):
         elif at.replayable and affordable and "replay" not in self.out:
             rung = "replay"
         nothing_here = lost or rung is None or wait > MAX_WAIT or self.here >= self.leave
-        self.moves = nothing_here and affordable and bool(at.elsewhere) and not self.proven
+        may_move = self.limit is None or affordable
+        self.moves = nothing_here and may_move and bool(at.elsewhere) and not self.proven
         if self.moves:
             return "replay"
         return None if lost or wait > MAX_WAIT else rung

@@ -66,10 +66,11 @@ class Seams:
     stream may have, and `max_barren` re-openings in a row may bring nothing new (content resets the count). After
     `leave_after` of them another upstream is asked, where there are several.
     `max_repaid_tokens` bounds what replays and prefixes may cost again; None allows replays twice what was delivered,
-    and prefixes, which are input and mostly cached, as often as there may be seams. When a
-    replay differs, `on_divergence` climbs on to the next rung or raises at once. A prefix is never continued inside
-    a tool call or a thought, and inside an answer in JSON only with `inside_json`. `cancel_abandoned`: a provider that
-    goes on generating without us (background answers) is told to stop when the reader leaves before the end.
+    one more at each other upstream that is asked for the rest, and prefixes, which are input and mostly cached, as
+    often as there may be seams. When a replay differs, `on_divergence` climbs on to the next rung or raises at once. A
+    prefix is never continued inside a tool call or a thought, and inside an answer in JSON only with `inside_json`.
+    `cancel_abandoned`: a provider that goes on generating without us (background answers) is told to stop when the
+    reader leaves before the end.
     """
 
     rungs: tuple[Rung, ...] = EXACT
@@ -278,11 +279,13 @@ class Ladder:
     def _elsewhere(self, at: Situation) -> Step | None:
         """Gives the step to another upstream: at once, since that one has not failed, and with no rung refused yet."""
         for rung in self._policy.rungs:
-            if rung not in at.elsewhere or self._gives_up or not self._affordable(rung, at):
+            # Without a limit of the caller's the first replay there is beside what replays here may cost: what was
+            # spent on an upstream that breaks each time must not keep the others from being asked.
+            free = self._policy.max_repaid_tokens is None
+            if rung not in at.elsewhere or self._gives_up or not (free or self._affordable(rung, at)):
                 continue
-            if rung in _PAID:
-                self._cost = at.delivered_tokens
-                self._repaid += self._cost
+            self._cost = 0 if free or rung not in _PAID else at.delivered_tokens
+            self._repaid += self._cost
             self._rung = rung
             self._refused.clear()
             self._barren += 1

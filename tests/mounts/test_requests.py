@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import requests
 from requests import exceptions as theirs
+from urllib3.util.retry import Retry as Urllib3Retry
 
 from holdfast import mounts
 from holdfast._errors import ConnectError, DeadlineExceeded, StreamBroken
@@ -370,3 +371,35 @@ def test_a_session_can_be_pickled() -> None:
     s.mount("http://", RequestsAdapter(dialect="deepseek"))
     again = pickle.loads(pickle.dumps(s))
     assert isinstance(again.get_adapter("http://x"), RequestsAdapter)
+
+
+URLLIB3: dict[str, tuple[list[Step], dict[str, Any]]] = {
+    "refused": (respond(b"busy", status=503), {"raise_on_status": False}),
+    "refused, and raised": (respond(b"busy", status=503), {}),
+    "no head": ([Reset()], {}),
+}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("fault", URLLIB3)
+def test_tries_of_urllib3s_own_are_not_multiplied(session: Made, fault: str, *, stream: bool) -> None:
+    script, more = URLLIB3[fault]
+    tries = Urllib3Retry(2, status_forcelist=[503], allowed_methods=None, backoff_factor=0, **more)
+    with in_background(ScriptedServer([script])) as server:
+        s = session(adapter={"max_retries": tries})
+        try:
+            response = post(s, server) if stream else s.get(f"{server.url}/v1/models")
+        except requests.ConnectionError:
+            assert fault == "no head"
+        except requests.exceptions.RetryError:
+            assert fault == "refused, and raised"
+        else:
+            assert (response.status_code, response.content) == (503, b"busy")
+        assert len(server.requests) == 3
+
+
+def test_what_urllib3_does_not_try_again_is_tried_by_the_mount(session: Made) -> None:
+    with in_background(ScriptedServer([[Reset()], healthy()])) as server:
+        s = session(adapter={"max_retries": 2})  # of idempotent methods alone
+        assert text_of(ask(s, server)) == TEXT
+        assert len(server.requests) == 2

@@ -156,6 +156,7 @@ async def explanation(response: requests.Response, worker: Worker) -> bytes:
         reason=raw.reason,
         version=raw.version,
         preload_content=False,
+        retries=getattr(raw, "retries", None),
         original_response=getattr(raw, "_original_response", None),
     )
     with contextlib.suppress(StreamError, MissingExtra):

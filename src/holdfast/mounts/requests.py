@@ -21,6 +21,8 @@ import requests
 from requests import exceptions as theirs
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_ACCEPT_ENCODING
+from urllib3.exceptions import MaxRetryError
+from urllib3.util.retry import Retry
 
 from holdfast._background import Pump, Worker, background
 from holdfast._core import Stream
@@ -40,7 +42,7 @@ from holdfast.sources._http import CONNECT_SECONDS, cause, encode, where
 _LONGEST_WAIT = 900.0
 """Seconds for a socket to say anything, where the caller allows any number: more than the clocks of all dialects."""
 _FINAL = (theirs.SSLError, theirs.RetryError)
-"""What no other try mends; urllib3's own tries are over when it gives up on them."""
+"""What no other try mends; urllib3's own tries are over when it gives up on them: they and ours would multiply."""
 _RETRYABLE = (theirs.ConnectionError, theirs.Timeout, theirs.ChunkedEncodingError)
 
 _ITS_OWN = frozenset(inspect.signature(HTTPAdapter).parameters)
@@ -76,7 +78,7 @@ class RequestsAdapter(HTTPAdapter):
         """Sends a request and returns its response once the head is in. Raises what `HTTPAdapter` raises."""
         settings = {"timeout": timeout, "verify": verify, "cert": cert, "proxies": proxies}
         send = partial(super().send, stream=True, **settings)
-        attempts = _Attempts(self._mount, request, send)
+        attempts = _Attempts(self._mount, request, send, self.max_retries)
         policy = attempts.policy
         if policy.repeatable and policy.asks:
             if timeout is None:
@@ -85,14 +87,14 @@ class RequestsAdapter(HTTPAdapter):
         try:
             response = super().send(request, stream=stream, **settings)
         except _RETRYABLE as error:
-            if not policy.repeatable or not self._mount.retries or isinstance(error, _FINAL):
+            if not policy.repeatable or not self._mount.retries or _is_final(error, self.max_retries):
                 raise
             attempts.lost = error
         else:
             if attempts.is_stream(response):
                 attempts.at_hand = response
                 return background().call(attempts.relayed())
-            if not policy.repeatable or not self._mount.retries or not retryable(_head_of(response, "")):
+            if not policy.repeatable or not self._mount.retries or not _may_do_better(response):
                 return response
             attempts.at_hand = response
         response = background().call(attempts.tried())
@@ -105,9 +107,16 @@ class RequestsAdapter(HTTPAdapter):
 class _Attempts(Attempts[requests.Response]):
     """The attempts at one request, on the background loop; what blocks of each is in a thread of its own."""
 
-    def __init__(self, mount: Mount, request: requests.PreparedRequest, send: Callable[..., requests.Response]) -> None:
+    def __init__(
+        self,
+        mount: Mount,
+        request: requests.PreparedRequest,
+        send: Callable[..., requests.Response],
+        own_tries: Retry,
+    ) -> None:
         self._request = request
         self.send = send
+        self._own_tries = own_tries
         body: Any = request.body
         content = body.encode() if isinstance(body, str) else body
         replayable = content is None or isinstance(content, bytes)
@@ -153,7 +162,7 @@ class _Attempts(Attempts[requests.Response]):
                 raise
         except _RETRYABLE as error:
             came.error = error
-            failure = _before_head(error, request.url)
+            failure = _before_head(error, request.url, final=_is_final(error, self._own_tries))
         raise failure
 
     async def _judged(
@@ -163,10 +172,13 @@ class _Attempts(Attempts[requests.Response]):
         if head.status < 200:
             raise ConnectError(f"{where(request.url)}: an interim response came, which http.client takes for the last")
         if not 200 <= head.status < 300:
+            tried_again = _was_tried_again(response)
             body = await explanation(response, worker)
             if not self.begun:
                 came.refused = response
-            raise status_error(head, body, request.call.clock.wall())
+            failure = status_error(head, body, request.call.clock.wall())
+            failure.retryable = failure.retryable and not tried_again
+            raise failure
         if not self._is_ours(response):
             came.passed = response
             worker.end()
@@ -251,10 +263,26 @@ def _head_of(response: requests.Response, url: str) -> Head:
     )
 
 
-def _before_head(error: Exception, url: str) -> ConnectError:
+def _may_do_better(response: requests.Response) -> bool:
+    return retryable(_head_of(response, "")) and not _was_tried_again(response)
+
+
+def _was_tried_again(response: requests.Response) -> bool:
+    """Says whether urllib3 has had its own tries, of which this is the last."""
+    return bool(getattr(getattr(response.raw, "retries", None), "history", ()))
+
+
+def _is_final(error: Exception, own_tries: Retry) -> bool:
+    if isinstance(error, _FINAL):
+        return True
+    gave_up = any(isinstance(one, MaxRetryError) for one in error.args)  # it does so without a try of its own, too
+    return gave_up and (own_tries.total is None or own_tries.total > 0)
+
+
+def _before_head(error: Exception, url: str, *, final: bool) -> ConnectError:
     words = "took too long" if isinstance(error, theirs.Timeout) else "the connection was refused, failed, or was lost"
     root = root_of(error)
-    failure = ConnectError(f"{where(url)}: {words}{cause(root, url)}", retryable=not isinstance(error, _FINAL))
+    failure = ConnectError(f"{where(url)}: {words}{cause(root, url)}", retryable=not final)
     failure.__cause__ = ForeignError(root)
     return failure
 

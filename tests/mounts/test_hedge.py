@@ -50,7 +50,7 @@ async def nothing_left(client: Any, before: set[asyncio.Task[Any]]) -> bool:
     return False
 
 
-def opened(name: str, *steps: Step, **headers: str | int) -> list[Step]:
+def opened(name: str, *steps: Step, **headers: Any) -> list[Step]:
     return [Send(head(content_type="text/event-stream", connection="close", x_request_id=name, **headers)), *steps]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -44,6 +45,11 @@ class Request:
 
     def __repr__(self) -> str:
         return f"Request({self.method} {self.url.partition('?')[0]})"  # some keep their key in the query
+
+    @property
+    def server(self) -> str:
+        """The host and port that it goes to, without user and password; empty where there is no address."""
+        return urlsplit(self.url).netloc.rpartition("@")[2]
 
     def with_headers(self, extra: Mapping[str, str]) -> Request:
         """Gives the same request with headers added; a name given before is replaced, whatever its case."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -212,6 +213,20 @@ async def test_processes_share_places(clock: FakeClock) -> None:
     await asyncio.gather(*(ask(source, clock) for source in sources * 5))
     assert (upstream.most_open, upstream.refused, store.in_use) == (3, [], 0)
     assert clock.now() < 2 * 20 / 3 * 2.3
+
+
+async def test_two_addresses_and_two_names_have_places_of_their_own_in_one_store(clock: FakeClock) -> None:
+    store = Store(clock=clock)
+    streams = []
+    for url, name in (("https://a.example/v1", ""), ("https://b.example/v1", ""), ("https://a.example/v1", "second")):
+        source = Concurrency(ConcurrencyLimiter(limit=1, max_wait=1, name=name), shared=store)(Puppet(["a"]))
+        streams.append(await source.open(replace(request_on(clock), url=url)))
+    again = Concurrency(ConcurrencyLimiter(limit=1, max_wait=1), shared=store)(Puppet(["a"]))
+    with pytest.raises(BudgetExhausted):
+        await again.open(replace(request_on(clock), url="https://me:secret@a.example/v2"))
+    assert not [name for name in store.places if "secret" in name]
+    for stream in streams:
+        await stream.aclose()
 
 
 async def test_a_place_is_held_longer_while_its_stream_runs_and_expires_with_its_process(clock: FakeClock) -> None:

@@ -41,7 +41,8 @@ class Concurrency:
     The places are those of one upstream. Raises `BudgetExhausted` when a request would wait longer than the limiter
     allows, or too many wait already; nothing was sent. While a layer right of it waits to try again, no place is held.
 
-    `shared` makes the places common to several processes: each stream holds one there for as long as it runs.
+    `shared` makes the places common to several processes: each stream holds one there for as long as it runs. They are
+    those of one address and upstream, and of the limiter's `name`, which tells apart what must not share them.
     """
 
     limiter: ConcurrencyLimiter = field(default_factory=ConcurrencyLimiter)
@@ -133,7 +134,7 @@ class _Applicant:
     async def _ask_shared(self, shared: SharedState) -> float:
         """Takes a place that all processes share, and one of ours; where the store is gone, ours is enough."""
         call = self._request.call
-        name = f"places {self._limiter.name} {self._request.upstream}"
+        name = f"places {self._limiter.name} {self._request.server} {self._request.upstream}"
         lease = _Lease(shared, name, self._places, self._limiter.lease, call.clock)
         try:
             held = await lease.take()

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
-from urllib.parse import urlsplit
 
 from holdfast._core import Attempt, Source, Stream
 from holdfast._errors import BudgetExhausted, CircuitOpen, StatusError, StreamError
@@ -61,7 +60,7 @@ def _key(request: Request) -> str:
     model = body.get("model") if isinstance(body, Mapping) else None
     if model is None and isinstance(dialect, Dialect):
         model = dialect.model_in(request.url)
-    return f"{urlsplit(request.url).netloc.rpartition('@')[2]} {request.upstream} {model or ''}"
+    return f"{request.server} {request.upstream} {model or ''}"
 
 
 @dataclass(slots=True)

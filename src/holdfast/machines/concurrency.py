@@ -95,8 +95,9 @@ class ConcurrencyLimiter:
     stays within `min_limit` and `max_limit`.
 
     Whoever must wait stands in line, first come, first served: `max_waiting` calls at most, `max_wait` seconds at most.
-    Serves one event loop. Where processes share places, `name` tells several accounts apart, and a place whose process
-    died is free again after `lease` seconds. Raises `ValueError`.
+    Serves one event loop. Where processes share places, those of one address are common: `name` tells apart what has
+    places of its own, such as several accounts. A place whose process died is free again after `lease` seconds. Raises
+    `ValueError`.
     """
 
     limit: int = 5

@@ -12,10 +12,12 @@ from holdfast._errors import BudgetExhausted, ConnectError, StreamBroken, Trunca
 from holdfast._pipe import Pipe
 from holdfast._reader import Reader
 from holdfast._types import Delta, Event, Request, Usage
+from holdfast.layers.concurrency import Concurrency
 from holdfast.layers.parse import parse_sse
 from holdfast.layers.reconnect import Reconnect
 from holdfast.layers.retry import Retry
 from holdfast.layers.verify import verify
+from holdfast.machines.concurrency import ConcurrencyLimiter
 from holdfast.machines.ladder import Seams
 from holdfast.machines.retry_budget import RetryBudget
 from holdfast.moments import Billed, Delivered, Ended, FirstDelta, Moment, Opened, Opening, Started
@@ -301,6 +303,48 @@ async def test_a_listener_may_add_to_the_request_before_it_begins(clock: FakeClo
     puppet = Puppet(WHOLE)
     await pipe_over(puppet, clock).stream(listeners=[Tracing()])
     assert puppet.requests[0].headers == {"traceparent": "00-1-2-01"}
+
+
+async def test_a_listener_that_fails_at_the_beginning_breaks_nothing(clock: FakeClock) -> None:
+    class Broken:
+        def begin(self, request: Request) -> Request:
+            raise RuntimeError("the exporter is gone")
+
+        def __call__(self, moment: Moment) -> None:
+            pass
+
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, about: complaints.append(about))
+    await pipe_over(Puppet(WHOLE), clock).stream(listeners=[Broken()])
+    assert [about["message"] for about in complaints] == ["a listener failed at the beginning of a stream"]
+
+
+async def test_two_tasks_that_enter_at_once_open_one_stream(clock: FakeClock) -> None:
+    puppet = Puppet(Script(*WHOLE, opening=(Wait(1.0),)))
+    reader = pipe_over(puppet, clock).stream()
+
+    async def use() -> int:
+        async with reader as deltas:
+            return len([delta async for delta in deltas])
+
+    first, second = await asyncio.gather(use(), use(), return_exceptions=True)
+    assert first == 4
+    assert isinstance(second, UsageError)
+    assert (puppet.opens, puppet.live) == (1, set())
+
+
+async def test_nothing_is_told_of_a_stream_behind_its_end(clock: FakeClock) -> None:
+    """A place that was waited for is told of by the task that waited, and that leaves after the one that closes."""
+    heard: list[Moment] = []
+    pipe = pipe_over(Puppet(WHOLE, repeat=True), clock) | Concurrency(ConcurrencyLimiter(limit=1))
+    async with pipe.stream():
+        waiting = pipe.stream(listeners=[heard.append])
+        task = asyncio.create_task(waiting.__aenter__())
+        await clock.sleep(5.0)
+        await waiting.cancel()
+        await task
+    assert [type(moment) for moment in heard] == [Started, Ended]
+    assert waiting.report.outcome == "cancelled"
 
 
 def test_a_pipe_without_a_single_request_is_refused() -> None:

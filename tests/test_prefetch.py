@@ -177,15 +177,23 @@ async def test_opening_meets_its_clocks_without_a_reader(clock: FakeClock) -> No
     assert raised.value.clock == "open"
 
 
-async def test_one_that_is_dropped_unclosed_is_warned_of_and_ends(clock: FakeClock) -> None:
-    puppet = Puppet([*"abcdefgh"])
-    readers = [pipe_over(puppet, clock).stream().start()]
+@pytest.mark.parametrize("way", ["started", "entered"])
+async def test_one_that_is_dropped_unclosed_is_warned_of_and_closed(clock: FakeClock, way: str) -> None:
+    puppet, told = Puppet([*"abcdefgh"]), list[Moment]()
+    readers = [pipe_over(puppet, clock).stream(listeners=[told.append])]
+    if way == "started":
+        readers[0].start()
+    else:
+        await readers[0].__aenter__()
     await turns()
+    assert puppet.live
+    report = readers[0].report
     with pytest.warns(ResourceWarning, match="was never closed"):
         readers.clear()
-    assert puppet.live
-    await clock.sleep(61.0)
-    assert not puppet.live, "its clock ended it"
+    assert not any(isinstance(moment, Ended) for moment in told), "the collector may come while a listener holds a lock"
+    await turns()
+    assert isinstance(told[-1], Ended)
+    assert (report.outcome, puppet.live) == ("cancelled", set())
 
 
 async def test_one_that_was_not_started_is_not(clock: FakeClock, recwarn: pytest.WarningsRecorder) -> None:

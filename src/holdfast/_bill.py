@@ -59,6 +59,15 @@ class _Run:
         usage = self.attempt.evidence.usage if self.attempt.evidence is not None else None
         return None if usage is None else _sane(usage)
 
+    @property
+    def told_all(self) -> bool:
+        """True where it has ended and told what it cost: one that told a part, or what cannot be, is estimated."""
+        told, evidence = self.told, self.attempt.evidence
+        if told is None or evidence is None or not (evidence.complete or evidence.finish_reason is not None):
+            return False
+        counts = (told.input_tokens, told.output_tokens)
+        return None not in counts or (counts == (None, None) and told.total_tokens is not None)
+
 
 def bills(call: Call) -> list[Billed]:
     """Gives what each request of a call adds to its bill so far. Nothing where neither a model nor tokens are named."""
@@ -138,9 +147,8 @@ def _sane(usage: Usage) -> Usage:
 
 def _usage(run: _Run, runs: Sequence[_Run], read: int | None) -> Usage | None:
     """Gives what a run cost: as it was told at its end, else an estimate; None where nothing of it had begun."""
-    told, evidence = run.told, run.attempt.evidence
-    ended = evidence is not None and (evidence.complete or evidence.finish_reason is not None)
-    if told is not None and ended and None not in (told.input_tokens, told.output_tokens):
+    told = run.told
+    if run.told_all:
         return told
     if told is None and not run.said and not run.began:
         return None
@@ -150,7 +158,7 @@ def _usage(run: _Run, runs: Sequence[_Run], read: int | None) -> Usage | None:
     return Usage(
         input_tokens=given,
         output_tokens=answered,
-        total_tokens=max(given + answered, (told.total_tokens or 0) if ended else 0),
+        total_tokens=given + answered,
         cached_tokens=told.cached_tokens,
         cache_write_tokens=told.cache_write_tokens,
         cache_write_1h_tokens=told.cache_write_1h_tokens,

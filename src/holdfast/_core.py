@@ -34,8 +34,10 @@ from holdfast.machines.retry_budget import RetryBudget
 from holdfast.machines.seam import add_usage
 from holdfast.machines.transcript import Transcript
 from holdfast.moments import (
+    BreakerChanged,
     Listener,
     Moment,
+    RecordingFailed,
     Report,
 )
 
@@ -283,6 +285,10 @@ class Attempt:
     """What its answer has told; None while no answer began."""
 
 
+def _complain(message: str, error: Exception) -> None:
+    asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
+
+
 class Call:
     """What the attempts of one stream share: its identity, its clock, where it is, and what it may still spend."""
 
@@ -362,8 +368,25 @@ class Call:
         self.guards: list[Callable[[Request], None]] = []
         """Asked before each request is sent, as it is sent: who has something against it raises `BudgetExhausted`."""
 
+    def begin(self, request: Request) -> Request:
+        """Asks everybody who listens and has a `begin()`; each may give another request, which is the one to send."""
+        for listener in self.listeners:
+            hear = getattr(listener, "begin", None)
+            if hear is not None:
+                try:
+                    request = hear(request) or request
+                except Exception as error:  # noqa: BLE001 - who listens must not break what is listened to
+                    _complain("a listener failed at the beginning of a stream", error)
+        return request
+
     def note(self, moment: Moment) -> None:
-        """Tells everybody who listens; the report first, so that a listener sees it up to date."""
+        """Tells everybody who listens; the report first, so that a listener sees it up to date.
+
+        Nothing comes after the end but what is no part of the stream's story: a task that another one's closing woke
+        may still have something to say.
+        """
+        if self.report.closed and not isinstance(moment, BreakerChanged | RecordingFailed):
+            return
         moment.at = self.clock.now()
         moment.attempt = moment.attempt or self.requests
         self.report.add(moment)
@@ -371,8 +394,7 @@ class Call:
             try:
                 listener(moment)
             except Exception as error:  # noqa: BLE001 - who listens must not break what is listened to
-                about = {"message": f"a listener failed at {type(moment).__name__}", "exception": error}
-                asyncio.get_running_loop().call_exception_handler(about)
+                _complain(f"a listener failed at {type(moment).__name__}", error)
 
     @property
     def key(self) -> str:

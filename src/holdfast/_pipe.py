@@ -168,10 +168,6 @@ class Pipe(Generic[T]):
         request = replace(request or Request(), call=call)
         if resume is not None:
             request = self._take_up(resume, request)
-        for listener in call.listeners:
-            hear = getattr(listener, "begin", None)
-            if hear is not None:
-                request = hear(request) or request
         return Reader(self._top, request)
 
     def _take_up(self, partial: Partial, request: Request) -> Request:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -32,6 +33,16 @@ from holdfast.moments import (
 T = TypeVar("T")
 
 
+_closing: set[asyncio.Task[None]] = set()
+"""Of streams that nobody closed: a loop alone does not keep its tasks."""
+
+
+def _close(loop: asyncio.AbstractEventLoop, reader: Reader[Any]) -> None:
+    task = loop.create_task(reader.aclose(), name="holdfast-abandoned")
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
+
+
 class Reader(Generic[T]):
     """The user's edge of one stream: an asynchronous context manager and iterator.
 
@@ -45,6 +56,7 @@ class Reader(Generic[T]):
         "_cancelling",
         "_closed",
         "_end",
+        "_entered",
         "_first_seen",
         "_interrupted",
         "_items",
@@ -72,6 +84,7 @@ class Reader(Generic[T]):
         self._ready: Iterator[T] = iter(())
         self._end: Exception | None = None
         self._closed = False
+        self._entered = False
         self._reader: asyncio.Task[Any] | None = None
         self._cancelled = False
         self._cancelling = 0
@@ -96,7 +109,7 @@ class Reader(Generic[T]):
         return self
 
     def _is_used(self) -> bool:
-        return self._stream is not None or self._closed or self._end is not None
+        return self._entered or self._closed or self._end is not None
 
     def _begin(self) -> None:
         try:
@@ -104,6 +117,7 @@ class Reader(Generic[T]):
         except RuntimeError:
             raise UsageError("a stream is opened in a running event loop; holdfast.sync does without one") from None
         call = self._call
+        self._request = call.begin(self._request)
         self._started = call.clock.now()
         dialect = call.dialect.name if call.dialect is not None else ""
         call.note(Started(url=clean_url(self._request.url), dialect=dialect, labels=call.labels))
@@ -113,6 +127,7 @@ class Reader(Generic[T]):
             raise UsageError("a stream is entered once; ask the pipe or the client for another")
         if self._opening is None:
             self._begin()
+        self._entered = True  # before anything is waited for: two tasks that enter at once would open two
         self._reader = task = asyncio.current_task(self._loop)
         self._cancelling = 0 if task is None else task.cancelling()
         try:
@@ -188,9 +203,21 @@ class Reader(Generic[T]):
     def __del__(self) -> None:
         # An unopened reader, or one half made, has nothing to close.
         if (getattr(self, "_stream", None) or getattr(self, "_opening", None)) is not None and not self._closed:
+            self._abandon()
             warnings.warn(
                 f"{self!r} was never closed: use it with `async with`", ResourceWarning, stacklevel=2, source=self
             )
+
+    def _abandon(self) -> None:
+        """Has it closed by its loop: it would be running for ever, hold its connection, and cost nothing.
+
+        The collector may come in any thread and in the middle of anything, with a lock of a listener's held: nothing
+        is told here.
+        """
+        loop = self._loop
+        if loop is not None and loop.is_running():
+            with suppress(RuntimeError):  # it ends at this moment
+                loop.call_soon_threadsafe(_close, loop, self)
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -320,6 +347,7 @@ class Reader(Generic[T]):
                 billed_estimated=any(bill.estimated for bill in billed),
             )
         )
+        call.report.close()
         if failure is not None:
             failure.attempts = call.requests
             failure.partial = self.partial

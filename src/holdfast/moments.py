@@ -289,6 +289,7 @@ class Report:
     bytes_received: int = 0
     labels: dict[str, str] = field(default_factory=dict)
     _started_at: float = field(default=0.0, repr=False)
+    _closed: bool = field(default=False, repr=False)
 
     def add(self, moment: Moment) -> None:
         """Takes one moment in."""
@@ -355,6 +356,15 @@ class Report:
         self.bytes_received = moment.bytes_received
         self.billed_tokens, self.billed_estimated = moment.billed_tokens, moment.billed_estimated
         self.total_seconds = moment.at - self._started_at
+
+    def close(self) -> None:
+        """The story is told: see `Call.note()`."""
+        self._closed = True
+
+    @property
+    def closed(self) -> bool:
+        """True once the stream's end was told."""
+        return self._closed
 
     @property
     def outcome(self) -> str:

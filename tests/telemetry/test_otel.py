@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -9,11 +10,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry import baggage, context, propagate, trace
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.trace import SpanKind, StatusCode
 
 from holdfast import Client, Prices, StatusError, UsageError, configure_otel, configure_prometheus
+from holdfast._pipe import listener_factories
+from holdfast.telemetry import otel
 from holdfast.telemetry.measures import MAX_VALUES, METRICS, Bounded
 from holdfast.testing import ChaosServer, FakeClock, Fault, Schedule
 from holdfast.testing import faults as f
@@ -28,6 +31,18 @@ ASKED = {"model": "m-1", "max_tokens": 99, "temperature": 0.5, "messages": [{"ro
 def told() -> Iterator[Backends]:
     with configured() as backends:
         yield backends
+
+
+class Begun(SpanProcessor):
+    """Notes what has begun; without a place for that it fails."""
+
+    def __init__(self, begun: list[Any] | None) -> None:
+        self.begun = begun
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        if self.begun is None:
+            raise RuntimeError("the exporter's queue is gone")
+        self.begun.append(span)
 
 
 async def ask(clock: FakeClock, *met: Fault, tries: int = 8) -> ChaosSource:
@@ -104,6 +119,47 @@ async def test_the_trace_goes_on_upstream(clock: FakeClock, told: Backends) -> N
         trace_id, span_id = re.fullmatch(r"00-(\w{32})-(\w{16})-0[13]", sent).groups()  # type: ignore[union-attr]  # it matches
         assert trace_id == trace.format_trace_id(outer.get_span_context().trace_id)
         assert span_id == trace.format_span_id(span.context.span_id)
+
+
+async def test_a_stream_that_is_never_entered_is_no_span(clock: FakeClock, told: Backends) -> None:
+    begun: list[Any] = []
+    tracers = TracerProvider()
+    tracers.add_span_processor(Begun(begun))
+    otel._configured.clear()
+    configure_otel(tracer_provider=tracers)
+    client = Client("mistral", source=ChaosSource(ChaosServer(clock=clock)), clock=clock, api_key="sk-secret")
+    tracer = TracerProvider().get_tracer("application")
+    with tracer.start_as_current_span("outer") as outer:
+        stream, _ = client.stream(ASKED), client.stream(ASKED)
+    assert begun == []
+    await stream
+    assert [span.parent.span_id for span in begun] == [outer.get_span_context().span_id], "where it was asked for"
+
+
+async def test_a_processor_that_fails_breaks_no_stream(clock: FakeClock, told: Backends) -> None:
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, about: complaints.append(about))
+    tracers = TracerProvider()
+    tracers.add_span_processor(Begun(None))
+    otel._configured.clear()
+    configure_otel(tracer_provider=tracers)
+    await ask(clock)
+    assert len(complaints) == 1
+
+
+async def test_the_applications_baggage_is_none_of_a_providers_business(clock: FakeClock, told: Backends) -> None:
+    token = context.attach(baggage.set_baggage("user.email", "jane@example.com"))
+    try:
+        source = await ask(clock)
+        otel._configured.clear()
+        listener_factories.clear()
+        configure_otel(tracer_provider=TracerProvider(), propagator=propagate.get_global_textmap())
+        wanted = await ask(clock)
+    finally:
+        context.detach(token)
+    assert "traceparent" in source.asked[0].headers
+    assert "baggage" not in source.asked[0].headers
+    assert wanted.asked[0].headers["baggage"] == "user.email=jane%40example.com"
 
 
 async def test_the_histograms_have_the_buckets_that_the_conventions_want(clock: FakeClock, told: Backends) -> None:

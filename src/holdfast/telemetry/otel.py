@@ -1,8 +1,9 @@
 """Spans and metrics for OpenTelemetry, of every stream from now on. Extra `otel`; docs/metrics.md lists them.
 
 One span a stream, named and described as the GenAI semantic conventions say; each attempt, seam and fault is an event
-on it, under the name that its log line has. The trace goes on upstream: requests bear the context that the
-application's propagator writes (`traceparent`). No attribute holds a prompt, an answer, a key, or what a provider said.
+on it, under the name that its log line has. The trace goes on upstream: requests bear its context (`traceparent`), and
+not the application's baggage, which is none of a provider's business. No attribute holds a prompt, an answer, a key, or
+what a provider said.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from holdfast.telemetry.measures import BREAKER, METRICS, Bounded, Measures, Met
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter, MeterProvider
+    from opentelemetry.propagators.textmap import TextMapPropagator
     from opentelemetry.trace import Span, Tracer, TracerProvider
 
 _PROVIDERS = {
@@ -53,15 +55,20 @@ def configure_otel(
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
     prices: Prices | None = None,
+    propagator: TextMapPropagator | None = None,
 ) -> None:
     """Traces and counts all streams that start from now on, with these providers or the global ones.
 
-    With `prices`, what they cost is counted, too.
+    With `prices`, what they cost is counted, too. `propagator` writes what requests bear of the trace; by default
+    that is the W3C trace context alone, whatever the application's own propagator writes.
 
     Raises `UsageError` when called again, `MissingExtra` without the package.
     """
     try:
         from opentelemetry import metrics, trace  # noqa: PLC0415 - an extra
+        from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415 - as above
+            TraceContextTextMapPropagator,
+        )
     except ImportError as error:
         raise MissingExtra("configure_otel()", "otel") from error
     if _configured:
@@ -70,7 +77,8 @@ def configure_otel(
     meter = metrics.get_meter("holdfast", meter_provider=meter_provider)
     tracer = trace.get_tracer("holdfast", tracer_provider=tracer_provider)
     sink, bounded = _Otel(meter), Bounded()
-    made: list[Callable[[], Listener]] = [lambda: Measures(sink, bounded, prices), lambda: _Trace(tracer)]
+    writes = propagator if propagator is not None else TraceContextTextMapPropagator()
+    made: list[Callable[[], Listener]] = [lambda: Measures(sink, bounded, prices), lambda: _Trace(tracer, writes)]
     _configured.extend(made)
     listener_factories.extend(made)
 
@@ -108,20 +116,26 @@ def _operation(dialect: str) -> str:
 class _Trace:
     """The span of one stream."""
 
-    __slots__ = ("_request", "_span", "_tracer")
+    __slots__ = ("_parent", "_propagator", "_request", "_span", "_tracer")
 
-    def __init__(self, tracer: Tracer) -> None:
+    def __init__(self, tracer: Tracer, propagator: TextMapPropagator) -> None:
+        from opentelemetry import context  # noqa: PLC0415 - it was there when we were configured
+
         self._tracer = tracer
+        self._propagator = propagator
+        self._parent = context.get_current()
         self._request = Request()
         self._span: Span | None = None
 
     def begin(self, request: Request) -> Request:
-        """Begins the span in the context of whoever asks for the stream, and hands the trace on to the upstream."""
-        from opentelemetry import propagate, trace  # noqa: PLC0415 - it was there when we were configured
+        """Begins the span, in the context of whoever asked for the stream, and hands the trace on to the upstream."""
+        from opentelemetry import trace  # noqa: PLC0415 - it was there when we were configured
 
-        self._span = span = self._tracer.start_span("chat", kind=trace.SpanKind.CLIENT)
+        self._request = request
+        span = self._tracer.start_span("chat", context=self._parent, kind=trace.SpanKind.CLIENT)
+        self._span = span
         carrier: dict[str, str] = {}
-        propagate.inject(carrier, trace.set_span_in_context(span))
+        self._propagator.inject(carrier, trace.set_span_in_context(span, self._parent))
         self._request = request.with_headers(carrier)
         return self._request
 

@@ -105,7 +105,7 @@ class Continued(Moment, kw_only=True):
 
 
 class Outlived(Moment, kw_only=True):
-    """The line died after the answer had been proven whole: what may be missing is its usage and its end mark."""
+    """The line ended after the answer had been proven whole: what may be missing is its usage and its end mark."""
 
     error: StreamError
 
@@ -289,6 +289,7 @@ class Report:
     bytes_received: int = 0
     labels: dict[str, str] = field(default_factory=dict)
     _started_at: float = field(default=0.0, repr=False)
+    _outlived: bool = field(default=False, repr=False)
     _closed: bool = field(default=False, repr=False)
 
     def add(self, moment: Moment) -> None:
@@ -311,6 +312,7 @@ class Report:
                 self.retries += 1
                 self.faults.append(moment.error)
             case Resuming() | Outlived():
+                self._outlived = isinstance(moment, Outlived)
                 if moment.error is not None and moment.error not in self.faults[-1:]:  # `FellBack` may have told it
                     self.faults.append(moment.error)
             case Resumed():
@@ -367,6 +369,11 @@ class Report:
         return self._closed
 
     @property
+    def usage_lost(self) -> bool:
+        """True where the answer is whole and its line ended before its usage came: no second one is bought for that."""
+        return self._outlived and self.verdict is not None and self.usage is None
+
+    @property
     def outcome(self) -> str:
         """The end in one word: complete, resumed, cancelled, running, ended (unjudged), or the error's name."""
         if self.verdict is not None:
@@ -393,6 +400,8 @@ class Report:
             parts.append(f"{self.usage.total_tokens} tokens")
             if self.billed_tokens > self.usage.total_tokens:
                 parts.append(f"{'about ' if self.billed_estimated else ''}{self.billed_tokens} billed")
+        if self.usage_lost:
+            parts.append("its usage was lost")
         return " · ".join(parts)
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 from holdfast._core import Source, Stream, Transform, TransformStream
-from holdfast._errors import EndOfStream, StatusError, UpstreamError
+from holdfast._errors import EndOfStream, StatusError, Truncated, UpstreamError
 from holdfast._types import Delta, Event, Request
 from holdfast.dialects import AUTO, AutoReader, DeltaReader, Dialect, by_endpoint, find
 from holdfast.machines.cursor import Cursor
 from holdfast.machines.digest import BodyCheck
 from holdfast.machines.redact import hide
-from holdfast.moments import Recognised
+from holdfast.moments import Outlived, Recognised
 
 Refused = TypeVar("Refused", StatusError, UpstreamError)
 
@@ -108,6 +108,11 @@ def _hidden(error: Refused, request: Request) -> Refused:
     return error
 
 
+def _asks_usage(body: Mapping[str, Any] | None) -> bool:
+    options = body.get("stream_options") if body is not None else None
+    return isinstance(options, Mapping) and options.get("include_usage") is True
+
+
 class _Checked:
     """A dialect's reader, and after its end the checks on the whole body."""
 
@@ -142,8 +147,12 @@ class _Checked:
             self._reader.end(out)
         except UpstreamError as error:
             raise _hidden(error, self._request) from error.__cause__
+        call, evidence = self._request.call, self._reader.evidence
         if self._check is not None:
-            self._check.end(self._request.call.cursor.received)
+            self._check.end(call.cursor.received)
+        if evidence.usage is None and not getattr(evidence, "done", True) and _asks_usage(_asked(self._request)):
+            # Whole, since it got here. A server that knows no usage ends with its mark; this one was cut before both.
+            call.note(Outlived(error=Truncated("the body ended before the usage that was asked for")))
 
 
 class _Relayed:

@@ -253,6 +253,8 @@ class Dialect:
     """A header that takes the call's id: every attempt that bears it means the same answer."""
     event_ids: Literal["post", "get"] = "post"
     """How a Last-Event-ID is sent: with the same request, or with a GET to the same address (MCP)."""
+    end_mark: bool = False
+    """True where every whole answer has an event that ends it, behind what proves it: a body without one was cut."""
     replayable: bool = True
     """True when the same request may be sent again to compare its answer with what was delivered: see `effects()`."""
     kept: tuple[str, ...] = KEPT

@@ -17,4 +17,5 @@ OPENAI = Dialect(
     hosts=("api.openai.com", ".api.openai.com"),
     key_variable="OPENAI_API_KEY",
     timeouts=Timeouts(open=120, first_token=600, progress=60, total=3600),
+    end_mark=True,
 )

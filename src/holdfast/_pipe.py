@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 B = TypeVar("B")
 T = TypeVar("T")
+Layers = tuple[Callable[..., Any], ...]
 
 
 @dataclass(slots=True)
@@ -109,7 +110,7 @@ class Pipe(Generic[T]):
                 f"{_describe(layer)} takes {takes.__name__} and gets {self._items.__name__} here:"
                 " bytes become events by parse_sse(), and events deltas by verify()"
             )
-        self._refuse_order(layer)
+        check_order(self._layers, layer)
         new: Pipe[Any] = object.__new__(Pipe)
         for name in Pipe.__slots__:
             setattr(new, name, getattr(self, name))
@@ -120,16 +121,6 @@ class Pipe(Generic[T]):
         new._items = gives if gives is not None else self._items if _keeps_items(layer) else None
         new._dialect = getattr(layer, "dialect", self._dialect)
         return new
-
-    def _refuse_order(self, layer: object) -> None:
-        """Raises `UsageError` for a layer right of one that it must not stand right of.
-
-        A layer names them, each with the reason, in `not_right_of`.
-        """
-        left = {type(one).__name__ for one in self._layers}
-        for name, why in getattr(layer, "not_right_of", {}).items():
-            if name in left:
-                raise UsageError(f"{type(layer).__name__} belongs left of {name}: {why}")
 
     def stream(
         self,
@@ -185,14 +176,38 @@ class Pipe(Generic[T]):
 
     def __str__(self) -> str:
         lines = [f"Pipe({type(self._source).__name__})"]
-        for place, layer in enumerate(self._layers):
-            lines.append(f"  | {_describe(layer)}")
-            advise = getattr(layer, "advise", None)
-            if advise is not None:
-                lines.extend(f"  ! {warning}" for warning in advise(self._layers[:place], self._layers[place + 1 :]))
+        lines += _draw((), self._layers, (), "  ")
         return "\n".join(lines)
 
     __repr__ = __str__
+
+
+def check_order(left: Sequence[object], layer: object) -> None:
+    """Raises `UsageError` for a layer right of one that it must not stand right of.
+
+    A layer names them, each with the reason, in `not_right_of`; one that needs to look closer has a `check_left()`.
+    """
+    names = {type(one).__name__ for one in left}
+    for name, why in getattr(layer, "not_right_of", {}).items():
+        if name in names:
+            raise UsageError(f"{type(layer).__name__} belongs left of {name}: {why}")
+    check_left = getattr(layer, "check_left", None)
+    if check_left is not None:
+        check_left(left)
+
+
+def _draw(left: Layers, layers: Layers, right: Layers, margin: str) -> Iterator[str]:
+    """Gives the lines of layers among others, each with its warnings, and with the layers that it has within."""
+    for place, layer in enumerate(layers):
+        before, after = (*left, *layers[:place]), (*layers[place + 1 :], *right)
+        yield f"{margin}| {_describe(layer)}"
+        advise = getattr(layer, "advise", None)
+        if advise is not None:
+            yield from (f"{margin}! {warning}" for warning in advise(before, after))
+        within = getattr(layer, "within", None)
+        for name, chain in within() if within is not None else ():
+            yield f"{margin}    {name}"
+            yield from _draw(before, chain, (layer, *after), margin + "    ")
 
 
 def check_call(*, clock: object, random: object, max_requests: object, listeners: object) -> None:

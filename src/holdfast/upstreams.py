@@ -17,6 +17,7 @@ import pybreaker
 
 from holdfast._core import Source
 from holdfast._errors import UsageError
+from holdfast._pipe import check_order
 from holdfast._types import Request
 from holdfast.dialects import AUTO, Dialect, at_address, by_endpoint, find
 from holdfast.dialects._wire import asked
@@ -26,6 +27,13 @@ from holdfast.machines.settings import check_kind, check_strings, is_number
 
 _OF_THE_LINE = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 """Headers that speak of one connection."""
+
+_LIMITS = ("Concurrency", "RateLimit")
+_WHOLE = "it is for the whole answer, which several upstreams may write: put it over all of them"
+_NOT_OF_ONE = {
+    **dict.fromkeys(("Buffer", "ReadAhead", "Reconnect", "AutoContinue", "ExpectJson"), _WHOLE),
+    "Fallback": "its upstreams belong into the one list",
+}
 
 
 @dataclass(slots=True, frozen=True, init=False, repr=False)
@@ -38,9 +46,10 @@ class Upstream:
     its share among equals.
 
     A provider of another wire (openai's chat and anthropic's messages) needs `translate`, a function that makes a body
-    for it of the request's body. `layers` are over this one alone, from the wire on: limits, clocks, a breaker; by
-    default a `CircuitBreaker` that five failures in a row open for 30 s. Raises `UsageError` for an unknown dialect, a
-    missing key, or a setting of another kind.
+    for it of the request's body. `layers` are over this one alone, from the wire on: limits, clocks, a breaker. Where
+    no `CircuitBreaker` is among them, one that five failures in a row open for 30 s is put left of the limits;
+    `layers=()` is none at all. Raises `UsageError` for an unknown dialect, a missing key, a setting of another kind, or
+    a layer that must not stand there.
     """
 
     dialect: Dialect
@@ -77,6 +86,7 @@ class Upstream:
         check_kind("Upstream(name=...)", name, str, "a string")
         check_strings("Upstream(headers=...)", headers)
         check_kind("Upstream(layers=...)", layers, (Sequence, NoneType), "a sequence of layers")
+        _check_layers(layers or ())
         if translate is not None and not callable(translate):
             raise UsageError(f"Upstream(translate=...) takes a function from a body to a body, not {translate!r}")
         if not (is_number(weight) and 0 < weight < float("inf")):
@@ -108,8 +118,14 @@ class Upstream:
         return replace(self, name=name)
 
     def own_layers(self) -> Sequence[Callable[[Source[Any]], Source[Any]]]:
-        """Gives the layers that are over this one alone, a new breaker where none were given."""
-        return self.layers if self.layers is not None else (CircuitBreaker(breaker_of(self.name or self.dialect.name)),)
+        """Gives the layers that are over this one alone, a new breaker among them where none was given."""
+        given = self.layers or ()
+        if self.layers == () or any(isinstance(layer, CircuitBreaker) for layer in given):
+            return given
+        limits = (place for place, layer in enumerate(given) if type(layer).__name__ in _LIMITS)
+        # Right of clocks, whose failures it judges; left of limits: who waited is asked again whether it may be sent.
+        place = next(limits, len(given))
+        return (*given[:place], CircuitBreaker(breaker_of(self.name or self.dialect.name)), *given[place:])
 
     def suits(self, original: Request) -> None:
         """Raises `UsageError` for a request in the words of another wire, where nothing translates it."""
@@ -159,6 +175,16 @@ class Upstream:
             said = self.translate(said)
             check_kind("what translate= gives", said, Mapping, "a mapping", secret=True)
         return said if said is None or self.model is None else {**said, "model": self.model}
+
+
+def _check_layers(layers: Sequence[object]) -> None:
+    for place, layer in enumerate(layers):
+        kind = type(layer).__name__
+        if not callable(layer) or isinstance(layer, type):
+            raise UsageError(f"Upstream(layers=...) takes layers, such as RateLimit(limiter), and {layer!r} is none")
+        if kind in _NOT_OF_ONE:
+            raise UsageError(f"{kind} does not belong into Upstream(layers=...): {_NOT_OF_ONE[kind]}")
+        check_order(layers[:place], layer)
 
 
 def breaker_of(name: str) -> pybreaker.CircuitBreaker:

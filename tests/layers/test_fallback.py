@@ -10,6 +10,7 @@ from typing import Any
 import pybreaker
 import pytest
 
+from holdfast import AutoContinue, Buffer, Concurrency, Deadline, RateLimit, Reconnect
 from holdfast._core import Call
 from holdfast._errors import (
     BudgetExhausted,
@@ -22,6 +23,7 @@ from holdfast._errors import (
     Truncated,
     UsageError,
 )
+from holdfast._pipe import Pipe
 from holdfast._types import Head, Request
 from holdfast.dialects import ANTHROPIC, DEEPSEEK, OPENAI
 from holdfast.layers.breaker import CircuitBreaker
@@ -243,6 +245,39 @@ async def test_layers_of_an_upstream_are_over_that_one_alone() -> None:
     for _ in range(3):
         await (await layer(source).open(asking())).aclose()
     assert source.asked == ["a", "b", "b", "b"]
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (None, ["CircuitBreaker"]),
+        ((), []),
+        ((RateLimit(),), ["CircuitBreaker", "RateLimit"]),
+        ((Deadline(open=3), Concurrency(), RateLimit()), ["Deadline", "CircuitBreaker", "Concurrency", "RateLimit"]),
+        ((Deadline(open=3),), ["Deadline", "CircuitBreaker"]),
+        ((RateLimit(), CircuitBreaker(pybreaker.CircuitBreaker())), ["RateLimit", "CircuitBreaker"]),
+    ],
+)
+def test_layers_of_an_upstream_keep_the_breaker_unless_they_have_one_or_are_none(given: Any, wanted: list[str]) -> None:
+    assert [type(layer).__name__ for layer in upstream("a", layers=given).own_layers()] == wanted
+
+
+@pytest.mark.parametrize(
+    "wrong", [Buffer(count=3), Reconnect(), AutoContinue(), Fallback(upstreams=[upstream("b")]), RateLimit, "RateLimit"]
+)
+def test_what_is_over_one_upstream_alone_must_be_able_to_stand_there(wrong: Any) -> None:
+    with pytest.raises(UsageError, match=r"Upstream\(layers="):
+        upstream("a", layers=[wrong])
+
+
+def test_a_drawn_pipe_shows_what_is_over_each_upstream_with_its_warnings() -> None:
+    limits = (CircuitBreaker(pybreaker.CircuitBreaker()), Retry(), RateLimit())
+    layer = Fallback(upstreams=[upstream("a", layers=limits), upstream("b", layers=())])
+    lines = str(Pipe(Puppet()) | layer).splitlines()
+    told = [line.partition("(")[0] for line in lines]
+    assert told[2:5] == ["      a", "      | CircuitBreaker", "      | Retry"]
+    assert "      ! RateLimit belongs left of Retry: right of it, it sees one attempt of several" in lines
+    assert lines[-1] == "      b"
 
 
 # -- what goes out ---------------------------------------------------------------------------------

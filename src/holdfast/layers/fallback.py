@@ -111,6 +111,11 @@ class Fallback:
     def __call__(self, inner: Source[T]) -> Source[T]:
         return _FallbackSource(tuple(_under(inner, layers) for layers in self._layers), self)
 
+    def within(self) -> list[tuple[str, Layers]]:
+        """Gives the layers that are over one upstream alone, by its name: for who draws the pipe."""
+        names = (one.name for one in self.upstreams)
+        return [(name, tuple(layers)) for name, layers in zip(names, self._layers, strict=True)]
+
     def advise(self, left: Sequence[object], right: Sequence[object]) -> list[str]:
         """Warns of orders that cannot work."""
         early = [name for layer in left if (name := type(layer).__name__) in ("Retry", "Reconnect")]
@@ -118,6 +123,7 @@ class Fallback:
         return [
             *(f"{name} belongs right of Fallback: left of it, each upstream is tried again first" for name in early),
             *(f"{name} belongs left of Fallback: what it finds wrong leads on" for name in late),
+            *("Fallback twice multiplies the attempts: leave one out" for one in right if isinstance(one, Fallback)),
         ]
 
     def place(self, name: str) -> int:

@@ -175,12 +175,19 @@ def test_a_dated_name_is_the_model_held_still(model: str, dialect: str) -> None:
     assert USD.source(model, dialect=dialect).startswith("https://")
 
 
+def test_a_dated_name_that_has_a_price_of_its_own_has_that_one() -> None:
+    old, new = (price(bill(1_000_000, 0, name, "openai")) for name in ("gpt-4o-2024-05-13", "gpt-4o-2024-08-06"))
+    assert (old, new) == (Decimal(5), Decimal("2.5"))
+
+
 @pytest.mark.parametrize(
     ("model", "dialect"),
     [
         ("gpt-4.1", "azure"),  # a deployment may bear any name
         ("gpt-4.1", ""),
         ("gpt-4.1-turbo", "openai"),
+        ("gpt-4.1-20259999", "openai"),  # no date
+        ("gpt-4.1-2025-02-30", "openai"),
         ("mistral-large-2411", "mistral"),
         ("mistral-large-latest", "mistral"),
         ("deepseek-chat", "deepseek"),
@@ -291,8 +298,32 @@ def test_a_file_is_a_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("hours", "inside", "outside"),
+    [  # hours of Friday the 18th in Berlin, as UTC: an hour earlier
+        ('["22:00", "06:00"]', ["18T21:00", "18T23:30", "19T04:59"], ["18T20:59", "19T05:00", "18T04:00", "19T21:30"]),
+        ('["18:00", "00:00"]', ["18T17:00", "18T22:59"], ["18T16:59", "18T23:00"]),
+        ('["18:00", "24:00"]', ["18T17:00", "18T22:59"], ["18T16:59", "18T23:00"]),
+        ('["00:00", "24:00"]', ["17T23:00", "18T12:00", "18T22:59"], ["17T22:59", "18T23:00"]),
+    ],
+)
+def test_hours_may_end_on_the_next_day(hours: str, inside: list[str], outside: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "prices.toml"
+    path.write_text(TABLE.replace('["22:00", "23:30"]', hours), encoding="utf-8")
+    mine = Prices.load(path, currency="EUR")
+
+    def at_night(when: str) -> bool:
+        at = datetime.fromisoformat(f"2026-12-{when}:00+00:00")
+        return price(bill(10, 0, "house-model", "", at=at), prices=mine) == Decimal("0.000005")
+
+    assert [at_night(when) for when in inside] == [True] * len(inside)
+    assert [at_night(when) for when in outside] == [False] * len(outside)
+
+
+@pytest.mark.parametrize(
     ("wrong", "right", "why"),
     [
+        ('"23:30"', '"24:30"', "prices.toml: night: hours are from .* '24:30' is none"),
+        ('"22:00"', '"24:00"', "prices.toml: night: hours are from .* '24:00' is none"),
         ('input = "1"', "input = 1.5", "house-model EUR input must be a text .* not 1.5"),
         ('input = "1"\n', "", "house-model EUR must have a price for 'input'"),
         ('output = "2"\n', 'output = "2"\nimages = "1"\n', "and no 'images'"),

@@ -187,9 +187,18 @@ def _names(model: str) -> Iterator[str]:
     name = model.strip().lower().removeprefix("models/")
     if name:
         yield name
-        bare = _DATED.sub("", name)
-        if bare != name:
-            yield bare
+        dated = _DATED.search(name)
+        if dated is not None and _is_date(dated[1]):
+            yield name[: dated.start()]
+
+
+def _is_date(digits: str) -> bool:
+    """Says whether it names a day: eight digits may as well be a number of the maker's own."""
+    try:
+        date.fromisoformat(digits)
+    except ValueError:
+        return False
+    return True
 
 
 @cache

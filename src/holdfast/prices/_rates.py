@@ -6,9 +6,9 @@ years that the table names; in any other it is not, and the price says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, time, tzinfo
+from datetime import date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 
 from holdfast.moments import Billed
@@ -60,7 +60,10 @@ class Holidays:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Window:
-    """Hours of some days of the week in one time zone; the first instant belongs to it, the last does not."""
+    """Hours of some days of the week in one time zone; the first instant belongs to it, the last does not.
+
+    Hours that end no later than they begin end on the next day, and are those of the day on which they began.
+    """
 
     zone: tzinfo
     days: frozenset[int]
@@ -70,13 +73,25 @@ class Window:
 
     def holds(self, when: datetime) -> tuple[bool, bool]:
         """Says whether an instant is inside, and whether that is certain."""
-        local = when.astimezone(self.zone)
-        now = local.time()
-        if local.weekday() not in self.days or not any(start <= now < end for start, end in self.hours):
-            return False, True
-        if self.holidays is None:
-            return True, True
-        return local.date() not in self.holidays.days, local.year in self.holidays.years
+        certain = True
+        for day in self._days(when.astimezone(self.zone)):
+            if self.holidays is None:
+                return True, True
+            certain = certain and day.year in self.holidays.years
+            if day not in self.holidays.days:
+                return True, certain
+        return False, certain
+
+    def _days(self, local: datetime) -> Iterator[date]:
+        """Gives the days in whose hours an instant is, if they are days of this window."""
+        now, today = local.time(), local.date()
+        for start, end in self.hours:
+            if start < end:
+                began = today if start <= now < end else None
+            else:
+                began = today if now >= start else today - timedelta(1) if now < end else None
+            if began is not None and began.weekday() in self.days:
+                yield began
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

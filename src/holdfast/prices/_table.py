@@ -123,9 +123,18 @@ def _window(where: str, given: Mapping[str, Any], calendars: Mapping[str, Holida
     return Window(
         zone=_zone(where, given.get("zone", "UTC")),
         days=frozenset(_DAYS.index(day) for day in days),
-        hours=tuple((time.fromisoformat(start), time.fromisoformat(end)) for start, end in given["hours"]),
+        hours=tuple((_time(where, start), _time(where, end, last=True)) for start, end in given["hours"]),
         holidays=calendars[off] if off is not None else None,
     )
+
+
+def _time(where: str, given: object, *, last: bool = False) -> time:
+    if last and given == "24:00":
+        return time(0)  # which ends a day, where it ends hours
+    try:
+        return time.fromisoformat(str(given))
+    except ValueError:
+        raise ValueError(f'{where}: hours are from "00:00" to "24:00", and {given!r} is none') from None
 
 
 def _zone(where: str, name: str) -> tzinfo:

@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_bill": FORMATS | {"moments", "_core"},
     "_reader": FORMATS | {"_clock", "_tasks", "moments", "_core", "_bill"},
     "_pipe": FORMATS | {"_clock", "moments", "_core", "_reader"},
-    "_shared": set(),
+    "_shared": {"_clock", "_tasks", "moments"},
     "telemetry": CORE,  # it listens to moments: of what runs it knows nothing
     "layers": CORE,
     "_defaults": CORE | {"layers"},

@@ -7,8 +7,15 @@ asked decides alone, as if there were no others. Times are seconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import secrets
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
+
+from holdfast._clock import Clock, Timer
+from holdfast._tasks import outlast
+from holdfast.moments import Moment
 
 
 class SharedState(Protocol):
@@ -36,3 +43,88 @@ class SharedState(Protocol):
 
     async def told(self, name: str) -> Mapping[str, float] | None:
         """Gives what any process learned last, and as `seconds` for how long that still holds; empty: nothing."""
+
+    def news(self) -> Sequence[Moment]:
+        """Gives what became of the store since this was last asked: `SharedLost`, `SharedBack`. The call notes them."""
+
+
+class Lease:
+    """One of a few places, of a stream that may run for longer than a place is held: it is held anew at half of that.
+
+    Whoever forgets it, or dies, lets it run out.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_clock",
+        "_ending",
+        "_holder",
+        "_name",
+        "_places",
+        "_renewal",
+        "_seconds",
+        "_shared",
+        "_timer",
+    )
+
+    def __init__(
+        self, shared: SharedState, name: str, *, places: Callable[[], int], seconds: float, clock: Clock
+    ) -> None:
+        self._clock = clock
+        self._ending: asyncio.Task[None] | None = None
+        self._holder = secrets.token_hex(8)
+        self._name = name
+        self._places = places
+        self._renewal: asyncio.Task[None] | None = None
+        self._seconds = seconds
+        self._shared = shared
+        self._timer: Timer | None = None
+
+    async def take(self) -> bool | None:
+        """Takes the place, or holds it longer; None where the store is gone."""
+        held = await self._shared.hold(self._name, self._holder, places=self._places(), seconds=self._seconds)
+        if held is not False:
+            # Weakly: a stream that nobody closes must not be kept by the timer that keeps its place.
+            lease = weakref.ref(self)
+            self._timer = self._clock.call_at(self._clock.now() + self._seconds / 2, lambda: _renew(lease))
+        return held
+
+    def renew(self) -> None:
+        """Holds it longer, in a task of its own: the stream may be waiting for an upstream that says nothing."""
+        self._renewal = asyncio.ensure_future(self._take_again())
+
+    async def _take_again(self) -> None:
+        await self.take()
+
+    def free(self) -> asyncio.Task[None]:
+        """Begins to give it back. Idempotent."""
+        if self._ending is None:
+            self._ending = asyncio.ensure_future(self._stop(release=True))
+        return self._ending
+
+    async def end(self) -> None:
+        """Gives it back, whoever cancels meanwhile."""
+        await outlast(self.free())
+
+    async def keep(self) -> None:
+        """Holds it no longer than it is held now: nobody else shall have it before."""
+        if self._ending is None:
+            self._ending = asyncio.ensure_future(self._stop(release=False))
+        await outlast(self._ending)
+
+    async def _stop(self, *, release: bool) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._renewal is not None:
+            self._renewal.cancel()
+            await outlast(self._renewal)
+        if self._timer is not None:
+            self._timer.cancel()
+        if release:
+            await self._shared.release(self._name, self._holder)
+
+
+def _renew(lease: weakref.ref[Lease]) -> None:
+    alive = lease()
+    if alive is not None:
+        alive.renew()

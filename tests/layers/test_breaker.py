@@ -39,6 +39,7 @@ from holdfast.layers.breaker import CircuitBreaker, _ledger_of
 from holdfast.moments import BreakerChanged, Moment
 from holdfast.testing import FakeClock, cancel_everywhere, check_layer
 from holdfast.testing.inner import Inner
+from tests.layers.store import Store
 from tests.puppet import Puppet, Script, Wait, drain, request_on
 
 GOOD = Script("a", "b")
@@ -509,6 +510,37 @@ async def test_with_a_success_threshold_probes_go_one_at_a_time(clock: FakeClock
             await source.open(request_on(clock))
         await drain(probe)
     assert breaker.current_state == "closed"
+
+
+async def test_a_probe_keeps_its_place_among_processes_for_as_long_as_it_runs(clock: FakeClock) -> None:
+    store, answer = Store(clock=clock), ["a", Wait(100), "b"]
+    opens: list[Source[str]] = []
+    for _ in range(2):  # two processes that know of the same opening
+        breaker = pybreaker.CircuitBreaker(fail_max=1, reset_timeout=30, name="x", throw_new_error_on_trip=False)
+        breaker.half_open()
+        opens.append(CircuitBreaker(breaker, shared=store, probe_seconds=10)(Puppet(answer, repeat=True)))
+    probe = await opens[0].open(request_on(clock))
+    reading = asyncio.create_task(drain(probe))
+    for _ in range(4):
+        await clock.sleep(20)
+        with pytest.raises(CircuitOpen):
+            await opens[1].open(request_on(clock))
+    assert await reading == ["a", "b"]
+    await probe.aclose()
+    assert store.in_use == 1  # of this opening nobody shall probe again
+    await clock.sleep(10)
+    assert store.in_use == 0
+
+
+async def test_a_probe_that_is_given_up_gives_its_place_among_processes_back(clock: FakeClock) -> None:
+    store = Store(clock=clock)
+    breaker = pybreaker.CircuitBreaker(fail_max=1, reset_timeout=30, name="x")
+    breaker.half_open()
+    layer = CircuitBreaker(breaker, shared=store, probe_seconds=10)
+    probe = await layer(Puppet(["a", "b"])).open(request_on(clock))
+    assert store.in_use == 1
+    await probe.aclose()
+    assert store.in_use == 0
 
 
 async def test_two_pipes_share_one_breaker(clock: FakeClock) -> None:

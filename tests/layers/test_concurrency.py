@@ -249,6 +249,32 @@ async def test_a_place_is_held_longer_while_its_stream_runs_and_expires_with_its
     assert store.in_use == 0
 
 
+class _Stuck(Store):
+    """One whose places cannot be given back for a while."""
+
+    async def release(self, name: str, holder: str) -> None:
+        await self.clock.sleep(5)
+        await Store.release(self, name, holder)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+async def test_giving_a_place_back_is_not_cut_short_by_who_cancels_it(clock: FakeClock, *, gone: bool) -> None:
+    store = _Stuck(clock=clock, slow=3)
+    limiter = ConcurrencyLimiter(limit=1)
+    source = Concurrency(limiter, shared=store)(Puppet(["a"], repeat=True))
+    for turns in range(1, 12):
+        store.gone = gone
+        asking = asyncio.create_task(ask(source, clock))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.sleep(0)
+        asking.cancel()  # again, while the place is given back
+        await asyncio.wait([asking])
+        store.gone = False
+        assert (store.in_use, limiter.places("").in_use) == (0, 0)
+
+
 async def test_without_the_store_our_own_places_are_enough(clock: FakeClock) -> None:
     upstream = LimitedUpstream(clock=clock, places=2)
     source = Concurrency(ConcurrencyLimiter(limit=2), shared=Store(clock=clock, gone=True))(upstream)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import secrets
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -38,8 +37,7 @@ from holdfast._errors import (
     UpstreamError,
     UsageError,
 )
-from holdfast._shared import SharedState
-from holdfast._tasks import outlast
+from holdfast._shared import Lease, SharedState
 from holdfast._types import Head, Request
 from holdfast.machines.settings import is_number
 from holdfast.machines.tickets import Ticket, Tickets
@@ -117,52 +115,35 @@ class _BreakerSource(Generic[T]):
 
     async def open(self, request: Request) -> Stream[T]:
         call, desk, ticket = request.call, self.desk, Ticket()
-        place: _Place | None = None
+        place: Lease | None = None  # where processes share: the one to probe, of this opening of the circuit
         try:
             errand = partial(desk.admit, ticket, call.clock, self.inner.open, request)
             minutes = await asyncio.shield(desk.run(call, errand))
+            for news in self.layer.shared.news() if self.layer.shared is not None else ():
+                call.note(news)
             if minutes.refusal is not None:
                 raise minutes.refusal
             if minutes.probing and self.layer.shared is not None:
-                place = _Place(self.layer.shared, f"{desk.name} probe {minutes.opening}")
-                if not await place.take(self.layer.probe_seconds):
+                name, seconds = f"{desk.name} probe {minutes.opening}", self.layer.probe_seconds
+                place = Lease(self.layer.shared, name, places=lambda: 1, seconds=seconds, clock=call.clock)
+                if await place.take() is False:  # a store that does not answer leaves it to this process alone
                     raise desk.refuse("is half-open and its probe under way in another process", 0.0)
             stream = await self.inner.open(request)
         except StreamError as failure:
             recorded = desk.settle(call, ticket, failure)
-            if recorded is not None:
-                await asyncio.shield(recorded)
-            elif place is not None:
-                await place.give_back()
+            try:
+                if recorded is not None:
+                    await asyncio.shield(recorded)
+            finally:
+                if place is not None:
+                    await (place.end() if recorded is None else place.keep())
             raise
         except BaseException:
             desk.give_up(ticket)
             if place is not None:
-                await place.give_back()
+                await place.end()
             raise
         return _BreakerStream(stream, desk, ticket, call, place)
-
-
-class _Place:
-    """The place to probe that all processes have in common, of one opening of the circuit.
-
-    It is given back by a probe that showed nothing. One that did has closed the circuit, or opened it anew.
-    """
-
-    __slots__ = ("_holder", "_name", "_shared")
-
-    def __init__(self, shared: SharedState, name: str) -> None:
-        self._shared = shared
-        self._name = name
-        self._holder = secrets.token_hex(8)
-
-    async def take(self, seconds: float) -> bool:
-        """Says whether it was free. A store that does not answer leaves it to this process alone."""
-        return await self._shared.hold(self._name, self._holder, places=1, seconds=seconds) is not False
-
-    async def give_back(self) -> None:
-        """Frees it, whoever cancels meanwhile."""
-        await outlast(asyncio.ensure_future(self._shared.release(self._name, self._holder)))
 
 
 @dataclass(slots=True)
@@ -171,7 +152,7 @@ class _BreakerStream(Generic[T]):
     desk: _Desk
     ticket: Ticket
     call: Call
-    place: _Place | None = None
+    place: Lease | None = None
     recorded: asyncio.Future[_Minutes] | None = None
     recording: bool = False
 
@@ -193,28 +174,29 @@ class _BreakerStream(Generic[T]):
 
     async def _settle(self, failure: StreamError | None) -> None:
         recorded = self.desk.settle(self.call, self.ticket, failure)
+        if recorded is not None:
+            self.recorded = recorded
         self.recording = True
         try:
-            if recorded is not None:
-                self.recorded = recorded
-                decided = not (await asyncio.shield(recorded)).probing
-            else:
-                decided = False
-            if self.place is not None and not decided:
-                place, self.place = self.place, None
-                await place.give_back()
+            await self._leave()
         finally:
             self.recording = False
 
+    async def _leave(self) -> None:
+        """Waits for what is recorded, and gives a place to probe back if the probe showed nothing.
+
+        One that did has closed the circuit, or opened it anew: whoever has not seen that yet must not probe as well.
+        """
+        decided = self.recorded is not None and not (await asyncio.shield(self.recorded)).probing
+        if self.place is not None:
+            await (self.place.keep() if decided else self.place.end())
+
     async def aclose(self) -> None:
-        neutral = self.desk.give_up(self.ticket)
+        self.desk.give_up(self.ticket)
         try:
             await self.inner.aclose()
         finally:
-            if neutral and self.place is not None:
-                await self.place.give_back()
-        if self.recorded is not None:  # a cancelled reader left it to its thread
-            await asyncio.shield(self.recorded)
+            await self._leave()  # a cancelled reader left it to its thread
 
 
 class _Ledger:

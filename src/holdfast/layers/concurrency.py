@@ -6,20 +6,15 @@ open, a reader who gives up, and one who forgets to close, whose place comes bac
 
 from __future__ import annotations
 
-import asyncio
 import math
-import secrets
 import warnings
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from holdfast._clock import Clock, Timer
 from holdfast._core import Source, Stream
 from holdfast._errors import BudgetExhausted, EndOfStream, StreamError
-from holdfast._shared import SharedState
-from holdfast._tasks import outlast
+from holdfast._shared import Lease, SharedState
 from holdfast._types import Head, Request
 from holdfast._waiting import stand_in
 from holdfast.machines.concurrency import ConcurrencyLimiter, Permit, Places
@@ -135,12 +130,15 @@ class _Applicant:
         """Takes a place that all processes share, and one of ours; where the store is gone, ours is enough."""
         call = self._request.call
         name = f"places {self._limiter.name} {self._request.server} {self._request.upstream}"
-        lease = _Lease(shared, name, self._places, self._limiter.lease, call.clock)
+        places = self._places
+        lease = Lease(shared, name, places=lambda: places.limit, seconds=self._limiter.lease, clock=call.clock)
         try:
             held = await lease.take()
         except BaseException:
             await lease.end()
             raise
+        for news in shared.news():
+            call.note(news)
         if held is None:  # it may have been taken, and only the answer not have come in time
             await lease.end()
         permit = self._places.take() if held is not False else None
@@ -159,8 +157,7 @@ class _Hold:
 
     places: Places
     permit: Permit
-    lease: _Lease | None
-    ending: asyncio.Task[None] | None = None
+    lease: Lease | None
 
     def learn(self, error: BaseException, request: Request) -> None:
         """Tells the limiter of a refusal."""
@@ -174,65 +171,14 @@ class _Hold:
     def release(self) -> None:
         """Gives the place back; what a store must be told is under way until `end()`."""
         self.places.release(self.permit)
-        if self.lease is not None and self.ending is None:
-            self.ending = asyncio.ensure_future(self.lease.end())
+        if self.lease is not None:
+            self.lease.free()
 
     async def end(self) -> None:
         """Gives the place back, in the store as well."""
         self.release()
-        if self.ending is not None:
-            await outlast(self.ending)
-
-
-class _Lease:
-    """A place in the store, held anew when half of its time has gone."""
-
-    __slots__ = ("__weakref__", "_clock", "_holder", "_name", "_places", "_renewal", "_seconds", "_shared", "_timer")
-
-    def __init__(self, shared: SharedState, name: str, places: Places, seconds: float, clock: Clock) -> None:
-        self._clock = clock
-        self._holder = secrets.token_hex(8)
-        self._name = name
-        self._places = places
-        self._renewal: asyncio.Task[None] | None = None
-        self._seconds = seconds
-        self._shared = shared
-        self._timer: Timer | None = None
-
-    async def take(self) -> bool | None:
-        """Takes the place, or holds it longer; None where the store is gone."""
-        held = await self._shared.hold(self._name, self._holder, places=self._places.limit, seconds=self._seconds)
-        if held is not False:
-            # Weakly: a stream that nobody closes must not be kept by the timer that keeps its place.
-            lease = weakref.ref(self)
-            self._timer = self._clock.call_at(self._clock.now() + self._seconds / 2, lambda: _renew(lease))
-        return held
-
-    def renew(self) -> None:
-        """Holds it longer, in a task of its own: the stream may be waiting for an upstream that says nothing."""
-        self._renewal = asyncio.ensure_future(self._take_again())
-
-    async def _take_again(self) -> None:
-        await self.take()
-
-    async def end(self) -> None:
-        """Gives it back."""
-        if self._timer is not None:
-            self._timer.cancel()
-        try:
-            if self._renewal is not None:
-                self._renewal.cancel()
-                await outlast(self._renewal)
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
-            await self._shared.release(self._name, self._holder)
-
-
-def _renew(lease: weakref.ref[_Lease]) -> None:
-    alive = lease()
-    if alive is not None:
-        alive.renew()
+        if self.lease is not None:
+            await self.lease.end()
 
 
 class _ConcurrencyStream(Generic[T]):

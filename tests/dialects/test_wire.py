@@ -7,7 +7,7 @@ import pytest
 
 from holdfast._errors import DecodeError
 from holdfast._types import Event
-from holdfast.dialects._wire import decode
+from holdfast.dialects._wire import decode, number
 from holdfast.machines.cursor import Cursor
 
 
@@ -51,3 +51,11 @@ def test_another_fault_is_still_one(payload: bytes, words: str) -> None:
     assert caught.value.offset == 7
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("told", "count"),
+    [(0, 0), (10**9, 10**9), (10**9 + 1, None), (10**400, None), (-1, None), (True, None), (1.0, None), ("1", None)],
+)
+def test_a_count_that_cannot_be_is_not_told(told: object, count: int | None) -> None:
+    assert number({"total_tokens": told}, "total_tokens") == count

@@ -40,6 +40,8 @@ _HOPELESS = (
     "tool_use_failed",
 )
 """Parts of codes and types that no second try mends; each is some provider's own word."""
+_MOST = 1_000_000_000
+"""No answer has more tokens."""
 _HOPEFUL_STATUS = {408, 409, 425, 429}
 _NOT_UTF8 = "the event's data is not JSON: it is not UTF-8"
 _PLAIN = msgspec.json.Decoder()
@@ -96,9 +98,10 @@ def lenient(event: Event) -> Any:
 
 
 def number(values: Any, name: str) -> int | None:
-    """Gives a count out of an object, None where it holds none."""
+    """Gives a count out of an object, None where it holds none, or one that cannot be: sums would be made of it."""
     value = values.get(name) if isinstance(values, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    counts = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST
+    return value if counts else None
 
 
 def asked(request: Request) -> Mapping[str, Any] | None:

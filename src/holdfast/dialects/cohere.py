@@ -25,7 +25,7 @@ from holdfast.dialects._dialect import Dialect, Evidence, Timeouts
 from holdfast.dialects._end import is_done, wrong_with
 from holdfast.dialects._halves import Halves, no_halves_in
 from holdfast.dialects._tell_cohere import CohereTeller
-from holdfast.dialects._wire import decode, plain, upstream_error
+from holdfast.dialects._wire import decode, number, plain, upstream_error
 from holdfast.machines.cursor import Cursor
 
 
@@ -258,8 +258,8 @@ def _counted(usage: Usage) -> dict[str, Any]:
 def _count(value: Any) -> int | None:
     """Cohere's schema has all numbers as floats."""
     if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+        value = int(value)
+    return number({"count": value}, "count")
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from holdfast._core import Call
-from holdfast._errors import BudgetExhausted, ConnectError, StreamBroken, Truncated, UsageError
+from holdfast._errors import BudgetExhausted, ConnectError, StreamBroken, StreamError, Truncated, UsageError
 from holdfast._pipe import Pipe
 from holdfast._reader import Reader
 from holdfast._types import Delta, Event, Request, Usage
@@ -290,6 +290,24 @@ async def test_what_a_fork_has_sent_is_asked_for_again_by_its_call(clock: FakeCl
     assert budget.first == 1
     call.fork().spend_request(Request())
     assert (budget.first, budget.retries, call.may_request) == (1, 1, False)
+
+
+async def test_what_is_resumed_elsewhere_is_asked_for_again(clock: FakeClock) -> None:
+    """Else a stream that breaks and is resumed, over and over, would pay for its own retries."""
+    first = RetryBudget(ratio=0, floor=0, burst=1)
+    first.withdraw(clock.now())
+    puppet = Puppet([*WHOLE[:2], StreamBroken("reset")], WHOLE)
+    pipe = pipe_over(puppet, clock, retry_budget=first) | Reconnect()
+    with pytest.raises(StreamBroken) as broken:
+        await pipe.stream()
+    partial = broken.value.partial
+    with pytest.raises(StreamError):
+        await pipe.stream(resume=partial)
+    assert (puppet.opens, first.first) == (1, 1)
+    budget = RetryBudget(ratio=0, floor=0, burst=1)
+    resumed = pipe_over(puppet, clock, retry_budget=budget) | Reconnect()
+    assert (await resumed.stream(resume=partial)).text == "Hello"
+    assert (budget.first, budget.retries) == (0, 1)
 
 
 async def test_a_listener_may_add_to_the_request_before_it_begins(clock: FakeClock) -> None:

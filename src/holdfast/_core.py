@@ -312,6 +312,7 @@ class Call:
         "random",
         "recorded",
         "report",
+        "resumed",
         "resuming",
         "retry_budget",
         "rival",
@@ -360,7 +361,9 @@ class Call:
         self.where: Callable[[], dict[str, Any]] | None = None
         """Gives, as JSON values, what a cursor of the provider's own goes on from behind what was delivered."""
         self.resuming: Partial | None = None
-        """What had arrived of this answer before the call began."""
+        """What had arrived of this answer before the call began, until a layer takes it up."""
+        self.resumed = False
+        """True where another call asked for this answer first: each request of this one asks for it again."""
         self.legs: list[Leg] = []
         """The requests of which the answer's earlier parts came, where it was asked on after an end."""
         self.report = Report(stream_id=self.id)
@@ -470,7 +473,7 @@ class Call:
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise UsageError(f"this partial cannot be resumed: it is none of this version's ({error!r})") from None
         self.report.stream_id = self.id
-        self.resuming = partial
+        self.resuming, self.resumed = partial, True
 
     @property
     def requests(self) -> int:
@@ -493,9 +496,9 @@ class Call:
 
     @property
     def _repeats(self) -> bool:
-        """True where the next request asks again for what was asked for before, in a fork of this call or here."""
+        """True where the next request asks again for what was asked for before: here, in a fork or elsewhere."""
         leg = len(self.legs) + 1
-        return any(attempt.leg == leg for attempt in self.attempts)
+        return (self.resumed and leg == 1) or any(attempt.leg == leg for attempt in self.attempts)
 
     def spend_request(self, request: Request) -> Attempt:
         """Counts a request that is about to be sent, or raises `BudgetExhausted`."""

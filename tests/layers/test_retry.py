@@ -23,6 +23,7 @@ from holdfast.layers.parse import parse_sse
 from holdfast.layers.reconnect import Reconnect
 from holdfast.layers.retry import Retry
 from holdfast.layers.verify import verify
+from holdfast.machines.retry_budget import RetryBudget
 from holdfast.moments import Moment, Retrying
 from holdfast.testing import FakeClock, check_layer
 from tests.puppet import Puppet, Script, Wait, drain, request_on
@@ -241,6 +242,23 @@ async def test_when_the_calls_requests_are_gone_nobody_waits_for_another(clock: 
         await _read(_pipe(puppet, clock, max_requests=2).stream())
     assert caught.value is failures[1]
     assert clock.slept == [0.5]
+    (why, *_) = caught.value.__notes__
+    assert why == "it was not tried again: the call has sent its 2 requests (max_requests=)"
+
+
+async def test_when_the_budget_that_calls_share_is_spent_the_failure_says_so(clock: FakeClock) -> None:
+    spent = RetryBudget(ratio=0, floor=0, burst=1)
+    assert spent.withdraw(0.0)
+    with pytest.raises(ConnectError) as caught:
+        await _read(_pipe(Puppet(ConnectError("1")), clock, retry_budget=spent).stream())
+    assert "it was not tried again: the retry budget" in caught.value.__notes__[0]
+
+
+async def test_what_is_tried_no_more_for_another_reason_says_nothing_of_budgets(clock: FakeClock) -> None:
+    failures = [ConnectError(str(number)) for number in range(4)]
+    with pytest.raises(ConnectError) as caught:
+        await _read(_pipe(Puppet(*failures), clock, max_requests=4).stream())
+    assert not [note for note in getattr(caught.value, "__notes__", ()) if "not tried again" in note]
 
 
 async def test_a_budget_refused_below_does_not_hide_what_really_failed(clock: FakeClock) -> None:
@@ -250,6 +268,7 @@ async def test_a_budget_refused_below_does_not_hide_what_really_failed(clock: Fa
     with pytest.raises(ConnectError) as caught:
         await _read(stream)
     assert caught.value is real
+    assert "it was not tried again: a shared budget is empty" in real.__notes__
 
 
 # -- cancellation ------------------------------------------------------------------------------

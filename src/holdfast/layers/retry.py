@@ -195,11 +195,20 @@ class _RetryStream(Generic[T]):
         if delay is None:
             nothing_sent = isinstance(failure, BudgetExhausted)
             self._end = self._failure if nothing_sent and self._failure is not None else failure
+            why = str(failure) if self._end is not failure else self._stopped(failure)
+            if why:
+                self._end.add_note(f"it was not tried again: {why}")
             raise self._end
         self._failure = failure
         call = self._request.call
         self._next_try = call.clock.now() + delay
         call.note(Retrying(error=failure, delay=delay))
+
+    def _stopped(self, failure: StreamError) -> str:
+        """Says what kept a failure from being tried again that tries are left for; empty where nothing did."""
+        if not failure.retryable or self._tries_left < 1:
+            return ""
+        return self._request.call.why_no_request
 
     def _delay_after(self, failure: StreamError) -> float | None:
         """Gives the seconds to wait before another try; None where another try is no use."""

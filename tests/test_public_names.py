@@ -47,7 +47,7 @@ EXPECTED = {
     | {"Head", "Report"},
     "errors": {"StreamError", "ConnectError", "StatusError", "NotAStream", "StreamBroken", "Truncated"}
     | {"DeadlineExceeded", "DecodeError", "IntegrityError", "UpstreamError", "CircuitOpen", "BudgetExhausted"}
-    | {"UsageError", "MissingExtra", "ToolCallError"},
+    | {"UsageError", "MissingExtra", "SharedStateError", "ToolCallError"},
     "for whoever writes a layer": {"EndOfStream"},
 }
 NAMES = sorted(set().union(*EXPECTED.values()))

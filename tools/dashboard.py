@@ -166,6 +166,13 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             wide=12,
             about="Told when one changes; a breaker that never did is not here.",
         ),
+        Panel(
+            title="Shared state",
+            queries=(("min by (shared) (holdfast_shared_up)", "{{shared}}"),),
+            kind="state-timeline",
+            wide=12,
+            about="0 where a process decides for itself; shared state that was never lost is not here.",
+        ),
     ),
     "Tokens and cost": (
         Panel(title="Tokens billed", queries=((rate("billed_tokens_sum", "type"), "{{type}}"),), stacked=True, wide=12),

@@ -56,6 +56,10 @@ class MissingExtra(UsageError, ImportError):
         return _again, (type(self), self.args), vars(self)
 
 
+class SharedStateError(Exception):
+    """`RedisState.ping()` had no decision of its Redis; the message says why. Streams go on without, and raise nothing."""
+
+
 class StreamError(Exception):
     """A stream failed. `retryable` says whether the same request may succeed when sent again.
 

@@ -164,6 +164,20 @@ class BreakerChanged(Moment, kw_only=True):
     new: str = ""
 
 
+class SharedLost(Moment, kw_only=True):
+    """The shared state `name` does not decide any more, for `reason`: each process decides for itself."""
+
+    name: str = ""
+    reason: str = ""
+
+
+class SharedBack(Moment, kw_only=True):
+    """The shared state `name` decides for all processes again, after `seconds`."""
+
+    name: str = ""
+    seconds: float = 0.0
+
+
 class Repaired(Moment, kw_only=True):
     """Bytes that were not as they must be were mended and counted: `what` names the kind."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from holdfast._clock import Clock
 from holdfast.machines.bucket import TokenBucket
+from holdfast.moments import Moment
 
 
 @dataclass(slots=True, kw_only=True)
@@ -21,6 +22,11 @@ class Store:
     places: dict[str, dict[str, float]] = field(default_factory=dict)
     notes: dict[str, tuple[float, Mapping[str, float]]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    untold: list[Moment] = field(default_factory=list)
+
+    def news(self) -> list[Moment]:
+        told, self.untold = self.untold, []
+        return told
 
     async def _answers(self, what: str) -> bool:
         self.asked.append(what)

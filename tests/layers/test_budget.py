@@ -22,6 +22,7 @@ from holdfast.layers.retry import Retry
 from holdfast.layers.verify import verify
 from holdfast.machines import ledger
 from holdfast.machines.ladder import Seams
+from holdfast.moments import Moment
 from holdfast.prices import Prices
 from holdfast.testing import FakeClock, cancel_everywhere, check_layer
 from holdfast.upstreams import Upstream
@@ -314,6 +315,9 @@ class Store:
 
     def taken(self, name: str) -> Decimal:
         return (Decimal(self.most[name]) - Decimal(self.left[name])) / 1_000_000_000
+
+    def news(self) -> list[Moment]:
+        return []
 
     async def hold(self, name: str, holder: str, *, places: int, seconds: float) -> bool | None:
         raise NotImplementedError

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from holdfast import SharedStateError
+from holdfast.moments import SharedBack, SharedLost
 from holdfast.stores import RedisState
 from tests.redis_server import RedisServer, redis_server
 
@@ -133,6 +135,87 @@ async def test_a_redis_that_is_gone_decides_nothing_and_heals() -> None:
         await asyncio.sleep(0.1)
         assert await state.take("b", 1, rate=0.001, burst=1) == 0.0  # it has forgotten, and counts again
         assert await state.take("b", 1, rate=0.001, burst=1) is not None
+        await state.aclose()
+
+
+# -- who hears of it -------------------------------------------------------------------------------
+
+
+async def test_that_redis_is_lost_and_back_is_news_once_for_each_change() -> None:
+    with redis_server() as own:
+        state = RedisState(own.url, prefix="shop", pause=0.05, timeout=1)
+        await state.take("b", 1, rate=1, burst=1)
+        assert state.news() == []
+        own.kill()
+        await every_answer(state)
+        await asyncio.sleep(0.06)
+        await every_answer(state)
+        (lost,) = state.news()
+        assert isinstance(lost, SharedLost)
+        assert lost.name == "shop"
+        assert "Error" in lost.reason
+        own.start()
+        await asyncio.sleep(0.1)
+        await every_answer(state)
+        await every_answer(state)
+        (back,) = state.news()
+        assert isinstance(back, SharedBack)
+        assert 0.1 < back.seconds < 10
+        await state.aclose()
+
+
+async def test_a_breaker_s_storage_tells_the_same_store(server: RedisServer) -> None:
+    state = RedisState("redis://127.0.0.1:1/0", prefix="shop")
+    assert state.storage("deepseek").state == "closed"
+    (lost,) = state.news()
+    assert isinstance(lost, SharedLost)
+    assert "refused" in lost.reason
+
+
+async def test_one_key_that_is_refused_is_told_once_and_others_still_decide(states: list[RedisState]) -> None:
+    mine = states[0]
+    await mine.take("good", 1, rate=1, burst=1)
+    client: Any = mine._door().client
+    await client.set(mine._key("bucket", "bad"), "mine")
+    for _ in range(3):
+        assert await mine.take("bad", 1, rate=1, burst=1) is None
+        assert await mine.take("good", 0, rate=1, burst=1) == 0.0
+    lost, back = mine.news()
+    assert isinstance(lost, SharedLost)
+    assert isinstance(back, SharedBack)
+    assert "WRONGTYPE" in lost.reason
+
+
+async def test_a_ping_says_what_is_wrong(server: RedisServer) -> None:
+    good = RedisState(server.url)
+    await good.ping()
+    client: Any = good._door().client
+    await client.execute_command("ACL", "SETUSER", "weak", "on", ">pw", "~*", "+@read", "+@connection")
+    there = server.url.removeprefix("redis://")
+    for url, what in (
+        ("redis://127.0.0.1:1/0", "refused"),
+        (f"redis://weak:wrong@{there}", "AuthenticationError"),
+        (f"redis://weak:pw@{there}", "NoPermissionError"),
+        (f"rediss://{there}", "ConnectionError|TimeoutError|no answer|SSL"),
+    ):
+        state = RedisState(url, timeout=0.1)
+        with pytest.raises(SharedStateError, match=what) as raised:
+            await state.ping()
+        assert "weak:" not in str(raised.value)
+        await state.aclose()
+    await good.aclose()
+
+
+async def test_a_ping_waits_as_long_as_a_first_decision_and_ends_a_pause() -> None:
+    with redis_server() as own:
+        state = RedisState(own.url, timeout=1, pause=60)
+        with own.frozen():
+            with pytest.raises(SharedStateError, match="no answer in 1 s"):
+                await state.ping()
+            assert await state.take("b", 1, rate=1, burst=1) is None
+        await state.ping()
+        assert await state.take("b", 1, rate=1, burst=1) is not None
+        assert [type(one) for one in state.news()] == [SharedLost, SharedBack]
         await state.aclose()
 
 

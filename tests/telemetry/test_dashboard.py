@@ -31,7 +31,7 @@ from tests.properties.upstream import ChaosSource
 from tools.dashboard import FILE, text
 
 FAULTS = (*(f.Refused(status=429), f.Refused(status=401), f.ResetMidStream(), f.ClosedMidStream(), f.StallMidStream()),)
-FUNCTIONS = {"sum", "max", "by", "rate", "histogram_quantile", "vector", "or"}
+FUNCTIONS = {"sum", "max", "min", "by", "rate", "histogram_quantile", "vector", "or"}
 
 
 def samples(metric: Metric) -> Iterator[str]:
@@ -160,6 +160,7 @@ class _RareSource:
         note(moments.Hedged(delay=1.0))
         note(moments.FellBack(error=ConnectError("refused"), old="a", new="b"))
         note(moments.BreakerChanged(name="a", old="closed", new="open"))
+        note(moments.SharedLost(name="a", reason="no answer in 0.25 s"))
         note(moments.Repaired(what="bom", count=1))
         note(moments.Dropped(count=2))
         return await self.inner.open(request)

@@ -112,6 +112,8 @@ def full_moments() -> list[moments.Moment]:
         moments.Hedged(delay=0.75),
         moments.HedgeEnded(winner=2, loser=1, upstream="eu", dialect="openai"),
         moments.BreakerChanged(name="deepseek", old="closed", new="open"),
+        moments.SharedLost(name="shop", reason="no answer in 0.25 s"),
+        moments.SharedBack(name="shop", seconds=2.5),
         moments.Repaired(what="utf8", count=1),
         moments.Dropped(count=2),
         moments.RecordingFailed(path="answer.sse", reason="No space left on device"),

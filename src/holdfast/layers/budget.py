@@ -270,6 +270,8 @@ class _BudgetSource(Generic[T]):
         owed = tab.owed(call) + asked
         try:
             taken = await tab.take(owed) if layer.shared is not None else None
+            for news in layer.shared.news() if layer.shared is not None else ():
+                call.note(news)
             if taken is False or (taken is None and not tab.allows(owed)):
                 raise BudgetExhausted(f"{layer!r} is spent, and nothing was sent")
             tab.book(owed)

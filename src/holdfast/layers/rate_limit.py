@@ -155,6 +155,8 @@ class _Desk:
         """As `_ask()`, but what is taken is taken from all processes; where the store is gone, from ours alone."""
         lane, clock, shared = self.lane, self.request.call.clock, self.shared
         told = await shared.told(self._name("pause")) if shared is not None else None
+        for news in shared.news() if shared is not None else ():
+            self.request.call.note(news)
         if told:
             lane.pause(told.get("seconds", 0.0), clock.now(), told=told.get("told", 0.0))
         held = lane.held(self.size, clock.now())

@@ -18,6 +18,7 @@ import pybreaker
 from holdfast._clock import SystemClock
 from holdfast._errors import MissingExtra
 from holdfast.stores._scripts import HALF_OPEN, LOOK, OPEN
+from holdfast.stores._watch import Watch, why
 
 T = TypeVar("T")
 _KEPT = 86_400
@@ -37,7 +38,7 @@ class _Copy:
 class BreakerStorage(pybreaker.CircuitBreakerStorage):
     """What pybreaker wants of a storage. It never raises for what Redis does: its own copy answers then."""
 
-    def __init__(self, name: str, *, url: str, key: str, timeout: float, pause: float) -> None:
+    def __init__(self, name: str, *, url: str, key: str, timeout: float, pause: float, watch: Watch) -> None:
         super().__init__(name)
         try:
             import redis  # noqa: PLC0415 - an extra
@@ -56,6 +57,8 @@ class BreakerStorage(pybreaker.CircuitBreakerStorage):
         self._pause = pause
         self._now = SystemClock().now
         self._shut_until: float | None = None
+        self._timeout = timeout
+        self._watch = watch
         self._copy = _Copy()
         self.generation = ""
         """Names the opening that was seen last: of each, one stream probes."""
@@ -68,10 +71,12 @@ class BreakerStorage(pybreaker.CircuitBreakerStorage):
             if self._shut_until is not None:
                 self._heal()
             answer = question()
-        except self._broken:
+        except self._broken as error:
             self._shut_until = self._now() + self._pause
+            self._watch.lost(why(error, self._timeout))
             return None
         self._shut_until = None
+        self._watch.answered()
         return answer
 
     def _heal(self) -> None:

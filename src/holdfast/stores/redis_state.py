@@ -10,17 +10,19 @@ import asyncio
 import math
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
 import pybreaker
 
-from holdfast._errors import MissingExtra
+from holdfast._errors import MissingExtra, SharedStateError
 from holdfast.machines.bucket import LONGEST_WAIT
 from holdfast.machines.redact import clean_url
 from holdfast.machines.settings import check_kind, is_number
+from holdfast.moments import Moment
 from holdfast.stores._scripts import HOLD, TAKE
+from holdfast.stores._watch import Watch, why
 from holdfast.stores.breaker_storage import BreakerStorage
 
 T = TypeVar("T")
@@ -62,6 +64,7 @@ class RedisState:
         self._timeout = timeout
         self._pause = pause
         self._doors: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Door] = weakref.WeakKeyDictionary()
+        self._watch = Watch(prefix)
         _library()
 
     async def take(
@@ -112,13 +115,37 @@ class RedisState:
 
         return await self._ask(found)
 
+    def news(self) -> Sequence[Moment]:
+        """Gives what became of Redis since this was last asked, for the log and the numbers of the call that asks."""
+        return self._watch.news()
+
+    async def ping(self) -> None:
+        """Has Redis make one decision: for the start of a program, which may rather not run alone.
+
+        Raises `SharedStateError`, which says what is wrong: nobody listens, no answer in time, a wrong password, a user
+        who may not. Of what happens later layers tell in moments, and raise nothing.
+        """
+        door, seconds = self._door(), max(self._timeout, _FIRST)
+        try:
+            async with asyncio.timeout(seconds):
+                await door.take(keys=[self._key("bucket", "ping")], args=[0, 1, 1, "", 0, LONGEST_WAIT])
+        except (TimeoutError, OSError, _library().RedisError) as error:
+            raise SharedStateError(f"{self!r}: {why(error, seconds)}") from error
+        door.answered, door.shut_until = True, -math.inf
+        self._watch.answered()
+
     def storage(self, name: str) -> pybreaker.CircuitBreakerStorage:
         """Makes the storage of one circuit breaker, which every process that names it shares.
 
         For `CircuitBreaker(pybreaker.CircuitBreaker(state_storage=shared.storage("deepseek")), shared=shared)`.
         """
         return BreakerStorage(
-            name, url=self._url, key=self._key("breaker", name), timeout=self._timeout, pause=self._pause
+            name,
+            url=self._url,
+            key=self._key("breaker", name),
+            timeout=self._timeout,
+            pause=self._pause,
+            watch=self._watch,
         )
 
     async def aclose(self) -> None:
@@ -148,28 +175,22 @@ class RedisState:
                 return None
             try:
                 # At first a name is looked up and a connection made: to give up then would leave each process alone.
-                async with asyncio.timeout(self._timeout if door.answered else max(self._timeout, _FIRST)):
+                seconds = self._timeout if door.answered else max(self._timeout, _FIRST)
+                async with asyncio.timeout(seconds):
                     if door.owed:
                         await door.pay()
                     answer = await question(door)
             except _library().ResponseError as error:  # it answers, and says no to this key alone
-                self._note(door, error)
+                self._watch.refused(error)
                 return None
             except (TimeoutError, OSError, _library().RedisError) as error:
-                if isinstance(error, _library().AuthenticationError):
-                    self._note(door, error)
                 door.shut_until = loop.time() + self._pause
+                self._watch.lost(why(error, seconds))
                 return None
         door.answered = True
+        if loop.time() >= door.shut_until:  # else it was asked before another question found no answer
+            self._watch.answered()
         return answer
-
-    def _note(self, door: _Door, error: Exception) -> None:
-        """Says that Redis refuses, once for each kind: time does not mend that, and nothing else tells of it."""
-        kind = type(error).__name__
-        if kind not in door.noted:
-            door.noted.add(kind)
-            message = f"{self!r} refuses ({kind}): what it was asked is decided by each process for itself"
-            asyncio.get_running_loop().call_exception_handler({"message": message})
 
     def _door(self) -> _Door:
         loop = asyncio.get_running_loop()
@@ -201,7 +222,6 @@ class _Door:
         self.take: Any = self.client.register_script(TAKE)
         self.hold: Any = self.client.register_script(HOLD)
         self.answered = False
-        self.noted: set[str] = set()
         self.room = asyncio.Semaphore(_CONNECTIONS)
         self.shut_until = -math.inf
         self.owed: deque[tuple[str, str]] = deque(maxlen=_OWED)

@@ -46,6 +46,8 @@ EVENTS: Mapping[type[Moment], tuple[str, str]] = {
     moments.HedgeEnded: ("stream.hedge_ended", "info"),
     moments.FellBack: ("stream.fell_back", "warning"),
     moments.BreakerChanged: ("breaker.changed", "warning"),
+    moments.SharedLost: ("shared.lost", "warning"),
+    moments.SharedBack: ("shared.back", "warning"),
     moments.Repaired: ("stream.repaired", "warning"),
     moments.Dropped: ("events.dropped", "info"),
     moments.RecordingFailed: ("recording.failed", "warning"),

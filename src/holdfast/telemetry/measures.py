@@ -88,6 +88,13 @@ BREAKER = Metric(
     about="State of a circuit breaker: 0 closed, 1 half-open, 2 open.",
     labels=("breaker",),
 )
+SHARED = Metric(
+    name="shared_up",
+    kind="gauge",
+    unit="1",
+    about="Whether shared state decides: 1, or 0 where each process decides for itself.",
+    labels=("shared",),
+)
 STREAMS = _counter(
     "streams", "{stream}", "Streams that ended: complete, resumed, cancelled, or the error's name.", "outcome"
 )
@@ -108,9 +115,11 @@ REPAIRED = _counter("repaired", "{repair}", "Bytes that were mended.", "what")
 COST = _counter("cost", "{money}", "What requests cost, by the prices given: see `unpriced`.", "part", "currency")
 UNPRICED = _counter("unpriced", "{request}", "Requests whose cost is unknown, because their model has no price here.")
 METRICS = (
-    *(DURATION, FIRST_CHUNK, PER_CHUNK, TOKENS, RUNNING, BREAKER, STREAMS, ATTEMPTS, FAULTS, RETRIES, SEAMS),
-    *(FALLBACKS, HEDGES, STALLS, WAITED, DELTAS, BYTES, DROPPED, REPAIRED, COST, UNPRICED),
+    *(DURATION, FIRST_CHUNK, PER_CHUNK, TOKENS, RUNNING, BREAKER, SHARED, STREAMS, ATTEMPTS, FAULTS, RETRIES),
+    *(SEAMS, FALLBACKS, HEDGES, STALLS, WAITED, DELTAS, BYTES, DROPPED, REPAIRED, COST, UNPRICED),
 )
+STATES = (BREAKER, SHARED)
+"""Gauges of which each value is the whole state."""
 _STATES = {"closed": 0, "half-open": 1, "open": 2}
 
 
@@ -118,7 +127,7 @@ class Sink(Protocol):
     """A backend that keeps numbers."""
 
     def tell(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
-        """Adds to a counter, observes in a histogram. A gauge is moved by the value, the breaker's is set to it."""
+        """Adds to a counter, observes in a histogram. A gauge is moved by the value, one of `STATES` set to it."""
 
 
 def check_prices(prices: object) -> None:
@@ -185,6 +194,9 @@ class Measures:
                 self._tell(WAITED, moment.seconds, reason=moment.reason)
             case moments.BreakerChanged():
                 self._sink.tell(BREAKER, _STATES[moment.new], {"breaker": self._bounded("breaker", moment.name)})
+            case moments.SharedLost() | moments.SharedBack():
+                up = isinstance(moment, moments.SharedBack)
+                self._sink.tell(SHARED, up, {"shared": self._bounded("shared", moment.name)})
             case moments.Dropped():
                 self._tell(DROPPED, moment.count)
             case moments.Repaired():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast._errors import MissingExtra, UsageError
 from holdfast._pipe import listener_factories
 from holdfast.prices import Prices
-from holdfast.telemetry.measures import BREAKER, METRICS, Bounded, Measures, Metric, check_prices
+from holdfast.telemetry.measures import METRICS, STATES, Bounded, Measures, Metric, check_prices
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -53,7 +53,7 @@ class _Prometheus:
             kept = kept.labels(**labels)
         if metric.kind == "histogram":
             kept.observe(value)
-        elif metric is BREAKER:
+        elif metric in STATES:
             kept.set(value)
         else:
             kept.inc(value)

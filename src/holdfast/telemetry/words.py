@@ -108,6 +108,8 @@ _SAID = {
     "stream.hedge_ended": ("attempt {winner} was first, attempt {loser} given up", ""),
     "stream.fell_back": ("FAULT {error}; on from {old} to {new}", "red"),
     "breaker.changed": ("breaker {breaker}: {old} -> {new}", "yellow"),
+    "shared.lost": ("shared state {name} lost: {reason}", "yellow"),
+    "shared.back": ("shared state {name} back after {seconds}", "yellow"),
     "stream.repaired": ("mended {count} x {what}", "yellow"),
     "events.dropped": ("dropped {count} events that came twice", ""),
     "recording.failed": ("the recording {path} was given up: {reason}", "yellow"),

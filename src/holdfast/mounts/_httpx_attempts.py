@@ -22,6 +22,7 @@ from holdfast._errors import (
     StreamError,
     UsageError,
 )
+from holdfast._tasks import outlast
 from holdfast._types import Request
 from holdfast.machines.inflate import inflater
 from holdfast.machines.statuses import status_error
@@ -210,7 +211,8 @@ class HttpxAttempts(Attempts[Any]):
         return made
 
     async def _drop(self, response: Any) -> None:
-        await response.aclose()
+        # In a task of its own: httpx, cancelled while it closes, keeps the connection for ever.
+        await outlast(asyncio.ensure_future(response.aclose()))
 
 
 class _PassingError(StreamError):

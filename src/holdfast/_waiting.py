@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 
 from holdfast._clock import Clock
 from holdfast.machines.line import Line
@@ -56,11 +57,29 @@ class Turn:
         self._woken = False
 
 
+told_of_waits: ContextVar[Callable[[bool], None] | None] = ContextVar("told_of_waits", default=None)
+"""Who is told that a caller of its task begins to stand in line (True), and that it does no more (False).
+
+A layer that measures an upstream sets it in a task of its own: what this side holds back is not the upstream's delay.
+"""
+
+
 async def stand_in(line: Line, clock: Clock, ask: Callable[[], Awaitable[float]], *, seconds: float) -> bool:
     """Waits in line until `ask()` gives 0.0; True when it did, False once `seconds` are over or cannot suffice.
 
     Who is first asks, again after as many seconds as it was told, or once woken.
     """
+    tell = told_of_waits.get()
+    if tell is None:
+        return await _stand_in(line, clock, ask, seconds)
+    tell(True)
+    try:
+        return await _stand_in(line, clock, ask, seconds)
+    finally:
+        tell(False)
+
+
+async def _stand_in(line: Line, clock: Clock, ask: Callable[[], Awaitable[float]], seconds: float) -> bool:
     turn, deadline = Turn(clock), clock.now() + seconds
     line.enter(turn)
     try:

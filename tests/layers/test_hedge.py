@@ -14,13 +14,17 @@ from holdfast._errors import ConnectError, StreamBroken, UsageError
 from holdfast._pipe import Pipe
 from holdfast._types import Delta, Event, Head, Request
 from holdfast.layers.auto_continue import AutoContinue
+from holdfast.layers.concurrency import Concurrency
 from holdfast.layers.deadline import Deadline
 from holdfast.layers.expect_json import ExpectJson
 from holdfast.layers.hedge import MAX_HELD, Hedge
 from holdfast.layers.parse import parse_sse
+from holdfast.layers.rate_limit import RateLimit
 from holdfast.layers.reconnect import Reconnect
 from holdfast.layers.retry import Retry
 from holdfast.layers.verify import verify
+from holdfast.machines.concurrency import ConcurrencyLimiter
+from holdfast.machines.rate_limiter import RateLimiter
 from holdfast.machines.retry_budget import RetryBudget
 from holdfast.moments import Hedged, HedgeEnded, Moment
 from holdfast.sources.aiohttp import AiohttpSource
@@ -37,6 +41,11 @@ def piece(text: str) -> Delta:
 
 def text_of(items: list[Any]) -> str:
     return "".join(item.text if isinstance(item, Delta) else item for item in items)
+
+
+async def drained(reader: Any) -> None:
+    async with reader as items:
+        assert [item async for item in items]
 
 
 async def settle(turns: int = 20) -> None:
@@ -396,12 +405,54 @@ def test_racers_have_an_answer_of_their_own_and_the_winners_is_the_calls() -> No
 
 @pytest.mark.parametrize("wrong", [{"delay": 0}, {"share": 2}, {"quantile": 1}, {"least": 0}, {"window": 3}])
 def test_settings_that_cannot_be_are_named(wrong: dict[str, Any]) -> None:
-    name = "q" if "quantile" in wrong else next(iter(wrong))
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
         Hedge(**wrong)
 
 
 # -- the contract --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [Concurrency(ConcurrencyLimiter(limit=2)), RateLimit(RateLimiter(requests_per_minute=24, burst=2))],
+    ids=["places", "rate"],
+)
+async def test_its_clock_stands_still_while_a_limit_of_this_side_holds_the_request_back(
+    clock: FakeClock, limit: Any
+) -> None:
+    puppet = Puppet(Script(Wait(5.0), "a"), repeat=True)
+    hedge = Hedge(delay=6.0, **ALWAYS)
+    pipe = Pipe(puppet, clock=clock) | limit | hedge
+    readers = [pipe.stream() for _ in range(6)]
+    await asyncio.gather(*(drained(reader) for reader in readers))
+    assert max(reader.report.waited_seconds for reader in readers) >= 9.9
+    assert sum(reader.report.hedges for reader in readers) == 0
+    assert len(puppet.requests) == 6
+    usual = hedge.usual(puppet.requests[0])
+    assert list(usual._sorted) == pytest.approx([5.0] * 6), "what is learned leaves the line out"
+
+
+async def test_behind_the_line_its_clock_goes_on(clock: FakeClock) -> None:
+    puppet = Puppet(Script(Wait(5.0), "a"), Script(Wait(99.0), "b"), Script("c"))
+    limit = RateLimit(RateLimiter(requests_per_minute=60, burst=1))
+    pipe = Pipe(puppet, clock=clock) | limit | Hedge(delay=6.0, **ALWAYS)
+    one, two = pipe.stream(), pipe.stream()
+    await asyncio.gather(drained(one), drained(two))
+    assert (one.report.hedges, two.report.hedges) == (0, 1)
+    assert clock.now() == pytest.approx(7.0, abs=0.05), "a second in line, and six that it took to be late"
+
+
+def test_orders_among_limits_that_do_not_count_are_told() -> None:
+    places, pace = Concurrency(), RateLimit()
+    assert "!" not in str(Pipe(Puppet()) | places | pace | Hedge())
+    drawn = str(Pipe(Puppet()) | Hedge() | pace | places | Hedge() | pace)
+    assert "! Hedge belongs right of Concurrency: left of it" in drawn
+    assert "! Hedge belongs right of RateLimit: left of it" in drawn
+    assert "! Hedge twice" in drawn
+    assert "! Concurrency belongs left of RateLimit" in drawn
+    assert "! the same RateLimiter twice" in drawn
+    with pytest.raises(UsageError, match="twice"):
+        _ = Pipe(Puppet()) | places | Concurrency(places.limiter)
 
 
 @pytest.mark.parametrize("layer", [Hedge(), Hedge(delay=0.01, **ALWAYS)], ids=["learning", "racing"])

@@ -56,7 +56,7 @@ def test_a_clock_that_goes_back_gives_nothing() -> None:
     assert budget.allows(11.0)
 
 
-@pytest.mark.parametrize("wrong", [{"ratio": -0.1}, {"floor": "1"}, {"burst": 0.5}, {"ratio": True}])
+@pytest.mark.parametrize("wrong", [{"ratio": -0.1}, {"floor": "1"}, {"burst": 0.5}, {"ratio": True}, {"ratio": 10}])
 def test_bad_settings_are_named(wrong: dict[str, Any]) -> None:
     (name,) = wrong
     with pytest.raises(ValueError, match=f"{name} must be a number from"):

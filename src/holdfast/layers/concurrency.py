@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from holdfast._core import Source, Stream
-from holdfast._errors import BudgetExhausted, EndOfStream, StreamError
+from holdfast._errors import BudgetExhausted, EndOfStream, StreamError, UsageError
 from holdfast._shared import Lease, SharedState
 from holdfast._types import Head, Request
 from holdfast._waiting import stand_in
@@ -53,7 +53,15 @@ class Concurrency:
     def advise(self, left: Sequence[object], right: Sequence[object]) -> list[str]:
         """Warns of neighbours among which it cannot do its work."""
         early = {type(layer).__name__ for layer in left} & {"Retry", "Reconnect"}
-        return [f"Concurrency belongs left of {name}: right of it, a place is held in its pauses" for name in early]
+        warnings = [f"Concurrency belongs left of {name}: right of it, a place is held in its pauses" for name in early]
+        if any(type(layer).__name__ == "RateLimit" for layer in left):
+            warnings.append("Concurrency belongs left of RateLimit: right of it, who waits for its turn holds a place")
+        return warnings
+
+    def check_left(self, left: Sequence[object]) -> None:
+        """Raises `UsageError` where a stream would need two places of the same limiter: it would wait for itself."""
+        if any(isinstance(layer, Concurrency) and layer.limiter is self.limiter for layer in left):
+            raise UsageError("the same ConcurrencyLimiter stands twice in this pipe: a stream would wait for itself")
 
 
 @dataclass(slots=True)

@@ -17,11 +17,12 @@ from holdfast._core import Call, Source, Stream
 from holdfast._errors import EndOfStream, StreamError
 from holdfast._tasks import outlast
 from holdfast._types import Head, Request
+from holdfast._waiting import told_of_waits
 from holdfast.dialects._ways import effects_of
 from holdfast.machines.hedge_budget import HedgeBudget
 from holdfast.machines.progress import moves_on
 from holdfast.machines.quantile import Quantile, Quantiles
-from holdfast.machines.settings import check_seconds
+from holdfast.machines.settings import check_seconds, is_number
 from holdfast.moments import Hedged, HedgeEnded
 
 T = TypeVar("T")
@@ -38,6 +39,7 @@ class Hedge:
     address and model took; below `least` calls nothing is known, and no call is hedged. Second requests never exceed
     `share` of the calls, nor what `max_requests` and the retry budget allow. Content is the first item that is more
     than a role or padding; a clean end is, too. `open()` returns with it: head, place and evidence are the winner's.
+    While a limit left of it holds the first request back, its clock stands still, and what it learns leaves that out.
     If one request fails, the other decides; if both do, the failure of the first is raised. A request that changes
     something at the provider (`Dialect.effects()`) has no second one.
 
@@ -57,6 +59,8 @@ class Hedge:
 
     def __post_init__(self) -> None:
         check_seconds("Hedge(delay=...)", self.delay)
+        if not (is_number(self.quantile) and 0 < self.quantile < 1):
+            raise ValueError(f"Hedge(quantile=...) must be a number between 0 and 1, not {self.quantile!r}")
         # The way to set a field of a frozen dataclass: they are made of the settings, and no settings themselves.
         object.__setattr__(self, "budget", HedgeBudget(share=self.share))
         object.__setattr__(self, "_usual", Quantiles(self.quantile, window=self.window, least=self.least))
@@ -78,6 +82,10 @@ class Hedge:
             warnings.append(
                 "Hedge belongs right of Deadline(open=..., first_token=...): its open() lasts until content"
             )
+        limits = sorted({type(layer).__name__ for layer in right} & {"Concurrency", "RateLimit"})
+        warnings += (f"Hedge belongs right of {name}: left of it, second requests are not counted" for name in limits)
+        if any(isinstance(layer, Hedge) for layer in right):
+            warnings.append("Hedge twice sends up to four requests: leave one out")
         return warnings
 
 
@@ -103,18 +111,33 @@ class _HedgeSource(Generic[T]):
 class _Racer(Generic[T]):
     """One request on its way to its first content, in a task of its own and at a place of its own."""
 
-    __slots__ = ("_cancelled", "call", "held", "started", "stream", "task")
+    __slots__ = ("_cancelled", "_news", "call", "held", "started", "stream", "task", "waits")
 
-    def __init__(self, source: Source[T], request: Request, before: Call, rival: Call | None) -> None:
+    def __init__(
+        self, source: Source[T], request: Request, before: Call, rival: Call | None, news: asyncio.Event
+    ) -> None:
         self.call = before.fork()
         self.call.rival = rival
         self.started = before.clock.now()
+        """When it was sent off, put later by as long as it then stood in a line of ours."""
+        self.waits: float | None = None
+        """Since when it stands in a line of ours; None while it does not."""
+        self._news = news
         self.stream: Stream[T] | None = None
         self.held: list[T] = []
         self._cancelled = False
         self.task = asyncio.create_task(self._run(source, replace(request, call=self.call)), name="holdfast-hedge")
+        self.task.add_done_callback(lambda _task: news.set())
+
+    def _hear(self, waits: bool) -> None:  # noqa: FBT001 - a listener is told yes or no
+        now = self.call.clock.now()
+        if self.waits is not None:
+            self.started += now - self.waits
+        self.waits = now if waits else None
+        self._news.set()
 
     async def _run(self, source: Source[T], request: Request) -> None:
+        told_of_waits.set(self._hear)
         self.stream = await source.open(request)
         while len(self.held) < MAX_HELD:
             try:
@@ -179,7 +202,7 @@ class _Race(Generic[T]):
         first = self._send(self._call)
         delay = self._settings.delay if self._settings.delay is not None else self._usual.value
         if delay is not None:
-            await self._wait_until(first.started + delay, first)
+            await self._wait_until_late(first, delay)
             if not first.task.done() and self._may_hedge(first):
                 self._call.note(Hedged(attempt=first.number, delay=delay))
                 self._send(first.call, first.call)  # a fork of the first one's: it knows what that one has spent
@@ -198,20 +221,21 @@ class _Race(Generic[T]):
         return first.call.may_request and not effects_of(self._request) and self._settings.budget.withdraw()
 
     def _send(self, before: Call, rival: Call | None = None) -> _Racer[T]:
-        racer = _Racer(self._source, self._request, before, rival)
-        racer.task.add_done_callback(lambda _task: self._news.set())
+        racer = _Racer(self._source, self._request, before, rival, self._news)
         self.racers.append(racer)
         return racer
 
-    async def _wait_until(self, when: float, racer: _Racer[T]) -> None:
-        """Waits for the racer, and no longer than until then."""
-        timer = self._call.clock.call_at(when, self._news.set)
-        try:
-            while not racer.task.done() and self._call.clock.now() < when:
-                self._news.clear()
+    async def _wait_until_late(self, racer: _Racer[T], delay: float) -> None:
+        """Waits for the racer, and no longer than `delay` seconds beside those that it stands in a line of ours."""
+        clock = self._call.clock
+        while not racer.task.done() and (racer.waits is not None or clock.now() < racer.started + delay):
+            self._news.clear()
+            timer = None if racer.waits is not None else clock.call_at(racer.started + delay, self._news.set)
+            try:
                 await self._news.wait()
-        finally:
-            timer.cancel()
+            finally:
+                if timer is not None:
+                    timer.cancel()
 
     def _decide(self, winner: _Racer[T]) -> _Racer[T]:
         """Learns and tells how it ended. Nothing is awaited: whoever has won hands on what it brought."""

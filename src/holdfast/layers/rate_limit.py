@@ -51,7 +51,10 @@ class RateLimit:
     def advise(self, left: Sequence[object], right: Sequence[object]) -> list[str]:
         """Warns of neighbours among which it cannot do its work."""
         early = {type(layer).__name__ for layer in left} & {"Retry", "Reconnect"}
-        return [f"RateLimit belongs left of {name}: right of it, it sees one attempt of several" for name in early]
+        warnings = [f"RateLimit belongs left of {name}: right of it, it sees one attempt of several" for name in early]
+        if any(isinstance(layer, RateLimit) and layer.limiter is self.limiter for layer in left):
+            warnings.append("the same RateLimiter twice counts each request twice: leave one out")
+        return warnings
 
 
 def _key(request: Request) -> str:

@@ -21,7 +21,9 @@ class RetryBudget:
     __slots__ = ("_at", "_left", "burst", "denied", "first", "floor", "ratio", "retries")
 
     def __init__(self, *, ratio: float = 0.1, floor: float = 1.0, burst: float = 10.0) -> None:
-        for name, value, least in (("ratio", ratio, 0.0), ("floor", floor, 0.0), ("burst", burst, 1.0)):
+        if not (is_number(ratio) and 0 <= ratio <= 1):
+            raise ValueError(f"ratio must be a number from 0 to 1, not {ratio!r}: 0.1 is ten in a hundred")
+        for name, value, least in (("floor", floor, 0.0), ("burst", burst, 1.0)):
             if not (is_number(value) and value >= least):
                 raise ValueError(f"{name} must be a number from {least:g}, not {value!r}")
         self.ratio, self.floor, self.burst = ratio, floor, burst

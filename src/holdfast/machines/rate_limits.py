@@ -91,6 +91,8 @@ _PART = re.compile(r"([\d.]+)([a-zµμ]+)")
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
 _PAIR = re.compile(r"\b(limit|remaining|reset|r|t|q)\s*=\s*(\d{1,18})\b", re.ASCII)
 
+_SHORTEST_TIME = len("1000000000")
+
 
 def read(headers: Mapping[str, str], wall: float) -> RateLimits | None:
     """Gives the limits that headers (names in lower case) tell of, None where they tell of none.
@@ -98,9 +100,11 @@ def read(headers: Mapping[str, str], wall: float) -> RateLimits | None:
     `wall` is the time in seconds since 1970, UTC, where the response does not tell it (`Date`). What is malformed
     counts as not told, and so do -1, and 0 as a limit: servers write them for "unknown".
     """
-    if not any("ratelimit" in name for name in headers):
+    said = [name for name in headers if "ratelimit" in name]
+    if not said:
         return None
-    if "date" in headers:
+    # To read it costs as much as half of all the rest: durations are shorter than times, and need none.
+    if "date" in headers and any(len(headers[name]) >= _SHORTEST_TIME for name in said):
         wall = answered_at(headers, datetime.fromtimestamp(wall, UTC)).timestamp()
     found = {kind: list(_limits(kind, headers, wall)) for kind in get_args(Kind)}
     every = tuple((kind, limit) for kind, limits in found.items() for limit in limits)

@@ -20,7 +20,7 @@ from holdfast.layers.verify import verify
 from holdfast.machines.concurrency import ConcurrencyLimiter
 from holdfast.machines.ladder import Seams
 from holdfast.machines.retry_budget import RetryBudget
-from holdfast.moments import Billed, Delivered, Ended, FirstDelta, Moment, Opened, Opening, Started
+from holdfast.moments import Billed, BreakerChanged, Delivered, Ended, FirstDelta, Moment, Opened, Opening, Started
 from holdfast.testing import FakeClock
 from tests.puppet import Puppet, Script, Wait
 
@@ -362,7 +362,9 @@ async def test_nothing_is_told_of_a_stream_behind_its_end(clock: FakeClock) -> N
         await waiting.cancel()
         await task
     assert [type(moment) for moment in heard] == [Started, Ended]
-    assert waiting.report.outcome == "cancelled"
+    assert (waiting.report.outcome, waiting.report.waited_seconds) == ("cancelled", 5.0)
+    waiting._call.note(BreakerChanged(name="theirs", old="closed", new="open"))
+    assert type(heard[-1]) is BreakerChanged, "that is not of the stream"
 
 
 def test_a_pipe_without_a_single_request_is_refused() -> None:

@@ -39,6 +39,8 @@ from holdfast.moments import (
     Moment,
     RecordingFailed,
     Report,
+    SharedBack,
+    SharedLost,
 )
 
 if TYPE_CHECKING:
@@ -285,6 +287,10 @@ class Attempt:
     """What its answer has told; None while no answer began."""
 
 
+_APART = (BreakerChanged, SharedLost, SharedBack, RecordingFailed)
+"""Moments that may come behind a stream's end: they tell of something else, or of what is done with the whole."""
+
+
 def _complain(message: str, error: Exception) -> None:
     asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
 
@@ -385,14 +391,14 @@ class Call:
     def note(self, moment: Moment) -> None:
         """Tells everybody who listens; the report first, so that a listener sees it up to date.
 
-        Nothing comes after the end but what is no part of the stream's story: a task that another one's closing woke
-        may still have something to say.
+        After the end they hear only what is no part of the stream's story. Whoever another one's closing woke may still
+        have something to say: the report alone has that.
         """
-        if self.report.closed and not isinstance(moment, BreakerChanged | RecordingFailed):
-            return
         moment.at = self.clock.now()
         moment.attempt = moment.attempt or self.requests
         self.report.add(moment)
+        if self.report.closed and not isinstance(moment, _APART):
+            return
         for listener in self.listeners:
             try:
                 listener(moment)

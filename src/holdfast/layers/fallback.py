@@ -109,7 +109,8 @@ class Fallback:
         object.__setattr__(self, "_layers", tuple(one.own_layers() for one in named))
 
     def __call__(self, inner: Source[T]) -> Source[T]:
-        return _FallbackSource(tuple(_under(inner, layers) for layers in self._layers), self)
+        chains = (_under(inner, layers, one.name) for one, layers in zip(self.upstreams, self._layers, strict=True))
+        return _FallbackSource(tuple(chains), self)
 
     def within(self) -> list[tuple[str, Layers]]:
         """Gives the layers that are over one upstream alone, by its name: for who draws the pipe."""
@@ -151,9 +152,11 @@ class Fallback:
         return known[0] if known else None
 
 
-def _under(inner: Source[T], layers: Layers) -> Source[T]:
+def _under(inner: Source[T], layers: Layers, upstream: str) -> Source[T]:
+    """Nests the layers of one upstream: one that has an `over()` is told over which."""
     for layer in layers:
-        inner = layer(inner)
+        over = getattr(layer, "over", None)
+        inner = layer(inner) if over is None else over(inner, upstream)
     return inner
 
 

@@ -92,7 +92,11 @@ class Budget:
     def __call__(self, inner: Source[T]) -> Source[T]:
         return _BudgetSource(inner, self)
 
-    def _tab(self, request: Request) -> _Tab:
+    def over(self, inner: Source[T], upstream: str) -> Source[T]:
+        """Gives what it is in the layers of one upstream: that one's alone."""
+        return _BudgetSource(inner, self, upstream)
+
+    def _tab(self, request: Request, upstream: str) -> _Tab:
         """Gives the call's tab: one, over all its attempts and forks, which share their listeners."""
         call = request.call
         tabs = (one for one in call.listeners if isinstance(one, _Tab) and one.layer is self)
@@ -101,7 +105,7 @@ class Budget:
             tab = _Tab(self, call)
             call.listeners.append(tab)
             call.guards.append(tab.guard)
-        tab.upstreams.add(request.upstream)
+        tab.upstreams.add(upstream)
         return tab
 
     def _shared_name(self, account: str, period: str) -> str:
@@ -147,7 +151,7 @@ class _Tab:
     def __init__(self, layer: Budget, call: Call) -> None:
         self.layer = layer
         self.upstreams = set[str]()
-        """Which it is for, as the requests that came through the layer name them; "" is for all."""
+        """Which it is for; "" is for all."""
         self.ended: Decimal | None = None
         self._clock = call.clock
         self._period = layer._period(call.clock.wall())  # noqa: SLF001 - its own layer
@@ -262,11 +266,12 @@ class _Tab:
 class _BudgetSource(Generic[T]):
     inner: Source[T]
     layer: Budget
+    upstream: str = ""
 
     async def open(self, request: Request) -> Stream[T]:
         call, layer = request.call, self.layer
         asked = layer._price_of(request) or _ZERO  # noqa: SLF001 - its own layer
-        tab = layer._tab(request)  # noqa: SLF001 - its own layer
+        tab = layer._tab(request, self.upstream)  # noqa: SLF001 - its own layer
         owed = tab.owed(call) + asked
         try:
             taken = await tab.take(owed) if layer.shared is not None else None

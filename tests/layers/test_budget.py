@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -178,9 +179,48 @@ async def test_each_day_has_the_limit_anew(clock: FakeClock) -> None:
         await clock.sleep(hours * 3600.0)
         outcomes.append(await read(pipe_over(puppet, clock, budget).stream(ASKED)) is None)
     assert outcomes == [True, False, True, False]
-    assert budget.spent(now=clock.wall()) == ONE
-    with pytest.raises(ValueError, match="say now="):
-        budget.spent()
+    assert budget.spent(now=clock.wall()) == budget.spent() == budget.total() == ONE
+    await clock.sleep(24 * 3600.0)
+    assert budget.spent() == 0  # of the day that it is for calls
+
+
+@pytest.mark.parametrize(
+    ("per", "now", "left"),
+    [
+        ("hour", "2026-02-03T04:59:30+00:00", 30.0),
+        ("day", "2026-02-03T04:00:00+00:00", 20 * 3600.0),
+        ("month", "2026-02-27T00:00:00+00:00", 2 * 86400.0),
+        ("month", "2026-12-31T23:00:00+00:00", 3600.0),
+    ],
+)
+async def test_a_budget_that_is_spent_says_whose_it_is_and_when_there_is_more(per: Any, now: str, left: float) -> None:
+    async with FakeClock(wall=datetime.fromisoformat(now)) as clock:
+        budget, puppet = Budget(limit=ONE, per=per, label="team", prices=PRICES), Puppet(whole(), repeat=True)
+        for _ in range(2):
+            error = await read(pipe_over(puppet, clock, budget).stream(ASKED, labels={"team": "search"}))
+        assert isinstance(error, BudgetExhausted)
+        assert error.retry_after == left
+        assert f"per='{per}', label='team') is spent for 'search', and nothing was sent" in str(error)
+        assert await read(pipe_over(puppet, clock, budget).stream(ASKED, labels={"team": "other"})) is None
+        assert (budget.spent("search"), budget.spent("other"), budget.total()) == (ONE, ONE, 2 * ONE)
+        await clock.sleep(left)
+        assert await read(pipe_over(puppet, clock, budget).stream(ASKED, labels={"team": "search"})) is None
+
+
+async def test_a_budget_for_good_names_no_time_at_which_there_is_more(clock: FakeClock) -> None:
+    budget, puppet = Budget(limit=ONE, prices=PRICES), Puppet(whole(), repeat=True)
+    for _ in range(2):
+        error = await read(pipe_over(puppet, clock, budget).stream(ASKED))
+    assert isinstance(error, BudgetExhausted)
+    assert error.retry_after is None
+
+
+async def test_budgets_by_different_labels_do_not_book_into_each_other(clock: FakeClock) -> None:
+    store = Store()
+    for label in ("team", "user"):
+        budget = Budget(limit=1, label=label, prices=PRICES, shared=store)
+        assert await read(pipe_over(Puppet(whole()), clock, budget).stream(ASKED, labels={label: "a"})) is None
+    assert list(store.left) == ["budget 1 USD team a", "budget 1 USD user a"]
 
 
 async def test_each_value_of_a_label_has_the_limit_for_itself(clock: FakeClock) -> None:
@@ -347,7 +387,7 @@ async def test_a_day_has_a_name_of_its_own_in_the_store(clock: FakeClock) -> Non
     store, puppet = Store(), Puppet(whole(), repeat=True)
     budget = Budget(limit=1, per="day", label="team", prices=PRICES, shared=store)
     assert await read(pipe_over(puppet, clock, budget).stream(ASKED, labels={"team": "a"})) is None
-    assert list(store.left) == [f"budget 1 USD day {clock.wall():%Y-%m-%d} a"]
+    assert list(store.left) == [f"budget 1 USD day team {clock.wall():%Y-%m-%d} a"]
     assert store.kept == {25 * 3600.0}  # it is forgotten when no call that began in it can still run
 
 

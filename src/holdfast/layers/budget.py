@@ -16,6 +16,7 @@ from types import NoneType
 from typing import Any, Generic, Literal, TypeVar
 
 from holdfast._bill import bills, prompt_tokens
+from holdfast._clock import Clock, SystemClock
 from holdfast._core import Call, Source, Stream
 from holdfast._errors import BudgetExhausted
 from holdfast._shared import SharedState
@@ -49,8 +50,8 @@ class Budget:
     which its call began. With `label` each value of that label has the limit for itself.
 
     What has no price cannot be held to a budget: no request for it is sent, unless `unpriced="allow"`. What is booked
-    outlives streams in this object; `shared` makes it common to all processes that use the same `name` there, with the
-    same limit, period and currency.
+    outlives streams in this object; `shared` makes it common to all budgets that have the same `name` there, with the
+    same limit, period, currency and label, in whatever process: give each budget a name of its own.
     """
 
     limit: str | int | Decimal
@@ -61,6 +62,8 @@ class Budget:
     shared: SharedState | None = None
     name: str = "budget"
     _ledger: Ledger = field(init=False, repr=False, compare=False)
+    _clock: Clock = field(init=False, repr=False, compare=False)
+    """That of the last call: what it is now is what it is for calls."""
 
     def __post_init__(self) -> None:
         amount = money("Budget(limit=...)", self.limit)
@@ -72,6 +75,10 @@ class Budget:
         check_kind("Budget(label=...)", self.label, (str, NoneType), "a label's name")
         object.__setattr__(self, "limit", amount)
         object.__setattr__(self, "_ledger", Ledger(amount))
+        object.__setattr__(self, "_clock", SystemClock())
+
+    def _see(self, clock: Clock) -> None:
+        object.__setattr__(self, "_clock", clock)
 
     def __repr__(self) -> str:
         per = f", per={self.per!r}" if self.per else ""
@@ -79,15 +86,24 @@ class Budget:
         return f"Budget({self.limit} {self.prices.currency}{per}{label})"
 
     def spent(self, value: str = "", *, now: datetime | None = None) -> Decimal:
-        """What this process has booked: for a value of the label, in the period of `now`, which `per` asks for."""
-        return self._ledger.spent(value, self._period(now))
+        """What this process has booked: for a value of the label, in the period of `now`, in UTC; None: the present."""
+        return self._ledger.spent(value, self._period(now or self._clock.wall()))
 
-    def _period(self, now: datetime | None) -> str:
-        if self.per is None:
-            return ""
-        if now is None:
-            raise ValueError(f"a budget per {self.per} has one for each: say now=, in UTC")
-        return now.strftime(_PERIODS[self.per])
+    def total(self, *, now: datetime | None = None) -> Decimal:
+        """What this process has booked for all values of the label together."""
+        return self._ledger.total(self._period(now or self._clock.wall()))
+
+    def _period(self, now: datetime) -> str:
+        return "" if self.per is None else now.strftime(_PERIODS[self.per])
+
+    def _exhausted(self, tab: _Tab, so: str) -> BudgetExhausted:
+        """Says whose money is spent, and when there will be more."""
+        whose = f" for {tab.value[:64]!r}" if self.label is not None else ""
+        error = BudgetExhausted(f"{self!r} is spent{whose}{so}")
+        if self.per is not None:
+            left = (_end(self.per, tab.began) - tab.clock.wall()).total_seconds()
+            error.retry_after = max(0.0, left)
+        return error
 
     def __call__(self, inner: Source[T]) -> Source[T]:
         return _BudgetSource(inner, self)
@@ -111,7 +127,9 @@ class Budget:
     def _shared_name(self, account: str, period: str) -> str:
         limit = f"{Decimal(self.limit).normalize():f}"
         return " ".join(
-            part for part in (self.name, limit, self.prices.currency, self.per or "", period, account) if part
+            part
+            for part in (self.name, limit, self.prices.currency, self.per or "", self.label or "", period, account)
+            if part
         )
 
     def _price_of(self, request: Request) -> Decimal | None:
@@ -132,6 +150,17 @@ class Budget:
         return self.prices.cost((asking,)).known
 
 
+def _end(per: str, when: datetime) -> datetime:
+    """Gives the end of the hour, day or month."""
+    begin = when.replace(minute=0, second=0, microsecond=0)
+    if per == "hour":
+        return begin + timedelta(hours=1)
+    begin = begin.replace(hour=0)
+    if per == "day":
+        return begin + timedelta(days=1)
+    return (begin.replace(day=1) + timedelta(days=32)).replace(day=1)
+
+
 def _dialect_of(request: Request) -> Dialect | None:
     dialect = request.dialect or request.call.dialect
     if dialect is AUTO:
@@ -146,16 +175,30 @@ def _name_of(dialect: Dialect | None) -> str:
 class _Tab:
     """What one call has taken of the budget. Its last word is the call's bill, which it hears when the call ends."""
 
-    __slots__ = ("_account", "_clock", "_here", "_lock", "_period", "_there", "ended", "layer", "upstreams")
+    __slots__ = (
+        "_account",
+        "_here",
+        "_lock",
+        "_period",
+        "_there",
+        "began",
+        "clock",
+        "ended",
+        "layer",
+        "upstreams",
+        "value",
+    )
 
     def __init__(self, layer: Budget, call: Call) -> None:
         self.layer = layer
         self.upstreams = set[str]()
         """Which it is for; "" is for all."""
         self.ended: Decimal | None = None
-        self._clock = call.clock
-        self._period = layer._period(call.clock.wall())  # noqa: SLF001 - its own layer
-        account = call.labels.get(layer.label, "") if layer.label is not None else ""
+        self.began = call.clock.wall()
+        self.clock = call.clock
+        layer._see(call.clock)  # noqa: SLF001 - its own layer
+        self._period = layer._period(self.began)  # noqa: SLF001 - its own layer
+        self.value = account = call.labels.get(layer.label, "") if layer.label is not None else ""
         # The name that it has here it has among all: who can name accounts must not get one there for each name.
         self._account = layer._ledger.open(account, self._period)  # noqa: SLF001 - its own layer
         self._here = _ZERO  # booked in this process
@@ -278,7 +321,7 @@ class _BudgetSource(Generic[T]):
             for news in layer.shared.news() if layer.shared is not None else ():
                 call.note(news)
             if taken is False or (taken is None and not tab.allows(owed)):
-                raise BudgetExhausted(f"{layer!r} is spent, and nothing was sent")
+                raise layer._exhausted(tab, ", and nothing was sent")  # noqa: SLF001 - its own layer
             tab.book(owed)
             stream = await self.inner.open(request)
         except BaseException:
@@ -333,7 +376,7 @@ class _BudgetStream(Generic[T]):
             raise self._end
         taken = await tab.take(owed) if tab.layer.shared is not None else None
         if taken is False or (taken is None and tab.left < 0):
-            self._end = BudgetExhausted(f"{tab.layer!r} is spent: the answer was stopped in its middle")
+            self._end = tab.layer._exhausted(tab, ": the answer was stopped in its middle")  # noqa: SLF001 - its own layer
             raise self._end
         return await self.inner.receive()
 

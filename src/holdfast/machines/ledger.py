@@ -48,6 +48,14 @@ class Ledger:
         """What was spent in a period, as far as it is not forgotten."""
         return self._accounts.get(self._key(account, period), _NOTHING)
 
+    def total(self, period: str) -> Decimal:
+        """What was spent in a period by all accounts, as far as it is not forgotten."""
+        total = _NOTHING
+        for (_, when), spent in self._accounts.items():
+            if when == period:
+                total = _EXACT.add(total, spent)
+        return total
+
     def left(self, account: str, period: str) -> Decimal:
         """What may still be spent; below nothing where more was spent than allowed."""
         return _EXACT.subtract(self._limit, self.spent(account, period))

@@ -177,7 +177,7 @@ def test_what_is_no_source_no_layer_and_no_request_is_named() -> None:
         anything(AiohttpSource)
     with pytest.raises(UsageError, match="3 is no layer"):
         anything(AiohttpSource()) | 3
-    with pytest.raises(UsageError, match=r"a pipe streams a Request\(url"):
+    with pytest.raises(UsageError, match=r"a pipe streams a Request\(url.*not dict: a body is what Client\(layers="):
         anything(AiohttpSource()).stream({"messages": []})
 
 

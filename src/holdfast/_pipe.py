@@ -153,8 +153,11 @@ class Pipe(Generic[T]):
         )
         if resume is not None:
             check_partial("stream(resume=...)", resume)
-        if request is not None and not isinstance(request, Request):
-            raise UsageError(f"a pipe streams a Request(url=..., body=...), not {type(request).__name__}")
+        given: object = request
+        if not isinstance(given, Request | NoneType):
+            hint = ": a body is what Client(layers=[*default_layers(...), ...]).stream(body) takes"
+            told = type(given).__name__ + (hint if isinstance(given, Mapping) else "")
+            raise UsageError(f"a pipe streams a Request(url=..., body=...), not {told}")
         call.dialect = self._dialect
         request = replace(request or Request(), call=call)
         if resume is not None:
@@ -201,6 +204,8 @@ def _draw(left: Layers, layers: Layers, right: Layers, margin: str) -> Iterator[
     for place, layer in enumerate(layers):
         before, after = (*left, *layers[:place]), (*layers[place + 1 :], *right)
         yield f"{margin}| {_describe(layer)}"
+        if type(layer).__name__ == "Budget" and any(one is layer for one in before):
+            yield f"{margin}! the same Budget twice books each stream twice: leave one out"
         advise = getattr(layer, "advise", None)
         if advise is not None:
             yield from (f"{margin}! {warning}" for warning in advise(before, after))

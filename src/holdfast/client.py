@@ -32,7 +32,8 @@ from holdfast.moments import Listener
 from holdfast.sources.aiohttp import AiohttpSource
 from holdfast.upstreams import Upstream, base_of, breaker_of, check_url, key_of
 
-_DEFAULT = "deepseek"
+DEFAULT: Dialect = find("deepseek")
+"""Who is asked where nobody is named. Not its name: beside `upstreams=` that is told from nothing."""
 Layers = Sequence[Callable[[Source[Any]], Source[Any]]]
 
 
@@ -57,7 +58,7 @@ class Client:
 
     def __init__(
         self,
-        dialect: str | Dialect = _DEFAULT,
+        dialect: str | Dialect = DEFAULT,
         *,
         api_key: str | None = None,
         base_url: str | None = None,
@@ -79,7 +80,7 @@ class Client:
     ) -> None:
         if base_url is not None:
             check_url(base_url)
-        self._fallback = _fallback(upstreams, dialect if dialect != _DEFAULT else None, api_key, base_url)
+        self._fallback = _fallback(upstreams, None if dialect is DEFAULT else dialect, api_key, base_url)
         if self._fallback is not None:
             first = self._fallback.upstreams[0]
             dialect, base_url = first.dialect, getattr(first, "base_url", None)

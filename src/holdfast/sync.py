@@ -70,7 +70,7 @@ class Client:
     A `session` or `source` must belong to the background loop, since it is used there.
     """
 
-    def __init__(self, dialect: str | Dialect = "deepseek", **settings: Unpack[Settings]) -> None:
+    def __init__(self, dialect: str | Dialect = asynchronous.DEFAULT, **settings: Unpack[Settings]) -> None:
         self._make: Callable[[], asynchronous.Client] = lambda: asynchronous.Client(dialect, **settings)
         self._client = self._make()
         self._at: Background | None = None

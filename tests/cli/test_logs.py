@@ -44,6 +44,9 @@ def log(tmp_path: Path) -> str:
     return str(file)
 
 
+LAX = ("first_chunk_p99=1000", "chunks_per_second=0", "errors=1")
+
+
 def test_each_stream_is_drawn_to_scale(log: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["logs", log, "--stream", "aaa"]) == 0
     out = capsys.readouterr().out
@@ -106,6 +109,14 @@ def test_standard_input_is_a_file(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(LOG).encode())))
     assert main(["logs", "-", "--json"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_a_missed_objective_is_3_where_it_is_to_be_checked(log: str, capsys: pytest.CaptureFixture[str]) -> None:
+    missed = ["logs", log, "--objective", "first_chunk_p99=0.001"]
+    assert main([*missed, "--check"]) == 3
+    assert "MISSED" in capsys.readouterr().out
+    assert main([*missed, "--summary"]) == 0
+    assert main(["logs", log, "--check", *(f"--objective={name}" for name in LAX)]) == 0
 
 
 def test_a_log_of_others_alone_is_1(tmp_path: Path) -> None:

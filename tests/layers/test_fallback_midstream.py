@@ -437,7 +437,7 @@ async def test_one_that_comes_back_is_resumed_there(fault: Any) -> None:
 
 
 def test_upstreams_come_in_the_place_of_a_dialect_a_key_and_an_address() -> None:
-    for mixed in ({"dialect": "openai"}, {"api_key": "k"}, {"base_url": "http://a.test"}):
+    for mixed in ({"dialect": "openai"}, {"dialect": "deepseek"}, {"api_key": "k"}, {"base_url": "http://a.test"}):
         with pytest.raises(UsageError, match="upstreams= comes in the place of"):
             Client(upstreams=[to("a")], **mixed)  # type: ignore[arg-type]  # that is what is tested
     with pytest.raises(UsageError, match="translate="):

@@ -166,6 +166,11 @@ def test_settings_that_cannot_be_are_refused_by_name(wrong: dict[str, Any]) -> N
         ConcurrencyLimiter(**wrong)
 
 
+def test_a_limit_beyond_the_bounds_names_these() -> None:
+    with pytest.raises(ValueError, match=r"limit must be .* max_limit \(200\), not 500"):
+        ConcurrencyLimiter(limit=500, adaptive="aimd")
+
+
 @pytest.mark.parametrize("adaptive", ["aimd", "gradient"])
 def test_a_limit_that_adapts_begins_within_its_bounds(adaptive: Literal["aimd", "gradient"]) -> None:
     with pytest.raises(ValueError, match="limit must be from"):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast import Client, Hedge, StreamError, Upstream, configure_logs
+from holdfast import Client, Hedge, StreamError, Upstream, UsageError, configure_logs
 from holdfast._pipe import listener_factories
 from holdfast.telemetry.health import Ending, Health, Objectives, watch_health
 from holdfast.telemetry.timeline import LogReader
@@ -78,6 +78,13 @@ def test_objectives_that_are_none_are_named(wrong: dict[str, Any]) -> None:
     (name,) = wrong
     with pytest.raises(ValueError, match=f"{name} must be a number from 0"):
         Objectives(**wrong)
+
+
+def test_an_objective_that_there_is_not_is_told_with_those_that_there_are() -> None:
+    with pytest.raises(UsageError, match=r"'first_chunk'; there are chunks_per_second, first_chunk_p99, errors"):
+        watch_health({"first_chunk": 3})
+    with pytest.raises(UsageError, match="mapping"):
+        watch_health(3)  # type: ignore[arg-type]  # that is what is tested
 
 
 @pytest.mark.parametrize("upstreams", [1, 3])

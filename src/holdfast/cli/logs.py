@@ -27,6 +27,8 @@ MAX_LINE = 4 * 1024 * 1024
 _OUTCOMES = ("complete", "resumed", "cancelled", "running", "ended", "error")
 _MANY = 20
 """Outcomes told apart for a hint: a log is a stranger's, and may name any number."""
+_MISSED = 3
+"""The exit code of `--check`: 1 and 2 are of what could not be read or was not understood."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -65,6 +67,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="OUT.html",
         help="as --summary, and a page of HTML with pictures of it and of the worst streams",
     )
+    add("--check", action="store_true", help="as --summary, and exit with 3 where an objective is missed")
     add(
         "--objective",
         action="append",
@@ -76,10 +79,10 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Reads, shows, sums up. Returns 1 when there was no line of a stream at all."""
+    """Reads, shows, sums up. Returns 1 when there was no line of a stream at all, 3 where `--check` fails."""
     reader, health, paper = LogReader(), Health(_objectives(args.objective)), Paper()
     page = Page(health) if args.html is not None else None
-    summary = args.summary or page is not None
+    summary = args.summary or args.check or page is not None
     _check_page(args.html, args.files)
     wanted = Filter(
         stream=args.stream,
@@ -117,7 +120,9 @@ def run(args: argparse.Namespace) -> int:
     (Paper(sys.stderr) if args.json else paper).write(_sums(reader, health, paper.width))
     if summary and not args.json:
         paper.write(_held_against(health))
-    return 0 if reader.lines > reader.malformed + reader.foreign else 1
+    if reader.lines <= reader.malformed + reader.foreign:
+        return 1
+    return _MISSED if args.check and not health.well else 0
 
 
 def _admitted(reader: LogReader, files: list[str], wanted: Filter, met: set[str]) -> Iterator[Life]:

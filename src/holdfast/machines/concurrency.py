@@ -121,7 +121,8 @@ class ConcurrencyLimiter:
         if self.adaptive not in _RULES:
             raise ValueError(f"adaptive must be 'aimd', 'gradient' or None, not {self.adaptive!r}")
         if not self.min_limit <= self.limit <= self.max_limit:
-            raise ValueError(f"limit must be from min_limit to max_limit, not {self.limit!r}")
+            between = f"min_limit ({self.min_limit}) to max_limit ({self.max_limit})"
+            raise ValueError(f"limit must be from {between}, not {self.limit!r}: give these, too")
 
     def places(self, upstream: str) -> Places:
         """Gives the places of one upstream, "" where there is only one."""

@@ -10,13 +10,15 @@ import math
 from array import array
 from collections import Counter, deque
 from collections.abc import Mapping, MutableSequence, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from types import NoneType
 from typing import Any, Literal
 
 from holdfast import moments
+from holdfast._errors import UsageError
 from holdfast._pipe import listener_factories
 from holdfast._types import Request
-from holdfast.machines.settings import check_count, is_number
+from holdfast.machines.settings import check_count, check_kind, is_number
 from holdfast.moments import Listener, Moment, Report
 
 _MAX_KINDS = 1_000
@@ -199,6 +201,11 @@ class Health:
 
 def watch_health(objectives: Objectives | Mapping[str, float] | None = None, *, keep: int = 10_000) -> Health:
     """Gives the health of all streams that start from now on; percentiles are those of the last `keep`."""
+    if not isinstance(objectives, Objectives):
+        known = [field.name for field in fields(Objectives)]
+        check_kind("watch_health(...)", objectives, (Mapping, NoneType), "Objectives(...) or a mapping of them")
+        if unknown := [name for name in objectives or {} if name not in known]:
+            raise UsageError(f"there is no objective {unknown[0]!r}; there are {', '.join(known)}")
     wanted = objectives if isinstance(objectives, Objectives) else Objectives(**(objectives or {}))
     health = Health(wanted, keep)
     listener_factories.append(health.listen)

@@ -105,7 +105,11 @@ FAULTS = _counter(
 )
 SEAMS = _counter("seams", "{seam}", "Broken streams that went on, by the rung of the resume ladder.", "rung")
 FALLBACKS = _counter("fallbacks", "{request}", "Times that another upstream was asked.", "upstream")
-HEDGES = _counter("hedges", "{request}", "Second requests sent because the first content was late.")
+HEDGES = _counter(
+    "hedges",
+    "{request}",
+    "Second requests begun because the first content was late, also those that a limit still held back.",
+)
 STALLS = _counter("stalls", "{stall}", "Clocks that ran out.", "clock")
 WAITED = _counter("waited_seconds", "s", "Time that this side held requests back.", "reason")
 DELTAS = _counter("deltas", "{delta}", "Pieces of answers that were handed over.")

@@ -95,6 +95,14 @@ def every_error() -> list[StreamError]:
     ]
 
 
+def test_a_wait_of_less_than_a_millisecond_has_no_line(log: io.StringIO) -> None:
+    call = told_call()
+    for seconds in (0.0009, 0.001):
+        call.note(moments.Waited(reason="requests", seconds=seconds))
+    assert [line["seconds"] for line in lines(log)] == [0.001]
+    assert call.report.waited_seconds == pytest.approx(0.0019)
+
+
 def full_moments() -> list[moments.Moment]:
     """One moment of every kind and every error, with a value in every field."""
     usage = Usage(input_tokens=1, output_tokens=2, total_tokens=3, cached_tokens=1, reasoning_tokens=1)

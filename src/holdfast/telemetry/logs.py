@@ -26,7 +26,7 @@ from holdfast._clock import Clock, SystemClock
 from holdfast._errors import StatusError, StreamError, UpstreamError, UsageError
 from holdfast._types import Completion, Request, Usage
 from holdfast.machines.redact import clean_url, only_name, scrub
-from holdfast.moments import Billed, BreakerChanged, Ended, Listener, Moment, Started
+from holdfast.moments import Billed, BreakerChanged, Ended, Listener, Moment, Started, Waited
 
 EVENTS: Mapping[type[Moment], tuple[str, str]] = {
     moments.Started: ("stream.started", "info"),
@@ -57,6 +57,8 @@ EVENTS: Mapping[type[Moment], tuple[str, str]] = {
 }
 """One event for each kind of moment, with its level; a stream that ended in an error says so at `error`."""
 
+_SHORTEST_WAIT = 0.001
+"""Seconds: less than that is one turn of the event loop, and no news to a person."""
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -196,6 +198,8 @@ class _Lines:
             self._started_at = moment.at
         logger, known = _logger(), EVENTS.get(type(moment))
         if logger is None or known is None:
+            return
+        if isinstance(moment, Waited) and moment.seconds < _SHORTEST_WAIT:
             return
         event, level = known
         if isinstance(moment, Ended) and moment.error is not None:

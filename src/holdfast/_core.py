@@ -302,6 +302,7 @@ class Call:
         "answer",
         "attempt",
         "attempts",
+        "carried",
         "clock",
         "cursor",
         "dialect",
@@ -350,6 +351,8 @@ class Call:
         self.labels = dict(labels or {})
         self.cursor = Cursor()
         self.answer = Transcript(keep=keep)
+        self.carried: Mapping[str, str] = {}
+        """Headers that go out with each request besides its own, such as those of a mount's client: full of secrets."""
         self.recorded = False
         """True once a layer writes `answer`; else the edge does."""
         self.dialect: Dialect | None = None

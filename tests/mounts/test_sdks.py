@@ -19,7 +19,7 @@ from holdfast._errors import DeadlineExceeded, StreamError, UpstreamError
 from holdfast.dialects import Timeouts
 from holdfast.testing import EVIDENT, FINAL, ChaosServer, Fault, Schedule
 from holdfast.testing import faults as f
-from holdfast.testing.server import LAST_CHUNK, Reset, ScriptedServer, Send, Stall, respond, sse
+from holdfast.testing.server import LAST_CHUNK, Reset, ScriptedServer, Send, Stall, chunked, respond, sse
 from tests.mounts.shop import BODY, EVENTS, TEXT, Nought, begun, healthy
 
 PROMPT = "a secret prompt"
@@ -334,3 +334,16 @@ async def test_a_client_that_leaves_at_the_end_mark_has_not_given_its_answer_up(
         told = mounts.report(response)
         assert told is not None
         assert told.outcome == "cancelled"
+
+
+async def test_a_key_that_a_provider_quotes_as_its_code_is_in_no_text() -> None:
+    key = "sk-quoted-by-the-provider"
+    quoted = sse('{"error":{"message":"no","code":"%s","type":"x%s"}}' % (key, key))  # noqa: UP031 - braces all over
+    async with ScriptedServer([begun(Send(chunked(quoted) + LAST_CHUNK))]) as server:
+        client = mounts.httpx2_client(**SETTINGS)
+        async with openai.AsyncOpenAI(api_key=key, base_url=f"{server.url}/v1", http_client=client, max_retries=0) as c:
+            with pytest.raises(openai.APIError) as caught:
+                await rest(await c.chat.completions.create(model="m", messages=MESSAGES, stream=True))
+    assert key not in str(caught.value)
+    assert key not in str(caught.value.__cause__)
+    assert "[redacted]" in str(caught.value)

@@ -170,11 +170,8 @@ class _Tape:
         if self._settings.prompts:
             body = request.body
             sent.body = body if body is None or isinstance(body, Mapping) else body.decode("utf-8", "replace")
-        told = (
-            Failure(type(failure).__name__, scrub(str(failure), request.headers, request.url))
-            if failure is not None
-            else None
-        )
+        bore = {**request.call.carried, **request.headers}
+        told = Failure(type(failure).__name__, scrub(str(failure), bore, request.url)) if failure is not None else None
         if head is not None:
             head = replace(head, url=clean_url(head.url), headers=redact_headers(head.headers))
         return Story(

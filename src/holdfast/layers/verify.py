@@ -103,8 +103,9 @@ def _asked(request: Request) -> Mapping[str, Any] | None:
 
 def _hidden(error: Refused, request: Request) -> Refused:
     """Takes what the request bore out of a provider's code and type, and so out of the text that they stand in."""
-    error.args = tuple(hide(text, request.headers, request.url) for text in error.args)
-    error.code, error.type = (hide(word, request.headers, request.url) for word in (error.code, error.type))
+    sent = {**request.call.carried, **request.headers}
+    error.args = tuple(hide(text, sent, request.url) for text in error.args)
+    error.code, error.type = (hide(word, sent, request.url) for word in (error.code, error.type))
     return error
 
 

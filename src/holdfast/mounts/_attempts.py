@@ -74,6 +74,7 @@ class Attempts(ABC, Generic[R]):
     async def open(self, request: Request) -> Stream[bytes]:
         """Sends, or takes what is there already. A response that is none of ours is left in `Came.passed`."""
         call, at_hand, self.at_hand = request.call, self.at_hand, None
+        call.carried = self.sent
         self._upstreams.add(request.upstream)
         self.begun = self.begun or (at_hand is not None and self.is_stream(at_hand))
         most = call.max_requests

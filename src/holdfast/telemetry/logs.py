@@ -259,7 +259,7 @@ def _error(error: StreamError, request: Request, *, text: bool) -> Iterator[tupl
     yield "error", type(error).__name__
     theirs = isinstance(error, StatusError | UpstreamError)
     if text or not theirs:
-        yield "error_message", scrub(str(error), request.headers, request.url)
+        yield "error_message", scrub(str(error), _sent(request), request.url)
     yield "retryable", error.retryable
     for name in ("status", "code", "type", "clock", "offset"):
         value = getattr(error, name, None)
@@ -270,11 +270,15 @@ def _error(error: StreamError, request: Request, *, text: bool) -> Iterator[tupl
     yield "cause", getattr(cause, "kind", type(cause).__name__) if cause is not None else None
 
 
+def _sent(request: Request) -> Mapping[str, str]:
+    return {**request.call.carried, **request.headers}
+
+
 def _word(value: Any, request: Request, *, text: bool) -> Any:
     """Gives a provider's own word, and nothing that hides in its place; other values as they are."""
     if not isinstance(value, str):
         return value
-    value = scrub(value, request.headers, request.url)
+    value = scrub(value, _sent(request), request.url)
     return value if text else only_name(value)
 
 

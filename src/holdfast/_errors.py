@@ -57,7 +57,7 @@ class MissingExtra(UsageError, ImportError):
 
 
 class SharedStateError(Exception):
-    """`RedisState.ping()` had no decision of its Redis; the message says why. Streams go on without, and raise nothing."""
+    """`RedisState.ping()` had no decision of its Redis; the message says why. Streams go on without one."""
 
 
 class StreamError(Exception):

@@ -60,8 +60,8 @@ FINDINGS = """
   less is asked ([retry-budget.md](retry-budget.md)).
 - **A probe is a whole stream.** After one that failed just before the upstream's return, the next is due {reset:g} s
   later, and the circuit closes at its end: an answer later than the aim.
-- **Half an answer is the hardest to mend.** In the half-dead region `all` loses a few calls whose answer crawled twice:
-  what replays may cost is spent at the same region. With `Seams(max_repaid_tokens=100_000)` none is lost.
+- **Half an answer is the hardest to mend.** In the half-dead region a call tries twice more where its answer broke, and
+  pays for the replays, before it goes on at the other one: `Seams(leave_after=1)` leaves sooner.
 """
 
 

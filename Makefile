@@ -15,8 +15,8 @@ SDKS := $(patsubst %,.venv-sdks-%/.installed,newest older litellm)
 TCP := $(wildcard tests/sources tests/test_*_tcp.py)
 SECONDS ?= 60
 PIP_INSTALL := python -m pip install --quiet --disable-pip-version-check
-# Most tests wait for sockets: three processes keep two cores busy.
-PYTEST := python -m pytest -q -n 3 --dist worksteal
+# Most tests wait for sockets: four processes keep two cores busy.
+PYTEST := python -m pytest -q -n 4 --dist worksteal
 
 # Conformance vectors and recorded streams are no part of the repository; where they lie beside it, the tests use them.
 export HOLDFAST_VECTORS ?= $(abspath $(wildcard ../shared/vectors/sse.json))

@@ -58,7 +58,7 @@ LATE = (
 )
 CORE = "aiohttp, pybreaker"
 """What loads extras itself where they are installed: aiohttp codings, pybreaker redis, and that OpenTelemetry."""
-TIMES = 5
+TIMES = 3
 
 
 def test_the_names_are_these_and_no_others() -> None:

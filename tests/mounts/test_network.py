@@ -35,7 +35,8 @@ async def connected(core: Any, serve: Serve, tls: ssl.SSLContext | None = None) 
             with contextlib.suppress(OSError):
                 await serve(reader, writer)
         finally:
-            writer.transport.abort()
+            with contextlib.suppress(AttributeError):  # CPython 3.11.2: TLS that is lost has nobody to tell
+                writer.transport.abort()
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
     async with server:

@@ -204,7 +204,7 @@ class _Connection(asyncio.Protocol):
                     )
         except BaseException:
             self._closed = True
-            plain.abort()
+            _abort(plain)
             raise
         if self._transport is None:  # Python 3.11 says so where the connection was lost meanwhile
             raise self._core.ConnectError("the connection was lost")
@@ -219,7 +219,7 @@ class _Connection(asyncio.Protocol):
             try:
                 await asyncio.sleep(0)
             finally:
-                self._transport.abort()
+                _abort(self._transport)
 
     def get_extra_info(self, info: str) -> Any:
         """Tells what httpcore may ask."""
@@ -227,6 +227,11 @@ class _Connection(asyncio.Protocol):
             # The loop may not have looked yet, so the socket is asked, too.
             return self._closed or self._over or bool(self._pieces) or self._stream.get_extra_info(info)
         return self._transport.get_extra_info({"client_addr": "sockname", "server_addr": "peername"}.get(info, info))
+
+
+def _abort(transport: asyncio.Transport) -> None:
+    with contextlib.suppress(AttributeError):  # CPython 3.11.2: TLS that has been lost already has nobody to tell
+        transport.abort()
 
 
 __all__ = ["with_cheap_reads"]

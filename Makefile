@@ -1,7 +1,7 @@
 # The door to the project. Needs python3 (3.11 or newer) and make; everything else is installed into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-uvloop test-lowest test-pythons lint types format bench scoreboard sdk-matrix headlines fleet soak fuzz constraints clean
+.PHONY: help demo test test-tcp test-all test-uvloop test-lowest test-pythons lint types format bench scoreboard sdk-matrix headlines fleet soak fuzz constraints clean
 .DELETE_ON_ERROR:
 
 SHELL := /bin/bash
@@ -15,8 +15,8 @@ SDKS := $(patsubst %,.venv-sdks-%/.installed,newest older litellm)
 TCP := $(wildcard tests/sources tests/test_*_tcp.py)
 SECONDS ?= 60
 PIP_INSTALL := python -m pip install --quiet --disable-pip-version-check
-# Most tests wait for sockets: four processes keep two cores busy.
-PYTEST := python -m pytest -q -n 4 --dist worksteal
+# Many tests wait for sockets: three processes keep two cores busy.
+PYTEST := python -m pytest -q -n 3 --dist worksteal
 
 # Conformance vectors and recorded streams are no part of the repository; where they lie beside it, the tests use them.
 export HOLDFAST_VECTORS ?= $(abspath $(wildcard ../shared/vectors/sse.json))
@@ -29,9 +29,13 @@ demo: $(RUNS) ## watch a naive client lose text under faults, and Holdfast deliv
 	@$(BIN)/holdfast demo
 
 # What is about TCP runs on uvloop, too. The last thing printed is pytest's own summary of the whole suite.
-test: lint types ## ruff, mypy --strict, the tests: under five minutes
-	HOLDFAST_TEST_LOOP=uvloop $(BIN)/$(PYTEST) $(TCP)
+test: lint ## ruff, mypy --strict, the tests: under five minutes
+	$(MAKE) --no-print-directory -j2 --output-sync=target types test-tcp
 	$(BIN)/$(PYTEST)
+
+# Beside mypy, which keeps one core busy.
+test-tcp: $(READY)
+	HOLDFAST_TEST_LOOP=uvloop $(BIN)/$(PYTEST) $(TCP)
 
 test-all: test test-uvloop test-lowest test-pythons ## the tests on every Python here, under uvloop, with the lowest versions
 

@@ -45,8 +45,8 @@ def blind(way: Way, how: Ending) -> bool:
 
 
 def every(way: Way, first: int, begin: int = 0) -> range:
-    """The places behind every event; where time is short one in three for those whose wire another dialect speaks."""
-    step = 1 if DEEP or way in FEW else 3
+    """The places behind every event; where time is short one in five for those whose wire another dialect speaks."""
+    step = 1 if DEEP or way in FEW else 5
     return range(first + begin % step, len(way.healthy()) + 1, step)
 
 

@@ -1,14 +1,12 @@
 """One of several processes that share a circuit breaker: at each line it is told, `CALLERS` streams are opened at once.
 
-It answers with a line of counts: streams that were read to their end, streams refused by the breaker, and others.
+It answers with a line for each of them, as soon as it knows: answered, refused by the breaker, or the name of an error.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
-from collections import Counter
 
 import pybreaker
 
@@ -32,19 +30,19 @@ async def main(redis_url: str, upstream: str, reset_timeout: float) -> None:
     pipe = Pipe(source) | parse_sse() | verify("openai") | CircuitBreaker(breaker, shared=shared)
     request = Request(url=upstream, body={"model": "m", "messages": [], "stream": True})
 
-    async def ask() -> str:
+    async def ask() -> None:
         try:
             await pipe.stream(request)
         except CircuitOpen:
-            return "refused"
+            say("refused")
         except StreamError as error:
-            return type(error).__name__
-        return "answered"
+            say(type(error).__name__)
+        else:
+            say("answered")
 
     say("ready")
     while await asyncio.to_thread(sys.stdin.readline):
-        counts = Counter(await asyncio.gather(*(ask() for _ in range(CALLERS))))
-        say(json.dumps(counts))
+        await asyncio.gather(*(ask() for _ in range(CALLERS)))
     await source.aclose()
     await shared.aclose()
 

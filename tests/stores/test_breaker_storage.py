@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from pathlib import Path
 
 import pybreaker
@@ -146,19 +144,26 @@ def test_a_storage_that_hangs_is_waited_for_once() -> None:
 
 
 class Crowd:
-    """Processes that share a breaker. What is asked of an upstream waits until all others have been refused."""
+    """Processes that share a breaker. What is asked of an upstream waits until all other callers have been refused."""
 
     def __init__(self, processes: list[asyncio.subprocess.Process]) -> None:
         self.processes = processes
         self.let_go = asyncio.Event()
 
-    async def lines(self, *, but: int = 0) -> list[bytes]:
-        """Gives a line of each process; `but` of them may come only after the upstream was let go."""
-        reading = [asyncio.ensure_future(_line(process)) for process in self.processes]
-        for done in islice(asyncio.as_completed(reading), len(reading) - but):
-            await done
-        self.let_go.set()
-        return await asyncio.gather(*reading)
+    async def lines(self, each: int, *, but: int = 0) -> Counter[str]:
+        """Counts `each` lines of each process; `but` of them all may come only after the upstream was let go."""
+        waiting = each * len(self.processes) - but
+        counts: Counter[str] = Counter()
+
+        async def read(process: asyncio.subprocess.Process) -> None:
+            assert process.stdout is not None
+            for _ in range(each):
+                counts[(await process.stdout.readline()).decode().strip()] += 1
+                if counts.total() >= waiting:
+                    self.let_go.set()
+
+        await asyncio.gather(*map(read, self.processes))
+        return counts
 
     async def ask(self, *, but: int = 0) -> Counter[str]:
         """Lets all callers of all processes ask at once; gives what became of them."""
@@ -166,12 +171,7 @@ class Crowd:
         for process in self.processes:
             assert process.stdin is not None
             process.stdin.write(b"\n")
-        return sum((Counter(json.loads(line)) for line in await self.lines(but=but)), Counter())
-
-
-async def _line(process: asyncio.subprocess.Process) -> bytes:
-    assert process.stdout is not None
-    return await process.stdout.readline()
+        return await self.lines(CALLERS, but=but)
 
 
 async def test_of_eight_processes_with_a_hundred_callers_each_one_stream_probes(server: RedisServer) -> None:
@@ -198,7 +198,7 @@ async def test_of_eight_processes_with_a_hundred_callers_each_one_stream_probes(
             ]
         )
         try:
-            assert await crowd.lines() == [b"ready\n"] * PROCESSES
+            assert await crowd.lines(1) == {"ready": PROCESSES}
             opened_ago(breaker, 4)
             assert await crowd.ask(but=1) == {"StatusError": 1, "refused": everybody - 1}
             assert await crowd.ask() == {"refused": everybody}

@@ -229,18 +229,24 @@ class Relay:
 
     async def receive(self) -> bytes:
         """Returns the bytes of what is ready, empty at the proven end. Raises a `StreamError`."""
-        while batch := await self.reader.read():
-            out: list[bytes] = []
-            self._tell(batch, out)
-            if told := b"".join(out):
+        while blocks := await self.blocks():
+            if told := b"".join(blocks):
                 return told if self._rewriter is None else self._rewriter.told(told)
-        out = []
+        return b""
+
+    async def blocks(self) -> list[bytes]:
+        """Returns what is ready, block by block: one event each, or what dispatches none; empty at the proven end."""
+        out: list[bytes] = []
+        while batch := await self.reader.read():
+            self._tell(batch, out)
+            if out:
+                return out
         if self._teller is not None and not self._ended:
             self._ended = True
             dialect = self.reader.dialect
             if self.reader.report.faults or (dialect is not None and dialect.end_mark):  # else nothing is missing
                 self._teller.end(out)
-        return b"".join(out)
+        return out
 
     def _tell(self, batch: Sequence[Delta], out: list[bytes]) -> None:
         if self._teller is None:  # a dialect that was not named is known by the first event

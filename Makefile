@@ -1,7 +1,7 @@
 # The door to the project. Needs python3 (3.11 or newer) and make; everything else is installed into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-tcp test-all test-uvloop test-lowest test-pythons lint types format bench scoreboard sdk-matrix headlines fleet soak fuzz constraints clean
+.PHONY: help environments demo test test-tcp test-all test-uvloop test-lowest test-pythons lint types format bench scoreboard sdk-matrix headlines fleet soak fuzz constraints clean
 .DELETE_ON_ERROR:
 
 SHELL := /bin/bash
@@ -36,6 +36,9 @@ test: lint ## ruff, mypy --strict, the tests: under five minutes
 # Beside mypy, which keeps one core busy.
 test-tcp: $(READY)
 	HOLDFAST_TEST_LOOP=uvloop $(BIN)/$(PYTEST) $(TCP)
+
+# Some examples and some rows of a table belong to clients that are heavy, or at odds with others: tests run them there.
+environments: $(READY) $(SDKS)
 
 test-all: test test-uvloop test-lowest test-pythons ## the tests on every Python here, under uvloop, with the lowest versions
 
@@ -119,10 +122,12 @@ $(READY): $(RUNS)
 	.venv-scoreboard-litellm/bin/$(PIP_INSTALL) -r bench/scoreboard/requirements-litellm.txt
 	touch $@
 
-# What is installed there is what the page was written with; who wants newer versions freezes them anew.
+# What is installed there is what the page was written with; who wants newer versions freezes them anew. Not compiled:
+# that takes as long as to install, and most of it is never imported.
 .venv-sdks-%/.installed: pyproject.toml bench/sdks/requirements-%.txt bench/sdks/constraints-%.txt tools/venv
 	tools/venv make .venv-sdks-$*
-	.venv-sdks-$*/bin/$(PIP_INSTALL) -c bench/sdks/constraints-$*.txt -r bench/sdks/requirements-$*.txt -e .
+	.venv-sdks-$*/bin/$(PIP_INSTALL) --no-compile \
+		-c bench/sdks/constraints-$*.txt -r bench/sdks/requirements-$*.txt -e .
 	touch $@
 
 .venv-%/.installed: pyproject.toml constraints.txt tools/venv

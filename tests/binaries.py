@@ -1,4 +1,4 @@
-"""Programs that are no Python packages: without one, tests skip loudly, or fail on CI, where `.ci/run` installs it."""
+"""What this environment does not bring: without it, tests skip loudly, or fail on CI, where `.ci/run` installs it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -15,11 +16,22 @@ def binary(name: str) -> str:
     """Gives the program's path."""
     found = shutil.which(name)
     if found is None:
-        why = f"{name} is not installed: apt-get install {name}"
-        if os.environ.get("CI"):
-            pytest.fail(why)
-        pytest.skip(why)
+        _miss(f"{name} is not installed: apt-get install {name}")
     return found
+
+
+def sdk_python(environment: str) -> str:
+    """Gives the interpreter of one of the SDK matrix's environments: "newest", "older", "litellm"."""
+    found = Path(__file__).parent.parent / f".venv-sdks-{environment}"
+    if not (found / ".installed").exists():
+        _miss(f"{found.name} is not there: `make environments` makes it")
+    return str(found / "bin/python")
+
+
+def _miss(why: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(why)
+    pytest.skip(why)
 
 
 def free_port() -> int:

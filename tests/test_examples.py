@@ -26,7 +26,7 @@ from holdfast.testing.server import (
     sse,
 )
 from holdfast.testing.shapes import AnthropicShape, GeminiShape
-from tests.pages import ROOT
+from tests.binaries import sdk_python
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 TEXT = "Because the current never rests. 因为潮水不停。"
@@ -89,13 +89,10 @@ class Cutting:
 
 
 def python(example: str) -> list[str]:
-    """Gives the command that runs an example. One whose environment is not there is skipped, and pytest says so."""
+    """Gives the command that runs an example."""
     if example not in ELSEWHERE:
         return [sys.executable, "-W", "error"]
-    found = ROOT / f".venv-sdks-{ELSEWHERE[example]}/bin/python"
-    if not found.exists():
-        pytest.skip(f"examples/{example}.py needs {found.parent.parent.name}, which `make sdk-matrix` makes")
-    return [str(found), "-W", "ignore"]  # what other packages warn of is theirs
+    return [sdk_python(ELSEWHERE[example]), "-W", "ignore"]  # what other packages warn of is theirs
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

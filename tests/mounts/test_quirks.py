@@ -29,6 +29,7 @@ from holdfast.machines.sse import SseParser
 from holdfast.mounts._quirks import QUIRKS, Quirk, Trait, client_of, traits_of
 from holdfast.mounts._rewrite import Rewriter
 from holdfast.testing.server import LAST_CHUNK, STREAM_HEAD, Reset, ScriptedServer, Send, Stall, Step, chunked, sse
+from tests.binaries import sdk_python
 from tests.mounts.shop import CHAT, DONE, healthy
 from tests.pages import ROOT
 
@@ -267,9 +268,7 @@ async def test_a_client_alone_dies_on_it_and_reads_it_in_a_mount(quirk: Quirk) -
 async def test_a_client_of_another_environment_dies_on_it_and_reads_it_in_a_mount(
     client: str, environment: str
 ) -> None:
-    python = ROOT / f".venv-sdks-{environment}/bin/python"
-    if not python.exists():
-        pytest.skip(f"the rows of {client} need .venv-sdks-{environment}, which `make sdk-matrix` makes")
+    python = sdk_python(environment)
     model = {"openai": "m", "litellm": "deepseek/m"}[client]
     readings: list[tuple[str, str, bool]] = []
     rows: list[Quirk] = []
@@ -281,7 +280,7 @@ async def test_a_client_of_another_environment_dies_on_it_and_reads_it_in_a_moun
                 readings += [(asked, server.url, True), (asked, server.url, False)]
                 rows.append(quirk)
         program = await asyncio.create_subprocess_exec(
-            *(str(python), "-W", "ignore", str(ROOT / "tests/mounts/elsewhere.py"), json.dumps(readings)),
+            *(python, "-W", "ignore", str(ROOT / "tests/mounts/elsewhere.py"), json.dumps(readings)),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )

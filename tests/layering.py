@@ -13,7 +13,7 @@ from dataclasses import dataclass
 VALUES = {"_types", "_errors"}
 FORMATS = VALUES | {"machines", "dialects"}
 CORE = FORMATS | {"_clock", "_tasks", "_waiting", "_shared", "moments", "prices", "_core", "_bill", "_reader", "_pipe"}
-OUTSIDE = {"sources", "mounts", "stores", "gateway"}
+OUTSIDE = {"sources", "mounts", "stores"}
 FACADE = {"client", "offline", "sync", "upstreams", "health", "__init__"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -45,10 +45,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     ),
     "upstreams": CORE | {"layers"},
     "health": CORE | {"layers"},
+    # A whole application over the library, in rooms of its own; nobody but the command line knows it.
+    "gateway": CORE | {"layers", "_defaults", "telemetry", "upstreams", "health"} | OUTSIDE,
     "sync": CORE | {"layers", "client", "health", "upstreams", "_background"},
-    "cli": CORE | {"layers", "_defaults", "telemetry"} | OUTSIDE | FACADE,
+    "cli": CORE | {"layers", "_defaults", "telemetry", "gateway"} | OUTSIDE | FACADE,
     "__main__": {"cli"},
-    "testing": CORE | {"layers", "_defaults", "telemetry"} | OUTSIDE | FACADE,
+    "testing": CORE | {"layers", "_defaults", "telemetry", "gateway"} | OUTSIDE | FACADE,
 }
 """Room -> the rooms it may import besides itself. A room that is missing here may import nothing."""
 
@@ -90,9 +92,10 @@ LIBRARIES: dict[str, set[str]] = {
         *("_types", "moments", "machines", "dialects", "layers/record", "sources", "telemetry", "gateway", "cli"),
         "testing",
     },
-    "redis": {"stores"},
+    "redis": {"stores", "gateway/journal"},
     "opentelemetry": {"telemetry"},
-    "prometheus_client": {"telemetry"},
+    "prometheus_client": {"telemetry", "gateway"},
+    "uvloop": {"gateway"},
     # upstreams, client: the breakers that they make by default
     "pybreaker": {"layers/breaker", "_defaults", "upstreams", "client", "sync", "stores"},
     "structlog": {"telemetry"},
@@ -108,7 +111,7 @@ LIBRARIES: dict[str, set[str]] = {
 """Third-party library -> rooms or modules it may appear in."""
 
 DOORS: dict[str, set[str]] = {
-    "time": {"_clock", "cli", "testing"},  # the only door to time is the clock
+    "time": {"_clock", "cli", "testing", "gateway"},  # the only door to time is the clock
     "random": {"_clock", "cli", "testing"},  # and the only door to chance
     "logging": {"telemetry"},
     "threading": {

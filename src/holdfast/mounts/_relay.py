@@ -21,7 +21,7 @@ from holdfast._defaults import default_layers
 from holdfast._errors import StreamError, UsageError
 from holdfast._pipe import Pipe, check_call
 from holdfast._reader import Reader
-from holdfast._types import Delta, Head, Request
+from holdfast._types import Delta, Head, Partial, Request
 from holdfast.dialects import AUTO, Dialect, Teller, Timeouts, by_endpoint, find
 from holdfast.layers.deadline import Deadline
 from holdfast.layers.fallback import Fallback
@@ -125,14 +125,26 @@ class Mount:
         request: Request,
         sent: Mapping[str, str],
         guard: Callable[[Source[bytes]], Source[bytes]],
+        *,
+        listeners: Iterable[Listener] = (),
+        resume: Partial | None = None,
+        teller: Teller | None = None,
     ) -> Relay:
         """Gives one call over a source; `open()` sends its request.
 
         `sent` are the headers that tell which client it is; `guard` is a layer that refuses what is not to be sent.
+        `resume` goes on where another call broke, of which `teller` has told what arrived.
         """
         layers = [guard, *(self._default(request) if self.layers is None else self.layers)]
         traits = traits_of(sent, request.url) if self.quirks else ()
-        return Relay(self._pipe(source, layers), request, self.listeners, Rewriter(traits) if traits else None)
+        return Relay(
+            self._pipe(source, layers),
+            request,
+            (*self.listeners, *listeners),
+            Rewriter(traits) if traits else None,
+            resume=resume,
+            teller=teller,
+        )
 
     def _pipe(self, source: Source[bytes], layers: Iterable[Callable[[Source[Any]], Source[Any]]]) -> Pipe[Any]:
         pipe: Pipe[Any] = Pipe(
@@ -209,13 +221,16 @@ class Relay:
         request: Request,
         listeners: Iterable[Listener] = (),
         rewriter: Rewriter | None = None,
+        *,
+        resume: Partial | None = None,
+        teller: Teller | None = None,
     ) -> None:
-        self._teller: Teller | None = None
+        self._teller = teller
         self._rewriter = rewriter
         self._rejoined = False
         self._reseated = False
         self._ended = False
-        self.reader: Reader[Delta] = pipe.stream(request, listeners=(*listeners, self._hear))
+        self.reader: Reader[Delta] = pipe.stream(request, listeners=(*listeners, self._hear), resume=resume)
 
     async def open(self) -> Head:
         """Sends the request and returns its head. Raises a `StreamError`, and what the source raises of its own."""

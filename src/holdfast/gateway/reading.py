@@ -1,0 +1,119 @@
+"""A reading: one reader's place in one stream, and the bytes of its answer.
+
+It holds a number and the bytes on their way, so a slow reader delays nobody. While nothing comes, a comment goes out
+now and then so that load balancers keep the line: a line and no blank one, because some clients take that for an event.
+A stream that broke does not end like a whole one: behind its error event the connection is closed inside the body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from holdfast.gateway.journal import Journal
+from holdfast.gateway.streams import Running
+
+HEARTBEAT = b": still here\n"
+
+
+class Writes(Protocol):
+    """Where a reading goes: aiohttp's `StreamResponse` is one."""
+
+    async def write(self, data: bytes) -> None:
+        """Sends bytes, and waits while the peer takes none."""
+
+
+class Heart:
+    """Tells readings that nothing was sent for `seconds`: one timer for all, so that waiting costs none."""
+
+    _TICKS = 4
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._readings: set[Reading] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, reading: Reading) -> None:
+        """From now on it is told."""
+        self._readings.add(reading)
+        if self._timer is None:
+            self._start()
+
+    def discard(self, reading: Reading) -> None:
+        """It reads no more."""
+        self._readings.discard(reading)
+
+    def _start(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._seconds / self._TICKS, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        for reading in tuple(self._readings):
+            reading.quiet += 1
+            if reading.quiet >= self._TICKS:
+                reading.beat()
+        if self._readings:
+            self._start()
+
+
+class Reading:
+    """Sends what is behind a place, then what comes, to its end."""
+
+    __slots__ = ("_beats", "_journal", "_place", "_rewrite", "_running", "_wait", "quiet")
+
+    def __init__(
+        self, running: Running, after: int, journal: Journal, rewrite: Callable[[bytes], bytes] | None = None
+    ) -> None:
+        self._beats = False
+        self._journal = journal
+        self._place = after
+        self._rewrite = rewrite
+        self._running = running
+        self._wait: asyncio.Future[None] | None = None
+        self.quiet = 0
+        """Ticks of the heart since something was sent."""
+
+    @property
+    def over(self) -> bool:
+        """True where all there will ever be was read."""
+        log = self._running.shelved.log
+        return log.ending is not None and self._place >= log.last
+
+    async def run(self, to: Writes, heart: Heart) -> None:
+        """Sends all there is, as it comes. Raises what `to` does, and `JournalError` where records are gone."""
+        log = self._running.shelved.log
+        unwatch = log.watch(self._wake)
+        heart.add(self)
+        try:
+            while True:
+                try:
+                    data, place = log.after(self._place)
+                except LookupError:
+                    data, place = await self._journal.read(self._running.shelved, self._place)
+                if data:
+                    self._place = place
+                    self.quiet = 0
+                    await to.write(data if self._rewrite is None else self._rewrite(data))
+                elif log.ending is not None:
+                    return
+                elif self._beats:
+                    self._beats = False
+                    self.quiet = 0
+                    await to.write(HEARTBEAT)
+                else:
+                    self._wait = asyncio.get_running_loop().create_future()
+                    await self._wait
+        finally:
+            heart.discard(self)
+            unwatch()
+
+    def beat(self) -> None:
+        """Nothing was sent for a while."""
+        self._beats = True
+        self._wake()
+
+    def _wake(self) -> None:
+        wait, self._wait = self._wait, None
+        if wait is not None and not wait.done():
+            wait.set_result(None)

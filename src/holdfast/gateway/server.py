@@ -1,0 +1,248 @@
+"""The gateway's HTTP server: routes, and what each of them answers. What it serves lives in the other rooms."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from holdfast._errors import UsageError
+from holdfast._types import Head
+from holdfast.gateway.door import Door, Guest
+from holdfast.gateway.journal import Entry, Journal, JournalError, Writer
+from holdfast.gateway.production import Answer
+from holdfast.gateway.reading import Heart, Reading
+from holdfast.gateway.records import new_stream, place_of, stream_of
+from holdfast.gateway.refusals import Refusal, error_document
+from holdfast.gateway.settings import Settings
+from holdfast.gateway.streams import Conflict, Overloaded, Running, Streams
+from holdfast.gateway.surfaces import CHAT, SURFACES, Surface
+from holdfast.gateway.upstreams import Upstreams
+
+_FORWARDED = ("openai-", "anthropic-", "x-goog-", "x-stainless-", "user-agent", "accept-language")
+"""How the client's headers begin that go upstream; keys and cookies are not among them."""
+_SECRET = ("x-goog-api-key", "anthropic-api-key")
+_NOT_PASSED = frozenset(
+    {
+        "connection",
+        "content-length",
+        "content-encoding",
+        "transfer-encoding",
+        "set-cookie",
+        "date",
+        "server",
+        "keep-alive",
+        "content-type",
+        "trailer",
+        "upgrade",
+        "cache-control",
+        "alt-svc",
+    }
+)
+
+
+class Gateway:
+    """The pipe as a service. `app` is what serves; `aclose()` ends it."""
+
+    def __init__(self, settings: Settings, *, journal: Journal | None, upstreams: Upstreams | None = None) -> None:
+        self.settings = settings
+        self.upstreams = upstreams or Upstreams(settings)
+        self.door = Door(settings)
+        self.journal = journal
+        self.streams = (
+            Streams(
+                journal,
+                self._answer,
+                grace=settings.grace,
+                patience=settings.heartbeat,
+                max_streams=settings.limits.max_streams,
+            )
+            if journal is not None
+            else None
+        )
+        self.heart = Heart(settings.heartbeat)
+        self.draining = False
+        self.app = self._app()
+
+    def _app(self) -> web.Application:
+        app = web.Application(client_max_size=self.settings.limits.max_body)
+        for surface in SURFACES.values():
+            app.router.add_post(surface.path, self._asked(surface))
+        app.router.add_get("/v1/streams/{stream}", self._read)
+        app.router.add_delete("/v1/streams/{stream}", self._cancel)
+        app.router.add_get("/healthz", self._healthy)
+        app.router.add_get("/readyz", self._ready)
+        return app
+
+    def _answer(self, writer: Writer) -> Answer:
+        return self.upstreams.relay(writer.shelved.entry, check=writer.check)
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    def _asked(self, surface: Surface) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            guest = self.door.guest(request)
+            if guest is None:
+                return _refused(surface, Refusal(401, "invalid_api_key", "the gateway does not know this key"))
+            body = await request.read()
+            return await self._stream(request, surface, guest, body)
+
+        return handler
+
+    async def _stream(self, request: web.Request, surface: Surface, guest: Guest, body: bytes) -> web.StreamResponse:
+        entry = self._entry(request, surface, guest, body)
+        given = request.headers.get("Last-Event-ID", "")
+        if given:
+            return await self._resumed(request, surface, entry, given)
+        if self.streams is None:
+            return _refused(surface, Refusal(501, "no_journal", "not yet"))
+        try:
+            running = await self.streams.open(entry)
+        except Conflict:
+            return _refused(surface, Refusal(409, "idempotency_conflict", "this Idempotency-Key had another request"))
+        except Overloaded:
+            return _refused(surface, Refusal(503, "overloaded", "as many streams run here as may", 1.0))
+        except JournalError as error:
+            return _refused(surface, Refusal(503, "journal_unavailable", str(error), 1.0))
+        with running:
+            production = running.production
+            if production is not None:
+                await production.begun.wait()
+                if production.refusal is not None:
+                    return _refused(surface, production.refusal)
+            return await self._shown(request, running, 0)
+
+    def _entry(self, request: web.Request, surface: Surface, guest: Guest, body: bytes) -> Entry:
+        digest = hashlib.sha256(b"\n".join((request.method.encode(), request.path_qs.encode(), body))).hexdigest()
+        return Entry(
+            stream=new_stream(),
+            owner=guest.name,
+            surface=surface.name,
+            url=request.path_qs,
+            headers=_forwarded(request.headers),
+            body=body,
+            digest=digest,
+            idempotency_key=request.headers.get("Idempotency-Key", ""),
+            opened=time.time(),
+        )
+
+    async def _resumed(self, request: web.Request, surface: Surface, asked: Entry, given: str) -> web.StreamResponse:
+        """The same POST with the id of the last event that came."""
+        running = await self._found(request, stream_of(given))
+        if running is None:
+            return _refused(surface, Refusal(404, "stream_not_found", "there is no such stream (any more)"))
+        if running.shelved.entry.digest != asked.digest:
+            return _refused(surface, Refusal(409, "stream_conflict", "this Last-Event-ID is of another request"))
+        with running:
+            return await self._continued(request, running, given)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    async def _read(self, request: web.Request) -> web.StreamResponse:
+        running = await self._found(request, request.match_info["stream"])
+        if running is None:
+            return _refused(CHAT, Refusal(404, "stream_not_found", "there is no such stream (any more)"))
+        with running:
+            return await self._continued(request, running, request.headers.get("Last-Event-ID", ""))
+
+    async def _found(self, request: web.Request, stream: str) -> Running | None:
+        """Gives a stream that who asks may read: of one that is somebody else's it is not even said that it exists."""
+        if self.streams is None or not stream:
+            return None
+        running = await self.streams.find(stream)
+        return running if running is not None and self.door.may_read(request, running.shelved.entry) else None
+
+    async def _continued(self, request: web.Request, running: Running, given: str) -> web.StreamResponse:
+        surface = SURFACES[running.shelved.entry.surface]
+        place = place_of(given, running.shelved.entry.stream)
+        if place is None:
+            return _refused(surface, Refusal(400, "invalid_last_event_id", "this Last-Event-ID is none of this stream"))
+        log = running.shelved.log
+        if log.ending is not None and place >= log.last:
+            return web.Response(status=204)
+        return await self._shown(request, running, place)
+
+    async def _shown(self, request: web.Request, running: Running, place: int) -> web.StreamResponse:
+        shelved = running.shelved
+        response = web.StreamResponse(headers=_headers(shelved.log.head))
+        response.headers["X-Holdfast-Stream"] = shelved.entry.stream
+        response.headers["X-Holdfast-Read-Token"] = self.door.token(shelved.entry)
+        await response.prepare(request)
+        if self.journal is None:
+            raise AssertionError("what is read is kept somewhere")
+        await Reading(running, place, self.journal).run(response, self.heart)
+        if shelved.log.ending is not None and shelved.log.ending.kind != "complete":
+            _cut(request)
+        return response
+
+    async def _cancel(self, request: web.Request) -> web.StreamResponse:
+        running = await self._found(request, request.match_info["stream"])
+        if running is None or self.streams is None:
+            return _refused(CHAT, Refusal(404, "stream_not_found", "there is no such stream (any more)"))
+        await self.streams.cancel(running)
+        return web.Response(status=204)
+
+    # -- itself ----------------------------------------------------------------------------------
+
+    async def _healthy(self, request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        return (
+            web.json_response({"status": "draining"}, status=503)
+            if self.draining
+            else web.json_response({"status": "ok"})
+        )
+
+    async def aclose(self) -> None:
+        """Lets streams end, and gives everything back."""
+        self.draining = True
+        if self.streams is not None:
+            await self.streams.drain(self.settings.drain)
+        await self.upstreams.aclose()
+        if self.journal is not None:
+            await self.journal.aclose()
+
+
+def _headers(head: Head | None) -> dict[str, str]:
+    """Gives an answer's headers: the upstream's, and what keeps proxies from holding events back."""
+    passed = {} if head is None else {name: value for name, value in head.headers.items() if name not in _NOT_PASSED}
+    return {
+        **passed,
+        "Content-Type": "text/event-stream; charset=utf-8",
+        "Cache-Control": "no-cache, no-transform",
+        "X-Accel-Buffering": "no",
+    }
+
+
+def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
+    named = ((name.lower(), value) for name, value in headers.items())
+    return {name: value for name, value in named if name.startswith(_FORWARDED) and name not in _SECRET}
+
+
+def _refused(surface: Surface, refusal: Refusal) -> web.Response:
+    headers = {"Content-Type": "application/json", **refusal.headers}
+    if refusal.retry_after is not None:
+        headers["Retry-After"] = str(max(1, round(refusal.retry_after)))
+    return web.Response(status=refusal.status, body=error_document(surface, refusal), headers=headers)
+
+
+def _cut(request: web.Request) -> None:
+    """Ends the connection inside the body: a stream that broke must not look like one that ended."""
+    if request.transport is not None:
+        request.transport.close()
+
+
+def document(body: bytes) -> Mapping[str, Any]:
+    """Gives a request's body. Raises `UsageError` for what is no JSON object."""
+    try:
+        value: Any = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise UsageError("the body of a request must be a JSON object")
+    return value

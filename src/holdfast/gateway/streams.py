@@ -1,0 +1,166 @@
+"""The streams of one node: opened, joined, found, cancelled, and given up when nobody reads them for too long.
+
+A reader that leaves is no cancel: its stream goes on for the grace time. Who may read is the door's to say, not ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Self
+
+from holdfast._clock import Clock, SystemClock, Timer
+from holdfast.gateway.journal import Entry, Journal, Shelved, Writer
+from holdfast.gateway.production import Answer, Production
+
+
+class Conflict(Exception):
+    """The idempotency key was given before, with another request."""
+
+
+class Overloaded(Exception):
+    """As many streams run as may."""
+
+
+class Running:
+    """A stream as this node's readers see it."""
+
+    __slots__ = ("_streams", "_timer", "production", "readers", "shelved")
+
+    def __init__(self, streams: Streams, shelved: Shelved) -> None:
+        self._streams = streams
+        self._timer: Timer | None = None
+        self.production: Production | None = None
+        """Who writes it, where that is this node."""
+        self.readers = 0
+        self.shelved = shelved
+
+    def __enter__(self) -> Self:
+        """A reader comes."""
+        self.readers += 1
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._streams.journal.held(self.shelved, self.readers)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """A reader leaves."""
+        self.readers -= 1
+        self._streams.journal.held(self.shelved, self.readers)
+        if not self.readers:
+            self.wait_for_readers()
+
+    def wait_for_readers(self) -> None:
+        """Nobody reads: after the grace time it is given up."""
+        if self._timer is None and not self.readers:
+            streams = self._streams
+            self._timer = streams.clock.call_at(streams.clock.now() + streams.grace, self._lonely)
+
+    def _lonely(self) -> None:
+        self._timer = None
+        self._streams.spawn(self._streams.give_up(self))
+
+
+class Streams:
+    """All streams that run here, or are read here."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        answer: Callable[[Writer], Answer],
+        *,
+        grace: float,
+        patience: float,
+        max_streams: int,
+        clock: Clock | None = None,
+    ) -> None:
+        self.journal = journal
+        self.clock = clock or SystemClock()
+        self.grace = grace
+        self._answer = answer
+        self._patience = patience
+        self._max_streams = max_streams
+        self._running: dict[str, Running] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def producing(self) -> int:
+        """How many streams this node writes."""
+        return sum(one.production is not None and not one.production.done for one in self._running.values())
+
+    async def open(self, entry: Entry) -> Running:
+        """Opens a stream, or joins the one that has its idempotency key.
+
+        Raises `Conflict`, `Overloaded` and `JournalError`.
+        """
+        if self.producing >= self._max_streams:
+            raise Overloaded
+        got = await self.journal.begin(entry)
+        if isinstance(got, Shelved):
+            if got.entry.digest != entry.digest:
+                raise Conflict
+            return self._of(got)
+        return self.produce(got)
+
+    def produce(self, writer: Writer, answer: Answer | None = None) -> Running:
+        """Begins to write a stream, or goes on with one that another node has left."""
+        running = self._of(writer.shelved)
+        running.production = Production(
+            writer, answer or self._answer(writer), patience=self._patience, taken_over=answer is not None
+        )
+        running.wait_for_readers()
+        return running
+
+    async def find(self, stream: str) -> Running | None:
+        """Gives a stream that runs here or elsewhere, or was read to its end not long ago."""
+        known = self._running.get(stream)
+        if known is not None:
+            return known
+        shelved = await self.journal.find(stream)
+        return None if shelved is None else self._of(shelved)
+
+    async def cancel(self, running: Running) -> None:
+        """Gives a stream up at once, wherever it runs."""
+        if running.production is not None and not running.production.done:
+            await running.production.stop("cancelled")
+        else:
+            await self.journal.cancel(running.shelved)
+
+    async def give_up(self, running: Running) -> None:
+        """The grace time is over."""
+        production = running.production
+        if running.readers:
+            return
+        if production is None or production.done:
+            self._running.pop(running.shelved.entry.stream, None)
+            self.journal.forget(running.shelved)
+        elif await production.read_elsewhere():
+            running.wait_for_readers()
+        elif not running.readers:
+            await production.stop("abandoned")
+            running.wait_for_readers()
+
+    async def drain(self, seconds: float) -> None:
+        """Lets what runs come to its end; what has not by then is left to other nodes."""
+        productions = [one.production for one in self._running.values() if one.production is not None]
+        waits = [asyncio.ensure_future(one.wait()) for one in productions if not one.done]
+        if waits:
+            await asyncio.wait(waits, timeout=seconds)
+            for wait in waits:
+                wait.cancel()
+        await asyncio.gather(*(one.hand_over() for one in productions if not one.done))
+        for task in tuple(self._tasks):
+            task.cancel()
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Runs something on the side, and remembers it until it is done."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _of(self, shelved: Shelved) -> Running:
+        stream = shelved.entry.stream
+        if stream not in self._running:
+            self._running[stream] = Running(self, shelved)
+        return self._running[stream]

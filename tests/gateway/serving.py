@@ -1,0 +1,45 @@
+"""Gateways for tests: real ones, over TCP, on free ports of the loopback."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from holdfast.gateway import Settings, UpstreamSettings
+from holdfast.gateway.journal import Journal
+from holdfast.gateway.journal.memory import MemoryJournal
+from holdfast.gateway.server import Gateway
+
+
+@dataclass(slots=True)
+class Served:
+    """A gateway that serves. `url` is where, without a path."""
+
+    gateway: Gateway
+    url: str
+
+
+def settings(upstream: str, dialect: str = "openai", **more: Any) -> Settings:
+    """Gives the settings of a gateway over one upstream, `upstream` being its base address."""
+    return Settings(upstreams=(UpstreamSettings(dialect=dialect, base_url=upstream, api_key="sk-upstream"),), **more)
+
+
+@asynccontextmanager
+async def serving(set_: Settings, journal: Journal | None = None) -> AsyncIterator[Served]:
+    """Serves a gateway until the block is left."""
+    kept = journal if journal is not None else MemoryJournal() if set_.journal == "memory" else None
+    gateway = Gateway(set_, journal=kept)
+    runner = web.AppRunner(gateway.app, handler_cancellation=True, shutdown_timeout=1.0)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    try:
+        yield Served(gateway, f"http://127.0.0.1:{port}")
+    finally:
+        await runner.cleanup()
+        await gateway.aclose()

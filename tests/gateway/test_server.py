@@ -1,0 +1,39 @@
+"""What a client of the gateway relies on, over TCP."""
+
+from __future__ import annotations
+
+import aiohttp
+
+from holdfast import parse_events
+from holdfast.testing.server import ReceivedRequest, Reply, ScriptedServer, sse, stream
+from tests.gateway.serving import serving, settings
+
+BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+
+
+def chunk(text: str, finish: str | None = None) -> bytes:
+    end = f'"{finish}"' if finish else "null"
+    return sse(f'{{"id":"c","choices":[{{"index":0,"delta":{{"content":"{text}"}},"finish_reason":{end}}}]}}')
+
+
+ANSWER = [chunk("one "), b": ping\n\n", chunk("two "), chunk("three", "stop"), sse("[DONE]")]
+
+
+async def test_a_stream_arrives_with_ids_and_otherwise_as_it_was_sent() -> None:
+    async def upstream(request: ReceivedRequest) -> Reply:
+        return stream(*ANSWER)
+
+    async with ScriptedServer(upstream) as http, serving(settings(f"http://127.0.0.1:{http.port}/v1")) as served:
+        async with aiohttp.ClientSession() as session:
+            async with session.post(f"{served.url}/v1/chat/completions", json=BODY) as response:
+                body = await response.read()
+                name = response.headers["X-Holdfast-Stream"]
+            lines = [line for line in body.splitlines(keepends=True) if not line.startswith(b"id: ")]
+            assert b"".join(lines) == b"".join(ANSWER)
+            assert [event.id for event in parse_events(body).events] == [f"{name}-{n}" for n in (1, 3, 4, 5)]
+            for n in (0, 1, 2, 3, 4, 5):
+                async with session.get(f"{served.url}/v1/streams/{name}", headers={"Last-Event-ID": f"{name}-{n}"}) as response:
+                    rest = await response.read()
+                    assert response.status == (200 if n < 5 else 204)
+                    assert body.endswith(rest)
+                    assert [event.id for event in parse_events(rest).events] == [f"{name}-{m}" for m in (1, 3, 4, 5) if m > n]

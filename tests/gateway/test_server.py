@@ -23,17 +23,25 @@ async def test_a_stream_arrives_with_ids_and_otherwise_as_it_was_sent() -> None:
     async def upstream(request: ReceivedRequest) -> Reply:
         return stream(*ANSWER)
 
-    async with ScriptedServer(upstream) as http, serving(settings(f"http://127.0.0.1:{http.port}/v1")) as served:
-        async with aiohttp.ClientSession() as session:
-            async with session.post(f"{served.url}/v1/chat/completions", json=BODY) as response:
-                body = await response.read()
-                name = response.headers["X-Holdfast-Stream"]
-            lines = [line for line in body.splitlines(keepends=True) if not line.startswith(b"id: ")]
-            assert b"".join(lines) == b"".join(ANSWER)
-            assert [event.id for event in parse_events(body).events] == [f"{name}-{n}" for n in (1, 3, 4, 5)]
-            for n in (0, 1, 2, 3, 4, 5):
-                async with session.get(f"{served.url}/v1/streams/{name}", headers={"Last-Event-ID": f"{name}-{n}"}) as response:
-                    rest = await response.read()
-                    assert response.status == (200 if n < 5 else 204)
-                    assert body.endswith(rest)
-                    assert [event.id for event in parse_events(rest).events] == [f"{name}-{m}" for m in (1, 3, 4, 5) if m > n]
+    async with (
+        ScriptedServer(upstream) as http,
+        serving(settings(f"http://127.0.0.1:{http.port}/v1")) as served,
+        aiohttp.ClientSession() as session,
+    ):
+        async with session.post(f"{served.url}/v1/chat/completions", json=BODY) as response:
+            body = await response.read()
+            name = response.headers["X-Holdfast-Stream"]
+        lines = [line for line in body.splitlines(keepends=True) if not line.startswith(b"id: ")]
+        assert b"".join(lines) == b"".join(ANSWER)
+        assert ids_of(body) == [f"{name}-{n}" for n in (1, 3, 4, 5)]
+        for n in (0, 1, 2, 3, 4, 5):
+            there = {"Last-Event-ID": f"{name}-{n}"}
+            async with session.get(f"{served.url}/v1/streams/{name}", headers=there) as response:
+                rest = await response.read()
+                assert response.status == (200 if n < 5 else 204)
+                assert body.endswith(rest)
+                assert ids_of(rest) == [f"{name}-{m}" for m in (1, 3, 4, 5) if m > n]
+
+
+def ids_of(body: bytes) -> list[str | None]:
+    return [event.id for event in parse_events(body).events]

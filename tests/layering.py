@@ -65,6 +65,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli/chaos", "testing"): "it runs the chaos server and proxy, which are for tests in any language",
     ("cli/_stage", "testing"): "what the demo draws: its upstream's faults, by name",
     ("cli/demo", "testing"): "the demo brings its own upstream: docs/adr/0005-the-demo-brings-its-own-upstream.md",
+    ("cli/gateway", "testing"): "so does the demo of the gateway, for the same reasons",
 }
 """(module, room) -> why this one module may import what its room may not."""
 

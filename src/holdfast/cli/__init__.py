@@ -19,6 +19,7 @@ COMMANDS = {
     "inspect": "say what a recorded stream holds, and what is wrong with it",
     "logs": "show the streams of a log file as timelines",
     "chaos": "make the streams of any upstream fail, by seed or by schedule",
+    "gateway": "serve streams that survive the client, the network and the gateway itself",
 }
 
 

@@ -131,7 +131,10 @@ class Production:
         """Somebody gave it up, or goes on with it elsewhere."""
         with contextlib.suppress(LeaseLost, JournalError):
             if self._handing_over:
-                await self._writer.release()
+                try:
+                    await self._writer.release()
+                except JournalError as error:
+                    await self._fail(Refusal(503, "shutting_down", str(error)))
             else:
                 kind: EndKind = self._reason or "abandoned"
                 await self._fail(Refusal(499, kind, f"the stream was {kind}"), kind=kind)

@@ -15,6 +15,8 @@ from holdfast.gateway.journal import Journal
 from holdfast.gateway.streams import Running
 
 HEARTBEAT = b": still here\n"
+COME_BACK = b"retry: 500\n"
+"""Tells an EventSource, whose connection ends, to come back in so many milliseconds."""
 
 
 class Writes(Protocol):
@@ -44,6 +46,11 @@ class Heart:
         """It reads no more."""
         self._readings.discard(reading)
 
+    def send_away(self) -> None:
+        """Tells those who can come back to do so: other nodes have what they read."""
+        for reading in tuple(self._readings):
+            reading.leave()
+
     def _start(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._seconds / self._TICKS, self._tick)
 
@@ -60,19 +67,28 @@ class Heart:
 class Reading:
     """Sends what is behind a place, then what comes, to its end."""
 
-    __slots__ = ("_beats", "_journal", "_place", "_rewrite", "_running", "_wait", "quiet")
+    __slots__ = ("_beats", "_journal", "_place", "_returns", "_rewrite", "_running", "_wait", "left", "quiet")
 
     def __init__(
-        self, running: Running, after: int, journal: Journal, rewrite: Callable[[bytes], bytes] | None = None
+        self,
+        running: Running,
+        after: int,
+        journal: Journal,
+        rewrite: Callable[[bytes], bytes] | None = None,
+        *,
+        returns: bool = False,
     ) -> None:
         self._beats = False
         self._journal = journal
         self._place = after
+        self._returns = returns
         self._rewrite = rewrite
         self._running = running
         self._wait: asyncio.Future[None] | None = None
         self.quiet = 0
         """Ticks of the heart since something was sent."""
+        self.left = False
+        """True where it was told to come back for the rest."""
 
     @property
     def over(self) -> bool:
@@ -87,6 +103,9 @@ class Reading:
         heart.add(self)
         try:
             while True:
+                if self.left:
+                    await to.write(COME_BACK)
+                    return
                 try:
                     data, place = log.after(self._place)
                 except LookupError:
@@ -111,6 +130,11 @@ class Reading:
     def beat(self) -> None:
         """Nothing was sent for a while."""
         self._beats = True
+        self._wake()
+
+    def leave(self) -> None:
+        """Ends before the stream does, where the reader is one who comes back by itself."""
+        self.left = self._returns
         self._wake()
 
     def _wake(self) -> None:

@@ -174,8 +174,9 @@ class Gateway:
         await response.prepare(request)
         if self.journal is None:
             raise AssertionError("what is read is kept somewhere")
-        await Reading(running, place, self.journal).run(response, self.heart)
-        if shelved.log.ending is not None and shelved.log.ending.kind != "complete":
+        reading = Reading(running, place, self.journal, returns=request.method == "GET")
+        await reading.run(response, self.heart)
+        if reading.left or (shelved.log.ending is not None and shelved.log.ending.kind != "complete"):
             _cut(request)
         return response
 
@@ -198,11 +199,17 @@ class Gateway:
             else web.json_response({"status": "ok"})
         )
 
+    async def drain(self) -> None:
+        """Says that it is not ready, sends readers to other nodes where there may be some, and lets streams end."""
+        self.draining = True
+        if self.streams is not None and self.journal is not None:
+            if self.journal.shared:
+                self.heart.send_away()
+            await self.streams.drain(self.settings.drain)
+
     async def aclose(self) -> None:
         """Lets streams end, and gives everything back."""
-        self.draining = True
-        if self.streams is not None:
-            await self.streams.drain(self.settings.drain)
+        await self.drain()
         await self.upstreams.aclose()
         if self.journal is not None:
             await self.journal.aclose()

@@ -142,16 +142,25 @@ class Streams:
             running.wait_for_readers()
 
     async def drain(self, seconds: float) -> None:
-        """Lets what runs come to its end; what has not by then is left to other nodes."""
-        productions = [one.production for one in self._running.values() if one.production is not None]
+        """Lets what runs come to its end; what has not by then is left to other nodes, or ends with an error.
+
+        Where nobody could come back for a stream, one that nobody reads is given up at once. What remains is done when
+        this is cancelled, too.
+        """
+        running = list(self._running.values())
+        if not self.journal.shared:
+            await asyncio.gather(*(self.give_up(one) for one in running))
+        productions = [one.production for one in running if one.production is not None]
         waits = [asyncio.ensure_future(one.wait()) for one in productions if not one.done]
-        if waits:
-            await asyncio.wait(waits, timeout=seconds)
+        try:
+            if waits:
+                await asyncio.wait(waits, timeout=seconds)
+        finally:
             for wait in waits:
                 wait.cancel()
-        await asyncio.gather(*(one.hand_over() for one in productions if not one.done))
-        for task in tuple(self._tasks):
-            task.cancel()
+            await asyncio.gather(*(one.hand_over() for one in productions if not one.done))
+            for task in tuple(self._tasks):
+                task.cancel()
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
         """Runs something on the side, and remembers it until it is done."""

@@ -78,7 +78,10 @@ class Writer(Protocol):
         """Forgets the stream: nothing of it was shown to anybody, and who asks again shall have another."""
 
     async def release(self) -> None:
-        """Gives the lease back in the middle of a stream: another node is to go on with it at once."""
+        """Gives the lease back in the middle of a stream: another node is to go on with it at once.
+
+        Raises `JournalError` where there is none, and so the stream must be ended.
+        """
 
     async def read_elsewhere(self) -> bool:
         """Says whether somebody reads it on another node."""
@@ -86,6 +89,10 @@ class Writer(Protocol):
 
 class Journal(Protocol):
     """Streams, by name. All methods raise `JournalError` where the journal cannot say."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other nodes see it: they can go on with what this one leaves."""
 
     async def begin(self, entry: Entry) -> Writer | Shelved:
         """Opens a stream and gives its writer; or gives the one that was opened with the same idempotency key."""

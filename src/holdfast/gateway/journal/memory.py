@@ -17,6 +17,8 @@ from holdfast.gateway.log import Ending, Log
 class MemoryJournal:
     """A `Journal` for one process."""
 
+    shared = False
+
     def __init__(
         self,
         *,
@@ -114,7 +116,7 @@ class _Writer:
         self._journal._drop(self.shelved.entry.stream)  # noqa: SLF001 - two halves of one thing
 
     async def release(self) -> None:
-        pass
+        raise JournalError("the gateway was shut down, and what it keeps in memory ends with it")
 
     async def read_elsewhere(self) -> bool:
         return False

@@ -7,9 +7,7 @@ upstream that fails by schedule. It must never print a key, but for the one it h
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 from holdfast._errors import UsageError

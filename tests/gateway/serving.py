@@ -11,7 +11,7 @@ from aiohttp import web
 
 from holdfast.gateway import Settings, UpstreamSettings
 from holdfast.gateway.journal import Journal
-from holdfast.gateway.journal.memory import MemoryJournal
+from holdfast.gateway.journal.open import journal_of
 from holdfast.gateway.server import Gateway
 
 
@@ -31,8 +31,9 @@ def settings(upstream: str, dialect: str = "openai", **more: Any) -> Settings:
 @asynccontextmanager
 async def serving(set_: Settings, journal: Journal | None = None) -> AsyncIterator[Served]:
     """Serves a gateway until the block is left."""
-    kept = journal if journal is not None else MemoryJournal() if set_.journal == "memory" else None
+    kept = journal if journal is not None else journal_of(set_)
     gateway = Gateway(set_, journal=kept)
+    await gateway.start()
     runner = web.AppRunner(gateway.app, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from aiohttp import web
 
 from holdfast._errors import UsageError
-from holdfast.gateway.journal import Journal
+from holdfast.gateway.journal.open import journal_of
 from holdfast.gateway.server import Gateway
 from holdfast.gateway.settings import Settings
 
@@ -45,17 +45,6 @@ def listen(settings: Settings) -> list[socket.socket]:
     return sockets
 
 
-def journal_of(settings: Settings) -> Journal | None:
-    """Makes the journal that the settings name."""
-    if settings.journal == "none":
-        return None
-    if settings.journal == "memory":
-        from holdfast.gateway.journal.memory import MemoryJournal  # noqa: PLC0415 - each where it is wanted
-
-        return MemoryJournal(keep=settings.keep, max_stream=settings.max_stream, max_bytes=settings.max_memory)
-    raise UsageError(f"there is no journal {settings.journal!r}")
-
-
 def run(settings: Settings, sock: socket.socket, *, started: Callable[[], None] = lambda: None) -> None:
     """Serves on a bound socket until a signal comes, on the fastest loop there is."""
     try:
@@ -81,6 +70,7 @@ async def serve(settings: Settings, sock: socket.socket, *, started: Callable[[]
         await runner.setup()
         site = web.SockSite(runner, sock, ssl_context=tls, backlog=BACKLOG)
         try:
+            await gateway.start()
             await site.start()
             started()
             await signals.get()

@@ -6,7 +6,7 @@ has been told is written, readers are shown, on every node alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,8 +65,11 @@ class Writer(Protocol):
     async def start(self, head: Head, *, upstream: str = "") -> None:
         """Notes the head that readers are given, and who answers. Again with another `upstream` after a move."""
 
-    async def note(self, **state: bool | str) -> None:
-        """Notes what the records do not tell, for whoever takes the stream over: `seamed`, `upstream`."""
+    def note(self, **state: bool | str) -> None:
+        """Tells, with the next records, what they do not tell themselves: `call`, `upstream`, `seamed`.
+
+        It is for whoever takes the stream over, and must stand or fall with the records that it is about.
+        """
 
     async def write(self, records: Sequence[bytes]) -> None:
         """Writes records, and then shows them to readers. Raises `LeaseLost`, and nobody is shown anything."""
@@ -93,6 +96,12 @@ class Journal(Protocol):
     @property
     def shared(self) -> bool:
         """Whether other nodes see it: they can go on with what this one leaves."""
+
+    async def start(self, cancelled: Callable[[str], None]) -> None:
+        """Begins what runs beside. `cancelled` is told of a stream written here that another node asks to stop."""
+
+    async def secret(self) -> str:
+        """Gives what all nodes of this journal sign with: made once, and then the same for every one of them."""
 
     async def begin(self, entry: Entry) -> Writer | Shelved:
         """Opens a stream and gives its writer; or gives the one that was opened with the same idempotency key."""

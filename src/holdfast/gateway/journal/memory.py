@@ -6,7 +6,8 @@ A log in memory is all there is of a stream here, so what it lets go of is gone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Sequence
 
 from holdfast._clock import Clock, SystemClock
 from holdfast._types import Head
@@ -35,6 +36,12 @@ class MemoryJournal:
         self._ended: dict[str, float] = {}
         """When streams ended, the earliest first."""
         self._named: dict[tuple[str, str], str] = {}
+
+    async def start(self, cancelled: Callable[[str], None]) -> None:
+        """There is no other node, and nothing to run."""
+
+    async def secret(self) -> str:
+        return secrets.token_hex(32)
 
     async def begin(self, entry: Entry) -> Writer | Shelved:
         name = (entry.owner, entry.idempotency_key)
@@ -102,7 +109,7 @@ class _Writer:
     async def start(self, head: Head, *, upstream: str = "") -> None:
         self._log.start(head)
 
-    async def note(self, **state: bool | str) -> None:
+    def note(self, **state: bool | str) -> None:
         pass
 
     async def write(self, records: Sequence[bytes]) -> None:

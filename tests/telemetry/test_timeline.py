@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.telemetry.health import Health
-from holdfast.telemetry.logs import EVENTS
+from holdfast.telemetry.logs import EVENTS, GATEWAY_EVENTS
 from holdfast.telemetry.timeline import MAX_STEPS, MAX_TEXT, Filter, Life, LogReader
 
 
@@ -215,7 +215,10 @@ JSON = st.recursive(
 )
 NAMES = ("elapsed", "attempt", "timestamp", "ts", "seconds", "labels", "outcome", "error", "attempts", "seams", "delay")
 OURS = st.fixed_dictionaries(
-    {"event": st.sampled_from([event for event, _ in EVENTS.values()]), "stream_id": st.sampled_from(["a", "b"])},
+    {
+        "event": st.sampled_from([*GATEWAY_EVENTS, *(event for event, _ in EVENTS.values())]),
+        "stream_id": st.sampled_from(["a", "b"]),
+    },
     optional=dict.fromkeys(NAMES, JSON),
 )
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from holdfast.telemetry.health import Health
-from holdfast.telemetry.logs import EVENTS
+from holdfast.telemetry.logs import EVENTS, GATEWAY_EVENTS
 from holdfast.telemetry.timeline import Step
 from holdfast.telemetry.words import judge, say
 
 
-@pytest.mark.parametrize("event", sorted(event for event, _ in EVENTS.values()))
+@pytest.mark.parametrize("event", sorted([*GATEWAY_EVENTS, *(event for event, _ in EVENTS.values())]))
 def test_no_event_is_left_without_words(event: str) -> None:
     words, _ = say(Step(event, 0.0, 1, {"old": "OLD", "new": "NEW", "error": "Broken", "outcome": "complete"}))
     assert words

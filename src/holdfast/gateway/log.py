@@ -31,7 +31,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 class Log:
     """The records of one stream. `head` is None until the upstream's head is known, `ending` until all are here."""
 
-    __slots__ = ("_records", "_wakers", "ending", "first", "head", "max_bytes", "size")
+    __slots__ = ("_gone", "_records", "_wakers", "ending", "first", "head", "max_bytes", "size")
 
     def __init__(self, *, max_bytes: int) -> None:
         self.first = 1
@@ -41,6 +41,8 @@ class Log:
         self.max_bytes = max_bytes
         self.size = 0
         """Bytes of the records that are here."""
+        self._gone = 0
+        """Bytes of those that were let go of."""
         self._records: list[bytes] = []
         self._wakers: set[Callable[[], None]] = set()
 
@@ -48,6 +50,11 @@ class Log:
     def last(self) -> int:
         """The number of the newest record, 0 before the first."""
         return self.first + len(self._records) - 1
+
+    @property
+    def written(self) -> int:
+        """Bytes of all records that there ever were."""
+        return self._gone + self.size
 
     def start(self, head: Head) -> None:
         """The upstream has answered."""
@@ -100,6 +107,7 @@ class Log:
         gone = 0
         while self.size > self.max_bytes // 2 and gone < len(self._records) - 1:
             self.size -= len(self._records[gone])
+            self._gone += len(self._records[gone])
             gone += 1
         del self._records[:gone]
         self.first += gone

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Protocol
 
 from holdfast._errors import StreamError, UsageError
@@ -57,6 +58,10 @@ class Production:
     def done(self) -> bool:
         """True once it writes nothing more."""
         return self._task.done()
+
+    def then(self, call: Callable[[], None]) -> None:
+        """Calls back once it writes nothing more."""
+        self._task.add_done_callback(lambda _: call())
 
     async def stop(self, reason: EndKind) -> None:
         """Gives the answer up, upstream too; readers are told why. Returns when that is done."""

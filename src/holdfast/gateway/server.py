@@ -22,6 +22,7 @@ from holdfast.gateway.settings import Settings
 from holdfast.gateway.streams import Conflict, Overloaded, Running, Streams
 from holdfast.gateway.surfaces import CHAT, SURFACES, Surface
 from holdfast.gateway.upstreams import Upstreams
+from holdfast.gateway.watching import Watch
 
 _FORWARDED = ("openai-", "anthropic-", "x-goog-", "x-stainless-", "user-agent", "accept-language")
 """How the client's headers begin that go upstream; keys and cookies are not among them."""
@@ -53,6 +54,7 @@ class Gateway:
         self.upstreams = upstreams or Upstreams(settings)
         self.door = Door(settings)
         self.journal = journal
+        self.watch = Watch()
         self.streams = (
             Streams(
                 journal,
@@ -60,6 +62,7 @@ class Gateway:
                 grace=settings.grace,
                 patience=settings.heartbeat,
                 max_streams=settings.limits.max_streams,
+                tell=self.watch.tell,
             )
             if journal is not None
             else None
@@ -79,7 +82,9 @@ class Gateway:
         return app
 
     def _answer(self, writer: Writer) -> Answer:
-        return self.upstreams.relay(writer.shelved.entry, check=writer.check)
+        shelved = writer.shelved
+        listeners = self.watch.listen(shelved.entry, shelved.log)
+        return self.upstreams.relay(shelved.entry, check=writer.check, listeners=listeners)
 
     # -- asking ----------------------------------------------------------------------------------
 
@@ -164,6 +169,8 @@ class Gateway:
         log = running.shelved.log
         if log.ending is not None and place >= log.last:
             return web.Response(status=204)
+        if place:
+            self.watch.tell("read_again", running.shelved, place=place, last=log.last)
         return await self._shown(request, running, place)
 
     async def _shown(self, request: web.Request, running: Running, place: int) -> web.StreamResponse:
@@ -235,7 +242,9 @@ def _refused(surface: Surface, refusal: Refusal) -> web.Response:
     headers = {"Content-Type": "application/json", **refusal.headers}
     if refusal.retry_after is not None:
         headers["Retry-After"] = str(max(1, round(refusal.retry_after)))
-    return web.Response(status=refusal.status, body=error_document(surface, refusal), headers=headers)
+    response = web.Response(status=refusal.status, body=error_document(surface, refusal), headers=headers)
+    response["refused"] = refusal.code  # for who counts refusals: see `pages.py`
+    return response
 
 
 def _cut(request: web.Request) -> None:

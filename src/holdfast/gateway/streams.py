@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Self
+from functools import partial
+from typing import Any, Protocol, Self
 
 from holdfast._clock import Clock, SystemClock, Timer
 from holdfast.gateway.journal import Entry, Journal, Shelved, Writer
 from holdfast.gateway.production import Answer, Production
+
+
+class Tell(Protocol):
+    """Hears what becomes of a stream."""
+
+    def __call__(self, what: str, shelved: Shelved, /, **facts: Any) -> None:
+        """Something did."""
 
 
 class Conflict(Exception):
@@ -73,16 +81,28 @@ class Streams:
         grace: float,
         patience: float,
         max_streams: int,
+        tell: Tell = lambda *_, **__: None,
         clock: Clock | None = None,
     ) -> None:
         self.journal = journal
         self.clock = clock or SystemClock()
         self.grace = grace
+        self.tell = tell
+        """Hears what becomes of streams: see `Watch.tell()`."""
         self._answer = answer
         self._patience = patience
         self._max_streams = max_streams
         self._running: dict[str, Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def readers(self) -> int:
+        """How many read here."""
+        return sum(one.readers for one in self._running.values())
+
+    def get(self, stream: str) -> Running | None:
+        """Gives a stream that is known here already."""
+        return self._running.get(stream)
 
     @property
     def producing(self) -> int:
@@ -100,7 +120,9 @@ class Streams:
         if isinstance(got, Shelved):
             if got.entry.digest != entry.digest:
                 raise Conflict
+            self.tell("joined", got)
             return self._of(got)
+        self.tell("opened", got.shelved)
         return self.produce(got)
 
     def produce(self, writer: Writer, answer: Answer | None = None) -> Running:
@@ -109,6 +131,9 @@ class Streams:
         running.production = Production(
             writer, answer or self._answer(writer), patience=self._patience, taken_over=answer is not None
         )
+        running.production.then(partial(self.tell, "ended", writer.shelved))
+        if answer is not None:
+            self.tell("taken_over", writer.shelved, last=writer.shelved.log.last)
         running.wait_for_readers()
         return running
 
@@ -122,10 +147,17 @@ class Streams:
 
     async def cancel(self, running: Running) -> None:
         """Gives a stream up at once, wherever it runs."""
+        self.tell("cancelled", running.shelved)
         if running.production is not None and not running.production.done:
             await running.production.stop("cancelled")
         else:
             await self.journal.cancel(running.shelved)
+
+    def cancelled(self, stream: str) -> None:
+        """Somebody on another node gave a stream up that is written here."""
+        running = self._running.get(stream)
+        if running is not None and running.production is not None:
+            self.spawn(running.production.stop("cancelled"))
 
     async def give_up(self, running: Running) -> None:
         """The grace time is over."""
@@ -138,6 +170,7 @@ class Streams:
         elif await production.read_elsewhere():
             running.wait_for_readers()
         elif not running.readers:
+            self.tell("abandoned", running.shelved, seconds=self.grace)
             await production.stop("abandoned")
             running.wait_for_readers()
 
@@ -158,7 +191,10 @@ class Streams:
         finally:
             for wait in waits:
                 wait.cancel()
-            await asyncio.gather(*(one.hand_over() for one in productions if not one.done))
+            left = [one for one in productions if not one.done]
+            for one in left:
+                self.tell("handed_over", one.shelved, last=one.shelved.log.last)
+            await asyncio.gather(*(one.hand_over() for one in left))
             for task in tuple(self._tasks):
                 task.cancel()
 

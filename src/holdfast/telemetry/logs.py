@@ -57,6 +57,18 @@ EVENTS: Mapping[type[Moment], tuple[str, str]] = {
 }
 """One event for each kind of moment, with its level; a stream that ended in an error says so at `error`."""
 
+GATEWAY_EVENTS: Mapping[str, str] = {
+    "gateway.opened": "info",
+    "gateway.joined": "info",
+    "gateway.read_again": "info",
+    "gateway.cancelled": "info",
+    "gateway.abandoned": "warning",
+    "gateway.taken_over": "warning",
+    "gateway.handed_over": "warning",
+    "gateway.lease_lost": "warning",
+}
+"""What a gateway tells of a stream besides, by level: who came, who left, which node writes it."""
+
 _SHORTEST_WAIT = 0.001
 """Seconds: less than that is one turn of the event loop, and no news to a person."""
 LEVELS = ("debug", "info", "warning", "error")
@@ -168,6 +180,22 @@ def _logger() -> Any:
     if structlog is None or not structlog.is_configured():
         return None
     return structlog.get_logger("holdfast")
+
+
+def tell(event: str, stream: str, elapsed: float, facts: Mapping[str, Any]) -> None:
+    """Writes a line of `GATEWAY_EVENTS`, where lines are asked for."""
+    logger = _logger()
+    if logger is None:
+        return
+    line: dict[str, Any] = {}
+    if _output is not None and _output.stamped:
+        line["timestamp"] = _tidy(SystemClock().wall())
+    line |= {"stream_id": stream, "attempt": 0, "elapsed": elapsed, **facts}
+    try:
+        told = {name: _tidy(value) for name, value in line.items() if value not in (None, "")}
+        getattr(logger, GATEWAY_EVENTS[event])(event, **told)
+    except Exception as failure:  # noqa: BLE001 - whatever a processor or a full disk does, the gateway goes on
+        _complain(failure)
 
 
 class _Lines:
@@ -330,4 +358,4 @@ def _answer(answer: Completion) -> Iterator[tuple[str, Any]]:
     yield "tool_calls", calls or None
 
 
-__all__ = ["EVENTS", "LEVELS", "configure_logs", "listener"]
+__all__ = ["EVENTS", "GATEWAY_EVENTS", "LEVELS", "configure_logs", "listener", "tell"]

@@ -38,6 +38,8 @@ class Metric:
     labels: tuple[str, ...] = ("dialect", "model")
     buckets: tuple[float, ...] = ()
     convention: str = ""
+    state: bool = False
+    """True for a gauge of which each value is the whole state."""
 
 
 def _counter(name: str, unit: str, about: str, *labels: str) -> Metric:
@@ -87,6 +89,7 @@ BREAKER = Metric(
     unit="1",
     about="State of a circuit breaker: 0 closed, 1 half-open, 2 open.",
     labels=("breaker",),
+    state=True,
 )
 SHARED = Metric(
     name="shared_up",
@@ -94,6 +97,7 @@ SHARED = Metric(
     unit="1",
     about="Whether shared state decides: 1, or 0 where each process decides for itself.",
     labels=("shared",),
+    state=True,
 )
 STREAMS = _counter(
     "streams", "{stream}", "Streams that ended: complete, resumed, cancelled, or the error's name.", "outcome"
@@ -122,8 +126,6 @@ METRICS = (
     *(DURATION, FIRST_CHUNK, PER_CHUNK, TOKENS, RUNNING, BREAKER, SHARED, STREAMS, ATTEMPTS, FAULTS, RETRIES),
     *(SEAMS, FALLBACKS, HEDGES, STALLS, WAITED, DELTAS, BYTES, DROPPED, REPAIRED, COST, UNPRICED),
 )
-STATES = (BREAKER, SHARED)
-"""Gauges of which each value is the whole state."""
 _STATES = {"closed": 0, "half-open": 1, "open": 2}
 
 
@@ -131,7 +133,7 @@ class Sink(Protocol):
     """A backend that keeps numbers."""
 
     def tell(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
-        """Adds to a counter, observes in a histogram. A gauge is moved by the value, one of `STATES` set to it."""
+        """Adds to a counter, observes in a histogram. A gauge is moved by the value, a state set to it."""
 
 
 def check_prices(prices: object) -> None:

@@ -20,7 +20,7 @@ from holdfast.machines.redact import only_name
 from holdfast.moments import Ended, Listener, Moment, Started
 from holdfast.prices import Prices
 from holdfast.telemetry.logs import EVENTS
-from holdfast.telemetry.measures import METRICS, STATES, Bounded, Measures, Metric, check_prices
+from holdfast.telemetry.measures import METRICS, Bounded, Measures, Metric, check_prices
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter, MeterProvider
@@ -89,7 +89,7 @@ class _Otel:
         for metric in METRICS:
             name = metric.convention or f"holdfast.{metric.name}"
             about: dict[str, Any] = {"unit": metric.unit, "description": metric.about}
-            if metric in STATES:
+            if metric.state:
                 made: Any = meter.create_gauge(name, **about).set
             elif metric.kind == "histogram":
                 made = meter.create_histogram(name, explicit_bucket_boundaries_advisory=metric.buckets, **about).record

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from holdfast.telemetry.health import Ending
-from holdfast.telemetry.logs import EVENTS
+from holdfast.telemetry.logs import EVENTS, GATEWAY_EVENTS
 
 MAX_STEPS = 64
 """Steps kept per stream, the first and the last: a stream of eight requests has about thirty."""
@@ -27,7 +27,7 @@ MAX_TEXT = 300
 _MAX_FIELDS = 48
 _MAX_KINDS = 1_000
 _REMEMBERED = 1_000
-_EVENTS = frozenset(event for event, _ in EVENTS.values())
+_EVENTS = frozenset(event for event, _ in EVENTS.values()) | frozenset(GATEWAY_EVENTS)
 _FAULTS = frozenset(("attempt.retrying", "stream.resuming", "stream.outlived"))
 _ENVELOPE = frozenset(("event", "message", "msg", "stream_id", "attempt", "elapsed", "timestamp", "time", "ts"))
 _TEXTS = frozenset(("request", "answer", "reasoning", "tool_calls"))

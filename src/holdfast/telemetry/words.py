@@ -114,6 +114,14 @@ _SAID = {
     "events.dropped": ("dropped {count} events that came twice", ""),
     "recording.failed": ("the recording {path} was given up: {reason}", "yellow"),
     "stream.delivered": ("{items} items delivered, longest gap {longest_gap}", ""),
+    "gateway.opened": ("asked at {surface} by {owner}", ""),
+    "gateway.joined": ("joined by its idempotency key", ""),
+    "gateway.read_again": ("a reader came back at record {place} of {last}", "magenta"),
+    "gateway.cancelled": ("its owner cancelled it", "yellow"),
+    "gateway.abandoned": ("nobody read it for {seconds}: given up", "yellow"),
+    "gateway.taken_over": ("taken over from another node at record {last}", "magenta"),
+    "gateway.handed_over": ("left to another node at record {last}", "yellow"),
+    "gateway.lease_lost": ("another node writes it now", "yellow"),
     "attempt.billed": ("billed for the {part}: {input_tokens} tokens in, {output_tokens} out", ""),
 }
 _DURATIONS = frozenset(("seconds", "delay", "gap", "longest_gap"))

@@ -1,0 +1,159 @@
+"""What there is to see of a gateway: its streams as they run, what became of those that ended, and who came for them.
+
+Nothing is done per event: a stream is listened to for its few moments, and how far it has come is read off its log by
+whoever looks. It holds names, numbers and the reports of what runs; never a prompt, an answer, a key or a token.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from holdfast import moments
+from holdfast._clock import Clock, SystemClock
+from holdfast._types import Request
+from holdfast.gateway.journal import Entry, Shelved
+from holdfast.gateway.log import Log
+from holdfast.gateway.numbers import Numbers
+from holdfast.machines.redact import only_name
+from holdfast.moments import Listener, Moment, Report
+from holdfast.telemetry import logs
+from holdfast.telemetry.health import Ending, Health
+
+KEPT = 24
+"""Streams that ended which are still shown."""
+_KEPT_FOR_PERCENTILES = 1_000
+
+
+class Watched:
+    """One stream that this node writes: it listens to the call, and keeps its report."""
+
+    __slots__ = ("_bytes", "_records", "_request", "_watch", "began", "entry", "log", "model", "report", "started")
+
+    def __init__(self, watch: Watch, entry: Entry, log: Log | None) -> None:
+        self._watch = watch
+        self._request = Request()
+        self.entry = entry
+        self.log = log
+        self._records, self._bytes = (0, 0) if log is None else (log.last, log.written)
+        self.model = ""
+        self.report = Report()
+        self.began = watch.clock.now()
+        self.started = 0.0
+        """On the clock of the call, as moments are stamped."""
+
+    def begin(self, request: Request) -> None:
+        """The call begins."""
+        self._request, self.report = request, request.call.report
+
+    def __call__(self, moment: Moment) -> None:
+        """Something happened."""
+        if isinstance(moment, moments.Started):
+            self.started = moment.at
+        elif isinstance(moment, moments.Opening):
+            attempt = self._request.call.attempt
+            self.model = attempt.model[:100] if attempt is not None else ""
+        elif isinstance(moment, moments.BreakerChanged):
+            self._watch.health.note_breaker(moment.name, moment.new)
+        elif isinstance(moment, moments.Ended):
+            self._request = Request()  # the call holds its listeners: a circle would keep the answer in memory
+            self._watch.judged(self)
+
+    def grown(self) -> tuple[int, int]:
+        """Gives how many records and bytes were written since this was asked last."""
+        if self.log is None:
+            return 0, 0
+        records, self._records = self.log.last - self._records, self.log.last
+        size, self._bytes = self.log.written - self._bytes, self.log.written
+        return records, size
+
+
+class Watch:
+    """Keeps what is seen of one gateway. `numbers` are for Prometheus, None without the package."""
+
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        self.clock = clock or SystemClock()
+        self.numbers = Numbers.made()
+        self.health = Health(keep=_KEPT_FOR_PERCENTILES)
+        self.live: dict[str, Watched] = {}
+        self.ended: deque[tuple[Watched, str]] = deque(maxlen=KEPT)
+        """Those that ended last, each with how."""
+        self.counts: Counter[str] = Counter()
+        """How often something was told of."""
+        self.records = 0
+        self.bytes = 0
+        self._left: set[str] = set()
+        """Streams that are left to another node, until their end is told."""
+
+    def listen(self, entry: Entry, log: Log | None = None) -> tuple[Listener, ...]:
+        """Gives who listens to a stream that this node is about to write."""
+        watched = self.live[entry.stream] = Watched(self, entry, log)
+        return (watched,) if self.numbers is None else (watched, self.numbers.listener())
+
+    def tell(self, what: str, shelved: Shelved, /, **facts: Any) -> None:
+        """A stream was `opened`, `joined`, `read_again`, `cancelled`, `abandoned`, `taken_over` or `handed_over`.
+
+        `ended` is told when this node writes nothing more of it.
+        """
+        if what == "ended":
+            self._end(shelved)
+            return
+        if what == "handed_over":
+            self._left.add(shelved.entry.stream)
+        entry = shelved.entry
+        self.counts[what] += 1
+        if self.numbers is not None:
+            self.numbers.told(what, entry.surface, facts)
+        elapsed = max(0.0, self.clock.wall().timestamp() - entry.opened)
+        surface = entry.surface if what == "opened" else ""
+        logs.tell(f"gateway.{what}", entry.stream, elapsed, {"owner": entry.owner, "surface": surface, **facts})
+
+    def refused(self, status: int, reason: str) -> None:
+        """Somebody was answered with an error before there was a stream."""
+        self.counts["refused"] += 1
+        if self.numbers is not None:
+            self.numbers.refused(status, only_name(reason) or "")
+
+    def judged(self, watched: Watched) -> None:
+        """The call is over; its last records may still have to be written."""
+        self.health.add(Ending.of(watched.report))
+        if watched.log is None:
+            self._forget(watched, watched.report.outcome)
+
+    def count_written(self) -> None:
+        """Adds up what was written since this was called last."""
+        for watched in self.live.values():
+            self._add(watched)
+
+    def running(self) -> Iterator[Watched]:
+        """Gives the streams that this node writes, the newest first."""
+        return reversed(self.live.values())
+
+    def _end(self, shelved: Shelved) -> None:
+        stream, ending = shelved.entry.stream, shelved.log.ending
+        how = ending.kind if ending is not None else "handed_over" if stream in self._left else "lease_lost"
+        self._left.discard(stream)
+        if how == "lease_lost":
+            self.tell(how, shelved, last=shelved.log.last)
+        if self.numbers is not None:
+            self.numbers.ended(shelved.entry.surface, how)
+        watched = self.live.get(stream)
+        if watched is not None:
+            self._forget(watched, how)
+
+    def _forget(self, watched: Watched, how: str) -> None:
+        self._add(watched)
+        self.live.pop(watched.entry.stream, None)
+        watched.log = None  # what it holds is many times what is shown of it
+        watched.entry = msgspec.structs.replace(watched.entry, body=b"", headers={})
+        self.ended.append((watched, how))
+
+    def _add(self, watched: Watched) -> None:
+        records, size = watched.grown()
+        self.records += records
+        self.bytes += size
+        if self.numbers is not None:
+            self.numbers.wrote(watched.entry.surface, records, size)

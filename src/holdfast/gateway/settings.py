@@ -18,8 +18,11 @@ from holdfast.upstreams import check_url
 
 REDIS = ("redis://", "rediss://", "unix://")
 """How the address of a Redis begins."""
-SCOPES = ("stream", "ui")
+Scope = Literal["stream", "ui"]
+SCOPES: tuple[Scope, ...] = ("stream", "ui")
 """What a key may be for."""
+_KEY_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -104,24 +107,26 @@ class KeySettings:
 
     name: str
     sha256: str
-    scopes: tuple[str, ...] = ("stream",)
-    """What it may do: `stream` opens and reads streams, `ui` looks at the page and the numbers."""
+    scopes: tuple[Scope, ...] = ("stream",)
+    """What it may do: `stream` opens, reads and cancels streams, `ui` looks at the page and the numbers."""
     models: tuple[str, ...] = ()
     """Patterns of the models it may ask for; all where there are none."""
     requests_per_minute: float | None = None
     concurrency: int | None = None
     money: float | None = None
-    """What its streams may cost, in US dollars a day."""
+    """What its streams may cost, in US dollars a day (UTC). What has no price is not sent, then."""
 
     def __post_init__(self) -> None:
+        if not _KEY_NAME.fullmatch(self.name):
+            raise ValueError(f"name must be 1 to 64 letters, digits, or of '._@-', not {self.name!r}")
         if not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise ValueError("sha256 must be 64 digits 0-9a-f, as `holdfast gateway new-key` prints them")
         for scope in self.scopes:
             if scope not in SCOPES:
                 raise ValueError(f"scopes must be among {', '.join(SCOPES)}, not {scope!r}")
-        for name in ("requests_per_minute", "money"):
+        for name, least in (("requests_per_minute", 1.0), ("money", None)):
             if (value := getattr(self, name)) is not None:
-                _check_number(name, value)
+                _check_number(name, value, least=least)
         check_count("concurrency", self.concurrency, optional=True)
 
 
@@ -130,19 +135,27 @@ class Limits:
     """Bounds on what clients may send and hold. Sizes are bytes, times seconds."""
 
     max_body: int = 32 * 1024 * 1024
+    max_bodies: int = 512 * 1024 * 1024
+    """All bodies together that are being read."""
     max_header: int = 32 * 1024
+    """A request's line and headers together."""
     header_timeout: float = 10.0
     """From the connection, or the last answer on it, to the end of a request's headers."""
     body_timeout: float = 60.0
     idle_timeout: float = 75.0
+    """Between two requests on a connection."""
+    write_timeout: float = 600.0
+    """How long a reader may take nothing at all."""
+    max_readers: int = 100
+    """Of one stream, at a time, on one node."""
     max_connections: int = 10_000
     max_streams: int = 2_000
     """Streams at a time; one more is refused with 503."""
 
     def __post_init__(self) -> None:
-        for name in ("max_body", "max_header", "max_connections", "max_streams"):
+        for name in ("max_body", "max_bodies", "max_header", "max_connections", "max_readers", "max_streams"):
             check_count(name, getattr(self, name))
-        for name in ("header_timeout", "body_timeout", "idle_timeout"):
+        for name in ("header_timeout", "body_timeout", "idle_timeout", "write_timeout"):
             check_seconds(name, getattr(self, name), optional=False)
 
 
@@ -198,6 +211,12 @@ class Settings:
             )
         for name in ("grace", "keep", "heartbeat", "drain"):
             check_seconds(name, getattr(self, name), optional=False)
+        for what in ("name", "sha256"):
+            if len({getattr(key, what) for key in self.keys}) < len(self.keys):
+                raise ValueError(f"two keys have the same {what}")
+        for origin in self.cors:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"cors takes origins such as 'https://example.com', or '*', not {origin!r}")
         if self.private_key is not None and self.certificate is None:
             raise ValueError("private_key must come with a certificate")
 

@@ -15,13 +15,11 @@ import threading
 import time
 from collections.abc import Iterable
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TextIO
 
 from bench.scoreboard.ask import WATCHDOG, Ask, Heard
 
 _SAYING = threading.Lock()
-_OUT = os.fdopen(os.dup(1), "w")  # libraries that print do so elsewhere
-os.dup2(2, 1)
 
 
 def hear(contender: Any, ask: Ask, watchdog: float = WATCHDOG) -> Heard:
@@ -45,21 +43,21 @@ def hear(contender: Any, ask: Ask, watchdog: float = WATCHDOG) -> Heard:
     return heard
 
 
-def _say(heard: Heard) -> None:
+def _say(out: TextIO, heard: Heard) -> None:
     shown = ("key", "text", "error", "typed", "hung", "seconds")
-    _write({name: getattr(heard, name) for name in shown})
+    _write(out, {name: getattr(heard, name) for name in shown})
 
 
-def _write(document: dict[str, Any]) -> None:
+def _write(out: TextIO, document: dict[str, Any]) -> None:
     line = json.dumps(document) + "\n"
     with _SAYING:
-        _OUT.write(line)
-        _OUT.flush()
+        out.write(line)
+        out.flush()
 
 
-def _work(contender: Any, asks: queue.SimpleQueue[Ask | None], watchdog: float) -> None:
+def _work(out: TextIO, contender: Any, asks: queue.SimpleQueue[Ask | None], watchdog: float) -> None:
     while (ask := asks.get()) is not None:
-        _say(hear(contender, ask, watchdog))
+        _say(out, hear(contender, ask, watchdog))
 
 
 def _versions(contender: Any) -> dict[str, str]:
@@ -68,13 +66,15 @@ def _versions(contender: Any) -> dict[str, str]:
 
 def work(contender: Any, threads: int, lines: Iterable[str], watchdog: float = WATCHDOG) -> None:
     """Lets a contender read all that is asked, so many streams at once, and ends the process."""
-    _write(_versions(contender))
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries that print do so elsewhere
+    _write(out, _versions(contender))
     waiting = [Ask(**json.loads(line)) for line in lines]
     hear(contender, waiting.pop(0), watchdog)  # what a library does once, at its first call, is nobody's stream
     asks: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
     for ask in [*waiting, *[None] * threads]:
         asks.put(ask)
-    workers = [threading.Thread(target=_work, args=(contender, asks, watchdog)) for _ in range(threads)]
+    workers = [threading.Thread(target=_work, args=(out, contender, asks, watchdog)) for _ in range(threads)]
     for worker in workers:
         worker.start()
     for worker in workers:

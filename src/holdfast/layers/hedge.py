@@ -202,6 +202,7 @@ class _Race(Generic[T]):
         first = self._send(self._call)
         delay = self._settings.delay if self._settings.delay is not None else self._usual.value
         if delay is not None:
+            await asyncio.sleep(0)  # what has not begun is not late, and has not said yet whether it may be sent twice
             await self._wait_until_late(first, delay)
             if not first.task.done() and self._may_hedge(first):
                 self._call.note(Hedged(attempt=first.number, delay=delay))

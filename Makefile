@@ -22,6 +22,9 @@ PYTEST := python -m pytest -q -n 3 --dist worksteal
 export HOLDFAST_VECTORS ?= $(abspath $(wildcard ../shared/vectors/sse.json))
 export HOLDFAST_RECORDINGS ?= $(abspath $(wildcard ../shared/recordings))
 
+# Tests start many interpreters; where nothing may be kept, each would compile anew what it imports.
+export PYTHONDONTWRITEBYTECODE :=
+
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 

@@ -17,7 +17,7 @@ from holdfast._types import Head
 from holdfast.gateway.journal import JournalError, LeaseLost, Shelved, Writer
 from holdfast.gateway.log import Ending, EndKind
 from holdfast.gateway.records import record
-from holdfast.gateway.refusals import Refusal, error_event, refusal_of
+from holdfast.gateway.refusals import Refusal, Refused, error_event, refusal_of
 from holdfast.gateway.surfaces import SURFACES
 
 BOM = b"\xef\xbb\xbf"
@@ -92,6 +92,8 @@ class Production:
             await self._fail(refusal_of(error))
         except JournalError as error:
             await self._fail(Refusal(503, "journal_unavailable", str(error)))
+        except Refused as error:
+            await self._fail(error.refusal)
         except (LookupError, UsageError) as error:
             await self._fail(Refusal(400, "invalid_request_error", str(error)))
         except asyncio.CancelledError:

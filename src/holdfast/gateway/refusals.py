@@ -1,11 +1,13 @@
 """What a client is told when there is no answer, or only a part of one: in the words of the dialect that it speaks.
 
 Before a stream begins it is a status and a document; inside one it is the dialect's own error event, and never an end
-mark. Provider's words pass on where they are about the client's request; what concerns the gateway's own keys does not.
+mark. Provider's words pass on where they are about the client's request; what concerns the gateway's own keys and
+account does not, and nothing that looks like a key does.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +16,7 @@ import msgspec
 from holdfast._errors import (
     BudgetExhausted,
     CircuitOpen,
+    ConnectError,
     DeadlineExceeded,
     StatusError,
     StreamError,
@@ -23,6 +26,17 @@ from holdfast.gateway.surfaces import Surface
 
 _OURS = (401, 402, 403, 407)
 """Statuses that speak of the gateway's keys and not of the client's."""
+_OF_THE_ACCOUNT = re.compile(
+    r"api.?key|authenti|permission|billing|credit|balance|quota|organi[sz]ation|account", re.IGNORECASE
+)
+_ABOUT_THE_ACCOUNT = re.compile(
+    r"api.?key|billing|credit balance|insufficient.balance|your account|organi[sz]ation|current quota", re.IGNORECASE
+)
+"""Codes and words by which providers speak of whoever pays."""
+_KEY = re.compile(r"(?:(?:sk|pk|rk|gsk|xai|hf|r8|pplx)[-_]|AIza|Bearer\s+)[\w.*/+=-]{6,}")
+"""How keys look, starred out or not."""
+HIDDEN = "[redacted]"
+_REFUSES_US = "the upstream refused the gateway: its key or account there is in no order"
 
 
 @dataclass(slots=True, frozen=True)
@@ -33,45 +47,157 @@ class Refusal:
     code: str
     message: str
     retry_after: float | None = None
+    """Seconds."""
     headers: dict[str, str] = field(default_factory=dict)
+    type: str = ""
+    """The provider's own; by the status where it is empty."""
+    param: str | None = None
+
+
+class Refused(Exception):
+    """There is no answer, and why."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
 
 
 def refusal_of(error: StreamError) -> Refusal:
     """Gives what a client is told of a failure. What the provider said of the client's own request is passed on."""
-    code, message = type(error).__name__, str(error)
-    status = 502
     if isinstance(error, StatusError):
-        status = 502 if error.status in _OURS or not 400 <= error.status < 600 else error.status
-        if status == error.status and error.message:
-            code, message = error.code or error.type or code, error.message
+        told = _of_status(error)
     elif isinstance(error, UpstreamError):
-        code, message = error.code or error.type or code, error.message or message
-    elif isinstance(error, CircuitOpen):
-        status = 503
-    elif isinstance(error, BudgetExhausted):
-        status = 429
-    elif isinstance(error, DeadlineExceeded):
-        status = 504
-    return Refusal(status, code, message, error.retry_after)
+        told = _of_event(error)
+    else:
+        told = Refusal(_status_of(error), type(error).__name__, _words(error))
+    again = error.retry_after
+    # SDKs ask again at any 5xx, and learn nothing new where it is no fault that passes.
+    hopeless = told.status >= 500 and not error.retryable and not isinstance(error, CircuitOpen)
+    headers = {"x-should-retry": "false"} if hopeless else {}
+    return Refusal(told.status, told.code, mask(told.message), again, headers, told.type, told.param)
+
+
+def mask(text: str) -> str:
+    """Takes what looks like a key out of a text."""
+    return _KEY.sub(HIDDEN, text)
+
+
+def _of_status(error: StatusError) -> Refusal:
+    if error.status in _OURS or _of_our_account(error.code, error.type, error.message):
+        return Refusal(429 if error.status == 429 else 502, "upstream_refused", _REFUSES_US)
+    status = error.status if 400 <= error.status < 600 else 502
+    if status != error.status or not error.message:
+        return Refusal(status, error.code or type(error).__name__, _words(error))
+    return Refusal(status, error.code or error.type, error.message, type=error.type, param=_param(error.body))
+
+
+def _of_event(error: UpstreamError) -> Refusal:
+    if _of_our_account(error.code, error.type, error.message):
+        return Refusal(502, "upstream_refused", _REFUSES_US)
+    words = f"{error.code} {error.type}".lower()
+    number = int(error.code) if error.code.isascii() and error.code.isdecimal() and len(error.code) == 3 else 0
+    status = number if 400 <= number < 600 else 502
+    if not number:
+        busy = {"rate_limit": 429, "resource_exhausted": 429, "overloaded": 529, "unavailable": 503, "invalid": 400}
+        status = next((found for word, found in busy.items() if word in words), status)
+    code = error.code or error.type or type(error).__name__
+    return Refusal(status, code, error.message or str(error), type=error.type)
+
+
+def _of_our_account(code: str, kind: str, message: str) -> bool:
+    return _OF_THE_ACCOUNT.search(f"{code} {kind}") is not None or _ABOUT_THE_ACCOUNT.search(message) is not None
+
+
+def _status_of(error: StreamError) -> int:
+    if isinstance(error, CircuitOpen):
+        return 503
+    if isinstance(error, BudgetExhausted):
+        return 429
+    return 504 if isinstance(error, DeadlineExceeded) else 502
+
+
+def _words(error: StreamError) -> str:
+    """Where upstreams live, and what was tried with which of them, is nobody's business out there."""
+    if isinstance(error, ConnectError):
+        return "the upstream could not be reached"
+    return f"the upstream answered {error.status}" if isinstance(error, StatusError) else str(error)
+
+
+def _param(body: bytes) -> str | None:
+    try:
+        said = msgspec.json.decode(body)["error"]["param"]
+    except (ValueError, RecursionError, TypeError, KeyError, IndexError):
+        return None
+    return said if isinstance(said, str) else None
+
+
+# -- in each dialect's words ---------------------------------------------------------------------
+
+_OPENAI_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+    499: "cancelled",
+    503: "service_unavailable_error",
+    504: "timeout_error",
+}
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+_ANTHROPIC_KNOWN = {"invalid_request_error", "api_error", *_ANTHROPIC_TYPES.values()}
+_GOOGLE_STATUSES = {
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "ABORTED",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    500: "INTERNAL",
+    501: "UNIMPLEMENTED",
+    504: "DEADLINE_EXCEEDED",
+}
+_GOOGLE_KNOWN = {"INVALID_ARGUMENT", "FAILED_PRECONDITION", "UNAVAILABLE", *_GOOGLE_STATUSES.values()}
 
 
 def error_document(surface: Surface, refusal: Refusal) -> bytes:
     """Gives the body of an answer that is an error."""
-    return msgspec.json.encode(_document(surface, refusal))
+    return msgspec.json.encode(_document(surface.wire, refusal))
 
 
 def error_event(surface: Surface, refusal: Refusal) -> bytes:
     """Gives the block that ends a stream which is not whole."""
-    document = msgspec.json.encode(_document(surface, refusal))
-    name = b"event: error\n" if surface.wire in ("anthropic", "openai-responses") else b""
-    return name + b"data: " + document + b"\n\n"
-
-
-def _document(surface: Surface, refusal: Refusal) -> dict[str, Any]:
-    if surface.wire == "anthropic":
-        return {"type": "error", "error": {"type": refusal.code, "message": refusal.message}}
-    if surface.wire == "gemini":
-        return {"error": {"code": refusal.status, "message": refusal.message, "status": refusal.code}}
     if surface.wire == "openai-responses":
-        return {"type": "error", "code": refusal.code, "message": refusal.message, "param": None}
-    return {"error": {"message": refusal.message, "type": refusal.code, "param": None, "code": refusal.code}}
+        # As the API has it; and with the same once more under the name that its SDKs take for a failure.
+        said = {"type": "error", "code": refusal.code, "message": refusal.message, "param": refusal.param}
+        document = {**said, "sequence_number": 0, **_document("openai", refusal)}
+    else:
+        document = _document(surface.wire, refusal)
+    name = b"event: error\n" if surface.wire in ("anthropic", "openai-responses") else b""
+    return name + b"data: " + msgspec.json.encode(document) + b"\n\n"
+
+
+def _document(wire: str, refusal: Refusal) -> dict[str, Any]:
+    status, message = refusal.status, refusal.message
+    if wire == "anthropic":
+        kind = refusal.type if refusal.type in _ANTHROPIC_KNOWN else _of(status, _ANTHROPIC_TYPES, "api_error")
+        said = message if kind == refusal.code else f"{message} ({refusal.code})"
+        return {"type": "error", "error": {"type": kind, "message": said}}
+    if wire == "gemini":
+        known = refusal.type if refusal.type in _GOOGLE_KNOWN else ""
+        kind = known or _of(status, _GOOGLE_STATUSES, "UNAVAILABLE", "INVALID_ARGUMENT")
+        said = message if refusal.code in (kind, str(status)) else f"{message} ({refusal.code})"
+        return {"error": {"code": status, "message": said, "status": kind}}
+    kind = refusal.type or _of(status, _OPENAI_TYPES, "server_error")
+    return {"error": {"message": message, "type": kind, "param": refusal.param, "code": refusal.code}}
+
+
+def _of(status: int, table: dict[int, str], failed: str, refused: str = "invalid_request_error") -> str:
+    return table.get(status) or (refused if status < 500 else failed)

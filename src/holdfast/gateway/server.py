@@ -2,48 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable
 
-import msgspec
 from aiohttp import web
 
-from holdfast._errors import UsageError
 from holdfast._types import Head
+from holdfast.gateway.asking import read_asked
 from holdfast.gateway.door import Door, Guest
+from holdfast.gateway.headers import clean_target, to_client, to_upstream
 from holdfast.gateway.journal import Entry, Journal, JournalError, Writer
+from holdfast.gateway.passing import Passing
 from holdfast.gateway.production import Answer
 from holdfast.gateway.reading import Heart, Reading
 from holdfast.gateway.records import new_stream, place_of, stream_of
-from holdfast.gateway.refusals import Refusal, error_document
+from holdfast.gateway.refusals import Refusal, Refused, error_document
 from holdfast.gateway.settings import Settings
 from holdfast.gateway.streams import Conflict, Overloaded, Running, Streams
-from holdfast.gateway.surfaces import CHAT, SURFACES, Surface
+from holdfast.gateway.surfaces import CHAT, SURFACES, Surface, surface_for
 from holdfast.gateway.upstreams import Upstreams
 from holdfast.gateway.watching import Watch
 
-_FORWARDED = ("openai-", "anthropic-", "x-goog-", "x-stainless-", "user-agent", "accept-language")
-"""How the client's headers begin that go upstream; keys and cookies are not among them."""
-_SECRET = ("x-goog-api-key", "anthropic-api-key")
-_NOT_PASSED = frozenset(
-    {
-        "connection",
-        "content-length",
-        "content-encoding",
-        "transfer-encoding",
-        "set-cookie",
-        "date",
-        "server",
-        "keep-alive",
-        "content-type",
-        "trailer",
-        "upgrade",
-        "cache-control",
-        "alt-svc",
-    }
-)
+_SWEEP = 1.0
+"""Seconds from one look at what the journal may forget to the next."""
 
 
 class Gateway:
@@ -67,6 +51,7 @@ class Gateway:
             if journal is not None
             else None
         )
+        self.passing = Passing(self.upstreams, most=settings.max_stream)
         self.heart = Heart(settings.heartbeat)
         self.draining = False
         self.app = self._app()
@@ -74,11 +59,15 @@ class Gateway:
     def _app(self) -> web.Application:
         app = web.Application(client_max_size=self.settings.limits.max_body)
         for surface in SURFACES.values():
-            app.router.add_post(surface.path, self._asked(surface))
+            if surface.path:
+                app.router.add_post(surface.path, self._asked(surface))
+        for path in ("/v1/models", r"/v1/models/{model:[^:]+}", "/v1beta/models", r"/v1beta/models/{model:[^:]+}"):
+            app.router.add_get(path, self._models)
         app.router.add_get("/v1/streams/{stream}", self._read)
         app.router.add_delete("/v1/streams/{stream}", self._cancel)
         app.router.add_get("/healthz", self._healthy)
         app.router.add_get("/readyz", self._ready)
+        app.router.add_route("*", r"/{path:.*}", self._other)
         return app
 
     def _answer(self, writer: Writer) -> Answer:
@@ -90,13 +79,37 @@ class Gateway:
 
     def _asked(self, surface: Surface) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handler(request: web.Request) -> web.StreamResponse:
-            guest = self.door.guest(request)
-            if guest is None:
-                return _refused(surface, Refusal(401, "invalid_api_key", "the gateway does not know this key"))
-            body = await request.read()
-            return await self._stream(request, surface, guest, body)
+            try:
+                guest = self.door.admit(request)
+                body = await request.read()
+                at = request.rel_url
+                asked = read_asked(surface, at.raw_path, at.raw_query_string, body)
+                self.door.check_model(guest, asked.model)
+                if not asked.streamed:
+                    return await self.passing.whole(request, asked, body)
+                self.upstreams.serving(asked)
+                return await self._stream(request, asked.surface, guest, body)
+            except Refused as refused:
+                return _refused(surface, refused.refusal)
 
         return handler
+
+    async def _models(self, request: web.Request) -> web.StreamResponse:
+        try:
+            return await self.passing.models(request, self.door.admit(request))
+        except Refused as refused:
+            return _refused(surface_for(request.path), refused.refusal)
+
+    async def _other(self, request: web.Request) -> web.StreamResponse:
+        """What is none of our paths, or is asked with another method."""
+        try:
+            self.door.admit(request)
+            if self.settings.other == "refuse":
+                words = f"the gateway does not serve {request.method[:20]} {request.path[:200]}"
+                raise Refused(Refusal(404, "not_found", words))
+            return await self.passing.other(request)
+        except Refused as refused:
+            return _refused(surface_for(request.path), refused.refusal)
 
     async def _stream(self, request: web.Request, surface: Surface, guest: Guest, body: bytes) -> web.StreamResponse:
         entry = self._entry(request, surface, guest, body)
@@ -122,13 +135,14 @@ class Gateway:
             return await self._shown(request, running, 0)
 
     def _entry(self, request: web.Request, surface: Surface, guest: Guest, body: bytes) -> Entry:
-        digest = hashlib.sha256(b"\n".join((request.method.encode(), request.path_qs.encode(), body))).hexdigest()
+        url = clean_target(request.rel_url.raw_path, request.rel_url.raw_query_string)
+        digest = hashlib.sha256(b"\n".join((request.method.encode(), url.encode(), body))).hexdigest()
         return Entry(
             stream=new_stream(),
             owner=guest.name,
             surface=surface.name,
-            url=request.path_qs,
-            headers=_forwarded(request.headers),
+            url=url,
+            headers=to_upstream(request.headers),
             body=body,
             digest=digest,
             idempotency_key=request.headers.get("Idempotency-Key", ""),
@@ -196,6 +210,23 @@ class Gateway:
 
     # -- itself ----------------------------------------------------------------------------------
 
+    async def start(self) -> None:
+        """Begins what runs beside the requests: called once, before the first of them, in the loop that serves.
+
+        Raises `JournalError` where the journal cannot be had.
+        """
+        if self.journal is None or self.streams is None:
+            return
+        await self.journal.start(self.streams.cancelled)
+        if self.settings.secret is None:
+            self.door.sign_with(await self.journal.secret())
+        self.streams.spawn(self._sweep(self.journal))
+
+    async def _sweep(self, journal: Journal) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP)
+            journal.sweep()
+
     async def _healthy(self, request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
 
@@ -224,7 +255,7 @@ class Gateway:
 
 def _headers(head: Head | None) -> dict[str, str]:
     """Gives an answer's headers: the upstream's, and what keeps proxies from holding events back."""
-    passed = {} if head is None else {name: value for name, value in head.headers.items() if name not in _NOT_PASSED}
+    passed = {} if head is None else to_client(head.headers)
     return {
         **passed,
         "Content-Type": "text/event-stream; charset=utf-8",
@@ -233,15 +264,10 @@ def _headers(head: Head | None) -> dict[str, str]:
     }
 
 
-def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
-    named = ((name.lower(), value) for name, value in headers.items())
-    return {name: value for name, value in named if name.startswith(_FORWARDED) and name not in _SECRET}
-
-
 def _refused(surface: Surface, refusal: Refusal) -> web.Response:
     headers = {"Content-Type": "application/json", **refusal.headers}
     if refusal.retry_after is not None:
-        headers["Retry-After"] = str(max(1, round(refusal.retry_after)))
+        headers["Retry-After"] = str(max(1, math.ceil(refusal.retry_after)))
     response = web.Response(status=refusal.status, body=error_document(surface, refusal), headers=headers)
     response["refused"] = refusal.code  # for who counts refusals: see `pages.py`
     return response
@@ -251,14 +277,3 @@ def _cut(request: web.Request) -> None:
     """Ends the connection inside the body: a stream that broke must not look like one that ended."""
     if request.transport is not None:
         request.transport.close()
-
-
-def document(body: bytes) -> Mapping[str, Any]:
-    """Gives a request's body. Raises `UsageError` for what is no JSON object."""
-    try:
-        value: Any = msgspec.json.decode(body)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise UsageError("the body of a request must be a JSON object")
-    return value

@@ -1,63 +1,91 @@
-"""Who is asked: for each surface, the upstreams that speak its wire, as one mended stream.
+"""Who is asked: for each surface, the upstreams that speak its wire, as one mended stream or one whole answer.
 
-It must never let a client choose the address: requests go where the configuration says, with its keys.
+It must never let a client choose the address: requests go where the configuration says, with its keys. A body goes as
+the client wrote it, byte for byte, where the configuration does not put another model into it.
 """
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
-import msgspec
 
 from holdfast._core import Source, Stream
-from holdfast._errors import UsageError
+from holdfast._errors import StatusError
 from holdfast._types import Partial, Request
 from holdfast.dialects import Dialect, Teller
+from holdfast.gateway.asking import Asked, read_asked
+from holdfast.gateway.headers import secrets_in, with_query
 from holdfast.gateway.journal import Entry
+from holdfast.gateway.refusals import Refusal, Refused
 from holdfast.gateway.settings import Settings, UpstreamSettings
 from holdfast.gateway.surfaces import SURFACES, Surface
+from holdfast.layers.breaker import CircuitBreaker
 from holdfast.layers.fallback import Fallback
 from holdfast.moments import Listener
 from holdfast.mounts._relay import Mount, Relay
 from holdfast.sources.aiohttp import AiohttpSource
-from holdfast.upstreams import Upstream
+from holdfast.upstreams import Upstream, breaker_of
 
-NotHere = LookupError
-"""No upstream of the configuration speaks what was asked for."""
+_HERE = "http://upstream"
+"""Stands for an address in a request until it is known whom it goes to."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, frozen=True)
 class Guarded:
-    """A layer that asks before every request whether it may still be sent."""
+    """The layer at the wire: asks whether a request may still be sent, and lets nobody quote the key that it bore.
+
+    `query` is the client's, of which the address gets what it does not have.
+    """
 
     check: Callable[[], None]
+    query: str = ""
 
     def __call__(self, inner: Source[Any]) -> Source[Any]:
-        return _GuardedSource(inner, self.check)
+        return _GuardedSource(inner, self)
 
 
 @dataclass(slots=True)
 class _GuardedSource:
     inner: Source[Any]
-    check: Callable[[], None]
+    guard: Guarded
 
     async def open(self, request: Request) -> Stream[Any]:
-        self.check()
-        return await self.inner.open(request)
+        self.guard.check()
+        if self.guard.query:
+            request = replace(request, url=with_query(request.url, self.guard.query))
+        try:
+            return await self.inner.open(request)
+        except StatusError as error:
+            for secret in secrets_in(request.headers):
+                error.body = error.body.replace(secret.encode(), b"[redacted]")
+            raise
+
+
+@dataclass(slots=True, frozen=True)
+class Serving:
+    """Those of the upstreams that answer one request, with their common health. `dialect` is the first one's."""
+
+    dialect: Dialect
+    fallback: Fallback
+    mount: Mount
 
 
 class Upstreams:
     """The upstreams of one gateway, and the one session through which they are asked."""
 
     def __init__(self, settings: Settings, *, session: aiohttp.ClientSession | None = None) -> None:
-        self._settings = settings
-        self._source = AiohttpSource(session)
-        self._mounts: dict[tuple[str, tuple[str, ...]], tuple[Mount, Dialect]] = {}
-        self._served = {surface.name: self._serving(surface) for surface in SURFACES.values()}
+        self.settings = settings
+        self.names = _names(settings.upstreams)
+        self.breakers = {name: CircuitBreaker(breaker_of(name)) for name in self.names}
+        """One for each upstream, whatever it is asked for."""
+        self.source = AiohttpSource(session)
+        self._servings: dict[tuple[str, tuple[str, ...]], Serving] = {}
+        self._there = {surface.name: self._speaking(surface) for surface in SURFACES.values()}
 
     def relay(
         self,
@@ -70,63 +98,100 @@ class Upstreams:
     ) -> Relay:
         """Gives one answer, opened by its `open()`. `check` is asked before each request is sent.
 
-        `resume` goes on where another node had come to, `teller` has told what was told there. Raises `LookupError`
-        where no upstream serves it.
+        `resume` goes on where another node had come to, `teller` has told what was told there. Raises `Refused` where
+        no upstream serves it.
         """
-        mount, dialect = self._mount(entry)
-        body = _document(entry.body)
-        request = Request(
-            url=dialect.url(dialect.base_url or "http://upstream", body),
-            headers=entry.headers,
-            body=body,
-            dialect=dialect,
+        asked = asked_of(entry)
+        serving, query = self.serving(asked), urlsplit(entry.url).query
+        return serving.mount.relay(
+            self.source,
+            request_of(asked, serving.dialect, entry.headers, entry.body),
+            {},
+            Guarded(check, query),
+            resume=resume,
+            teller=teller,
+            listeners=listeners,
         )
-        return mount.relay(self._source, request, {}, Guarded(check), resume=resume, teller=teller, listeners=listeners)
+
+    def serving(self, asked: Asked) -> Serving:
+        """Gives those who answer a request. Raises `Refused` where nobody does."""
+        there = self._there[asked.surface.name]
+        if not there:
+            raise Refused(Refusal(404, "not_found", f"no upstream here speaks {asked.surface.wire}'s API"))
+        if not asked.model and not any(_needs_no_model(one) for one in there):
+            raise Refused(Refusal(400, "invalid_request_error", "you must provide a model parameter", param="model"))
+        served = [one for one in there if serves(one[0], asked.model)]
+        if not served:
+            words = f"the model {asked.model[:100]!r} does not exist, or nobody here serves it"
+            raise Refused(Refusal(404, "model_not_found", words, param="model"))
+        key = (asked.surface.name, tuple(upstream.name for _, upstream in served))
+        if key not in self._servings:
+            fallback = Fallback(upstreams=[upstream for _, upstream in served], choose=self.settings.choose)
+            dialect = served[0][1].dialect
+            mount = Mount(dialect=dialect, seams=self.settings.seams, traffic=[fallback], quirks=False)
+            self._servings[key] = Serving(dialect, fallback, mount)
+        return self._servings[key]
+
+    def speaking(self, surface: Surface) -> Sequence[tuple[UpstreamSettings, Upstream]]:
+        """Gives all upstreams that speak a surface's wire, with their settings."""
+        return self._there[surface.name]
 
     def dialects(self, surface: Surface) -> list[Dialect]:
         """Gives the dialects that answer at a surface."""
-        return [dialect for _, dialect in self._served[surface.name]]
+        return [upstream.dialect for _, upstream in self._there[surface.name]]
 
     async def aclose(self) -> None:
         """Closes the connections."""
-        await self._source.aclose()
+        await self.source.aclose()
 
-    def _serving(self, surface: Surface) -> list[tuple[UpstreamSettings, Dialect]]:
-        speak = ((one, surface.dialect_of(one.dialect)) for one in self._settings.upstreams)
-        return [(one, dialect) for one, dialect in speak if dialect is not None]
+    def _speaking(self, surface: Surface) -> list[tuple[UpstreamSettings, Upstream]]:
+        named = zip(self.settings.upstreams, self.names, strict=True)
+        speak = ((one, name, surface.dialect_of(one.dialect)) for one, name in named)
+        return [(one, self._upstream(one, name, dialect)) for one, name, dialect in speak if dialect is not None]
 
-    def _mount(self, entry: Entry) -> tuple[Mount, Dialect]:
-        model = str(_document(entry.body).get("model") or "")
-        served = [pair for pair in self._served[entry.surface] if _serves(pair[0], model)]
-        if not served:
-            raise NotHere(f"no upstream here answers at {SURFACES[entry.surface].path} for this model")
-        key = (entry.surface, tuple(one.name for one, _ in served))
-        if key not in self._mounts:
-            upstreams = [_upstream(one, dialect) for one, dialect in served]
-            fallback = Fallback(upstreams=upstreams, choose=self._settings.choose)
-            mount = Mount(dialect=served[0][1], seams=self._settings.seams, traffic=[fallback], quirks=False)
-            self._mounts[key] = mount, served[0][1]
-        return self._mounts[key]
+    def _upstream(self, settings: UpstreamSettings, name: str, dialect: Dialect) -> Upstream:
+        return Upstream(
+            dialect,
+            api_key=settings.api_key,
+            base_url=settings.base_url,
+            model=settings.model,
+            name=name,
+            weight=settings.weight,
+            headers=settings.headers,
+            layers=(self.breakers[name],),
+        )
 
 
-def _serves(upstream: UpstreamSettings, model: str) -> bool:
+def asked_of(entry: Entry) -> Asked:
+    """Gives what a stream was opened for. Raises `Refused`."""
+    at = urlsplit(entry.url)
+    return read_asked(SURFACES[entry.surface], at.path, at.query, entry.body)
+
+
+def request_of(asked: Asked, dialect: Dialect, headers: dict[str, str], body: bytes) -> Request:
+    """Gives the request as it is before it is known which upstream gets it."""
+    url = dialect.url(_HERE, {"model": asked.model} if asked.model else {})
+    return Request(url=url, headers={"Content-Type": "application/json", **headers}, body=body, dialect=dialect)
+
+
+def serves(upstream: UpstreamSettings, model: str) -> bool:
+    """Says whether an upstream is asked for a model."""
     return not upstream.models or any(fnmatch.fnmatchcase(model, pattern) for pattern in upstream.models)
 
 
-def _upstream(settings: UpstreamSettings, dialect: Dialect) -> Upstream:
-    return Upstream(
-        dialect,
-        api_key=settings.api_key,
-        base_url=settings.base_url,
-        model=settings.model,
-        name=settings.name or settings.dialect,
-        weight=settings.weight,
-        headers=settings.headers,
-    )
+def _needs_no_model(one: tuple[UpstreamSettings, Upstream]) -> bool:
+    settings, upstream = one
+    return settings.model is not None or not upstream.dialect.needs_model or bool(upstream.dialect.default_model)
 
 
-def _document(body: bytes) -> Mapping[str, Any]:
-    value: Any = msgspec.json.decode(body)
-    if not isinstance(value, dict):
-        raise UsageError("the body of a request must be a JSON object")
-    return value
+def _names(upstreams: Sequence[UpstreamSettings]) -> list[str]:
+    """Gives each a name of its own: what it is called, or its dialect's, numbered where that is taken."""
+    taken = {one.name for one in upstreams if one.name}
+    names: list[str] = []
+    for one in upstreams:
+        name, number = one.name or one.dialect, 2
+        while not one.name and name in taken:
+            name, number = f"{one.dialect}-{number}", number + 1
+        taken.add(name)
+        names.append(name)
+    return names

@@ -80,6 +80,8 @@ class ChatTeller:
         found = next((one for one in choices if one.get("index", 0) == delta.choice), None)
         if found is None:
             return []
+        if "delta" not in found and "text" in found:  # the older endpoint's words
+            return [{**found, "index": delta.choice, "text": delta.text, "finish_reason": delta.finish_reason}]
         was: dict[str, Any] = found["delta"] if isinstance(found.get("delta"), dict) else {}
         said = {name: value for name, value in was.items() if name not in _SAID}
         if delta.text or "content" in was:

@@ -46,6 +46,10 @@ class Heart:
         """It reads no more."""
         self._readings.discard(reading)
 
+    def far_behind(self, records: int) -> int:
+        """Says how many readers have more records than that before them."""
+        return sum(reading.behind > records for reading in self._readings)
+
     def send_away(self) -> None:
         """Tells those who can come back to do so: other nodes have what they read."""
         for reading in tuple(self._readings):
@@ -91,6 +95,11 @@ class Reading:
         """True where it was told to come back for the rest."""
 
     @property
+    def behind(self) -> int:
+        """How many records there are that it has not sent."""
+        return self._running.shelved.log.last - self._place
+
+    @property
     def over(self) -> bool:
         """True where all there will ever be was read."""
         log = self._running.shelved.log
@@ -113,13 +122,16 @@ class Reading:
                 if data:
                     self._place = place
                     self.quiet = 0
-                    await to.write(data if self._rewrite is None else self._rewrite(data))
+                    if self._rewrite is not None:
+                        data = self._rewrite(data)
+                    if data:  # else it is nothing that this reader can read
+                        await to.write(data)
                 elif log.ending is not None:
                     return
                 elif self._beats:
                     self._beats = False
                     self.quiet = 0
-                    await to.write(HEARTBEAT)
+                    await to.write(HEARTBEAT if self._rewrite is None else self._rewrite(HEARTBEAT))
                 else:
                     self._wait = asyncio.get_running_loop().create_future()
                     await self._wait

@@ -20,6 +20,7 @@ from holdfast.gateway.production import Answer
 from holdfast.gateway.reading import Heart, Reading
 from holdfast.gateway.records import new_stream, place_of, stream_of
 from holdfast.gateway.refusals import Refusal, Refused, error_document
+from holdfast.gateway.rewriting import rewriting_for
 from holdfast.gateway.settings import Settings
 from holdfast.gateway.streams import Conflict, Overloaded, Running, Streams
 from holdfast.gateway.surfaces import CHAT, SURFACES, Surface, surface_for
@@ -195,7 +196,8 @@ class Gateway:
         await response.prepare(request)
         if self.journal is None:
             raise AssertionError("what is read is kept somewhere")
-        reading = Reading(running, place, self.journal, returns=request.method == "GET")
+        rewriting = rewriting_for(request.headers, SURFACES[shelved.entry.surface])
+        reading = Reading(running, place, self.journal, rewriting, returns=request.method == "GET")
         await reading.run(response, self.heart)
         if reading.left or (shelved.log.ending is not None and shelved.log.ending.kind != "complete"):
             _cut(request)

@@ -97,8 +97,21 @@ def client_of(headers: Mapping[str, str]) -> str:
     """Gives the client that sent `headers` by its name in the table, "" for one that is not in it."""
     sent = {name.lower(): value for name, value in headers.items()}
     sdk = sdk_of(sent)
-    if sdk is not None:
-        return str(sdk.__name__)
+    return str(sdk.__name__) if sdk is not None else _named(sent)
+
+
+def traits_told(headers: Mapping[str, str], path: str) -> frozenset[Trait]:
+    """Gives what a client dies on by what it says of itself alone: for a server, which has no SDK in its process.
+
+    Names of headers are lower case.
+    """
+    client = _named(headers)
+    if headers.get("x-stainless-lang") == "python":  # whatever a subclass calls itself
+        client = "anthropic" if "anthropic-version" in headers else "openai"
+    return frozenset(quirk.trait for quirk in QUIRKS if quirk.client == client and path.endswith(quirk.path))
+
+
+def _named(sent: Mapping[str, str]) -> str:
     told = (sent.get("user-agent", ""), sent.get("x-goog-api-client", ""))
     for mark, client in _AGENTS:
         if any(one.startswith(mark) for one in told):
@@ -107,4 +120,4 @@ def client_of(headers: Mapping[str, str]) -> str:
     return "aiohttp" if told[0].startswith("Python/") and " aiohttp/" in told[0] else ""
 
 
-__all__ = ["QUIRKS", "Quirk", "Trait", "client_of", "traits_of"]
+__all__ = ["QUIRKS", "Quirk", "Trait", "client_of", "traits_of", "traits_told"]

@@ -21,11 +21,11 @@ _LONE_CR = re.compile(rb"\r(?!\n)")
 
 
 class Rewriter:
-    """Rewrites one answer for one client."""
+    """Rewrites one answer for one client. `numbered`: events before it had an id."""
 
     __slots__ = ("_last", "_made", "_named_is_well", "_numbered", "_open", "_separators", "_traits", "_unnamed")
 
-    def __init__(self, traits: Collection[Trait]) -> None:
+    def __init__(self, traits: Collection[Trait], *, numbered: bool = False) -> None:
         self._traits = frozenset(traits)
         self._separators = "separators" in traits
         self._unnamed = "no name" in traits
@@ -33,7 +33,7 @@ class Rewriter:
         self._named_is_well = self._traits.isdisjoint(("cr", "not data", "several lines"))
         self._last: Event | None = None
         self._made: Event | None = None
-        self._numbered = False
+        self._numbered = numbered
         self._open = False  # lines of a block were passed on, and its blank line would dispatch nothing
 
     def events(self, batch: Sequence[Delta]) -> Sequence[Delta]:

@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from holdfast.gateway import Settings, UpstreamSettings
+from holdfast.gateway.bounds import BoundedRunner
 from holdfast.gateway.journal import Journal
 from holdfast.gateway.journal.open import journal_of
 from holdfast.gateway.server import Gateway
@@ -34,7 +35,7 @@ async def serving(set_: Settings, journal: Journal | None = None) -> AsyncIterat
     kept = journal if journal is not None else journal_of(set_)
     gateway = Gateway(set_, journal=kept)
     await gateway.start()
-    runner = web.AppRunner(gateway.app, handler_cancellation=True, shutdown_timeout=1.0)
+    runner = BoundedRunner(gateway.app, set_.limits, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

@@ -108,11 +108,10 @@ class Passing:
         listed = said.get("data", said.get("models")) if isinstance(said, dict) else said
         return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else ()
 
-    async def other(self, request: web.Request) -> web.StreamResponse:
+    async def other(self, request: web.Request, body: bytes | None) -> web.StreamResponse:
         """Passes a request on that is to no path of ours. Raises `Refused`."""
         upstream = self._upstream_for(request)
         url = _address(upstream, request)
-        body = await request.read() if request.can_read_body else None
         headers = {"Accept": request.headers.get("Accept", "*/*"), **to_upstream(request.headers)}
         if body is not None:
             headers["Content-Type"] = request.headers.get("Content-Type", "application/octet-stream")

@@ -23,6 +23,11 @@ def new_stream() -> str:
     return secrets.token_hex(16)
 
 
+def is_stream(name: str) -> bool:
+    """Says whether a name can be a stream's."""
+    return _STREAM.fullmatch(name) is not None
+
+
 def record(stream: str, number: int, block: bytes) -> bytes:
     """Gives a block as the `number`-th record of a stream."""
     if block.startswith(b"data: ") and block.endswith(b"\n\n"):  # what nearly all are

@@ -7,11 +7,13 @@ account does not, and nothing that looks like a key does.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from aiohttp import web
 
 from holdfast._errors import (
     BudgetExhausted,
@@ -170,6 +172,16 @@ _GOOGLE_KNOWN = {"INVALID_ARGUMENT", "FAILED_PRECONDITION", "UNAVAILABLE", *_GOO
 def error_document(surface: Surface, refusal: Refusal) -> bytes:
     """Gives the body of an answer that is an error."""
     return msgspec.json.encode(_document(surface.wire, refusal))
+
+
+def refusal_response(surface: Surface, refusal: Refusal) -> web.Response:
+    """Gives the answer to a request that is refused."""
+    headers = {"Content-Type": "application/json", **refusal.headers}
+    if refusal.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(refusal.retry_after)))
+    response = web.Response(status=refusal.status, body=error_document(surface, refusal), headers=headers)
+    response["refused"] = refusal.code  # for who counts refusals: see `pages.py`
+    return response
 
 
 def error_event(surface: Surface, refusal: Refusal) -> bytes:

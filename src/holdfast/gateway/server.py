@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import math
 import time
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
 from holdfast._types import Head
+from holdfast.gateway import front
 from holdfast.gateway.asking import read_asked
+from holdfast.gateway.bounds import Bodies
 from holdfast.gateway.door import Door, Guest
 from holdfast.gateway.headers import clean_target, to_client, to_upstream
 from holdfast.gateway.journal import Entry, Journal, JournalError, Writer
 from holdfast.gateway.passing import Passing
 from holdfast.gateway.production import Answer
 from holdfast.gateway.reading import Heart, Reading
-from holdfast.gateway.records import new_stream, place_of, stream_of
-from holdfast.gateway.refusals import Refusal, Refused, error_document
+from holdfast.gateway.records import is_stream, new_stream, place_of, stream_of
+from holdfast.gateway.refusals import Refusal, Refused, refusal_response
 from holdfast.gateway.rewriting import rewriting_for
 from holdfast.gateway.settings import Settings
 from holdfast.gateway.streams import Conflict, Overloaded, Running, Streams
@@ -37,6 +38,7 @@ class Gateway:
     def __init__(self, settings: Settings, *, journal: Journal | None, upstreams: Upstreams | None = None) -> None:
         self.settings = settings
         self.upstreams = upstreams or Upstreams(settings)
+        self.bodies = Bodies(settings.limits)
         self.door = Door(settings)
         self.journal = journal
         self.watch = Watch()
@@ -58,13 +60,14 @@ class Gateway:
         self.app = self._app()
 
     def _app(self) -> web.Application:
-        app = web.Application(client_max_size=self.settings.limits.max_body)
+        app = web.Application()
+        front.install(app, self.settings, self.door)
         for surface in SURFACES.values():
             if surface.path:
                 app.router.add_post(surface.path, self._asked(surface))
         for path in ("/v1/models", r"/v1/models/{model:[^:]+}", "/v1beta/models", r"/v1beta/models/{model:[^:]+}"):
             app.router.add_get(path, self._models)
-        app.router.add_get("/v1/streams/{stream}", self._read)
+        app.router.add_get("/v1/streams/{stream}", self._read, allow_head=False)
         app.router.add_delete("/v1/streams/{stream}", self._cancel)
         app.router.add_get("/healthz", self._healthy)
         app.router.add_get("/readyz", self._ready)
@@ -82,7 +85,7 @@ class Gateway:
         async def handler(request: web.Request) -> web.StreamResponse:
             try:
                 guest = self.door.admit(request)
-                body = await request.read()
+                body = await self.bodies.read(request)
                 at = request.rel_url
                 asked = read_asked(surface, at.raw_path, at.raw_query_string, body)
                 self.door.check_model(guest, asked.model)
@@ -91,7 +94,7 @@ class Gateway:
                 self.upstreams.serving(asked)
                 return await self._stream(request, asked.surface, guest, body)
             except Refused as refused:
-                return _refused(surface, refused.refusal)
+                return refusal_response(surface, refused.refusal)
 
         return handler
 
@@ -99,7 +102,7 @@ class Gateway:
         try:
             return await self.passing.models(request, self.door.admit(request))
         except Refused as refused:
-            return _refused(surface_for(request.path), refused.refusal)
+            return refusal_response(surface_for(request.path), refused.refusal)
 
     async def _other(self, request: web.Request) -> web.StreamResponse:
         """What is none of our paths, or is asked with another method."""
@@ -108,9 +111,9 @@ class Gateway:
             if self.settings.other == "refuse":
                 words = f"the gateway does not serve {request.method[:20]} {request.path[:200]}"
                 raise Refused(Refusal(404, "not_found", words))
-            return await self.passing.other(request)
+            return await self.passing.other(request, await self.bodies.read(request) if request.can_read_body else None)
         except Refused as refused:
-            return _refused(surface_for(request.path), refused.refusal)
+            return refusal_response(surface_for(request.path), refused.refusal)
 
     async def _stream(self, request: web.Request, surface: Surface, guest: Guest, body: bytes) -> web.StreamResponse:
         entry = self._entry(request, surface, guest, body)
@@ -118,21 +121,23 @@ class Gateway:
         if given:
             return await self._resumed(request, surface, entry, given)
         if self.streams is None:
-            return _refused(surface, Refusal(501, "no_journal", "not yet"))
+            return refusal_response(surface, Refusal(501, "no_journal", "not yet"))
         try:
             running = await self.streams.open(entry)
         except Conflict:
-            return _refused(surface, Refusal(409, "idempotency_conflict", "this Idempotency-Key had another request"))
+            return refusal_response(
+                surface, Refusal(409, "idempotency_conflict", "this Idempotency-Key had another request")
+            )
         except Overloaded:
-            return _refused(surface, Refusal(503, "overloaded", "as many streams run here as may", 1.0))
+            return refusal_response(surface, Refusal(503, "overloaded", "as many streams run here as may", 1.0))
         except JournalError as error:
-            return _refused(surface, Refusal(503, "journal_unavailable", str(error), 1.0))
+            return refusal_response(surface, Refusal(503, "journal_unavailable", str(error), 1.0))
         with running:
             production = running.production
             if production is not None:
                 await production.begun.wait()
                 if production.refusal is not None:
-                    return _refused(surface, production.refusal)
+                    return refusal_response(surface, production.refusal)
             return await self._shown(request, running, 0)
 
     def _entry(self, request: web.Request, surface: Surface, guest: Guest, body: bytes) -> Entry:
@@ -154,9 +159,11 @@ class Gateway:
         """The same POST with the id of the last event that came."""
         running = await self._found(request, stream_of(given))
         if running is None:
-            return _refused(surface, Refusal(404, "stream_not_found", "there is no such stream (any more)"))
+            return refusal_response(surface, Refusal(404, "stream_not_found", "there is no such stream (any more)"))
         if running.shelved.entry.digest != asked.digest:
-            return _refused(surface, Refusal(409, "stream_conflict", "this Last-Event-ID is of another request"))
+            return refusal_response(
+                surface, Refusal(409, "stream_conflict", "this Last-Event-ID is of another request")
+            )
         with running:
             return await self._continued(request, running, given)
 
@@ -165,22 +172,25 @@ class Gateway:
     async def _read(self, request: web.Request) -> web.StreamResponse:
         running = await self._found(request, request.match_info["stream"])
         if running is None:
-            return _refused(CHAT, Refusal(404, "stream_not_found", "there is no such stream (any more)"))
+            return refusal_response(CHAT, Refusal(404, "stream_not_found", "there is no such stream (any more)"))
         with running:
             return await self._continued(request, running, request.headers.get("Last-Event-ID", ""))
 
     async def _found(self, request: web.Request, stream: str) -> Running | None:
         """Gives a stream that who asks may read: of one that is somebody else's it is not even said that it exists."""
-        if self.streams is None or not stream:
-            return None
-        running = await self.streams.find(stream)
-        return running if running is not None and self.door.may_read(request, running.shelved.entry) else None
+        running = await self.streams.find(stream) if self.streams is not None and is_stream(stream) else None
+        if running is not None and self.door.may_read(request, running.shelved.entry):
+            return running
+        self.door.admit(request)  # who has no key is told that, whether there is such a stream or not
+        return None
 
     async def _continued(self, request: web.Request, running: Running, given: str) -> web.StreamResponse:
         surface = SURFACES[running.shelved.entry.surface]
         place = place_of(given, running.shelved.entry.stream)
         if place is None:
-            return _refused(surface, Refusal(400, "invalid_last_event_id", "this Last-Event-ID is none of this stream"))
+            return refusal_response(
+                surface, Refusal(400, "invalid_last_event_id", "this Last-Event-ID is none of this stream")
+            )
         log = running.shelved.log
         if log.ending is not None and place >= log.last:
             return web.Response(status=204)
@@ -189,7 +199,9 @@ class Gateway:
         return await self._shown(request, running, place)
 
     async def _shown(self, request: web.Request, running: Running, place: int) -> web.StreamResponse:
-        shelved = running.shelved
+        shelved, most = running.shelved, self.settings.limits.max_readers
+        if running.readers > most:
+            raise Refused(Refusal(429, "too_many_readers", f"this stream has {most} readers here already", 1.0))
         response = web.StreamResponse(headers=_headers(shelved.log.head))
         response.headers["X-Holdfast-Stream"] = shelved.entry.stream
         response.headers["X-Holdfast-Read-Token"] = self.door.token(shelved.entry)
@@ -206,7 +218,7 @@ class Gateway:
     async def _cancel(self, request: web.Request) -> web.StreamResponse:
         running = await self._found(request, request.match_info["stream"])
         if running is None or self.streams is None:
-            return _refused(CHAT, Refusal(404, "stream_not_found", "there is no such stream (any more)"))
+            return refusal_response(CHAT, Refusal(404, "stream_not_found", "there is no such stream (any more)"))
         await self.streams.cancel(running)
         return web.Response(status=204)
 
@@ -264,15 +276,6 @@ def _headers(head: Head | None) -> dict[str, str]:
         "Cache-Control": "no-cache, no-transform",
         "X-Accel-Buffering": "no",
     }
-
-
-def _refused(surface: Surface, refusal: Refusal) -> web.Response:
-    headers = {"Content-Type": "application/json", **refusal.headers}
-    if refusal.retry_after is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(refusal.retry_after)))
-    response = web.Response(status=refusal.status, body=error_document(surface, refusal), headers=headers)
-    response["refused"] = refusal.code  # for who counts refusals: see `pages.py`
-    return response
 
 
 def _cut(request: web.Request) -> None:

@@ -14,6 +14,9 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import forks
+from tests.properties.profile import DEEP
+
 ROOT = Path(__file__).resolve().parent.parent
 _FENCE = re.compile(r"^```(?P<info>[^`\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -94,22 +97,32 @@ async def run(file: str, *, cwd: Path, env: Mapping[str, str] | None = None) -> 
 
     Of what pytest says, traces and dots are left out.
     """
+    environ = {**_as_a_reader(), "HYPOTHESIS_STORAGE_DIRECTORY": str(ROOT / ".hypothesis"), **(env or {})}
     tests = file.startswith("test_")
-    # Hypothesis brings a plugin whose oldest allowed version fails under a new pytest; no page needs it.
-    quiet = ("-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:hypothesispytest")
-    how = ("-m", "pytest", *quiet) if tests else ("-W", "error")
-    program = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *how,
-        file,
-        cwd=cwd,
-        env={**_as_a_reader(), "HYPOTHESIS_STORAGE_DIRECTORY": str(ROOT / ".hypothesis"), **(env or {})},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = (text.decode() for text in await program.communicate())
+    code, out, err = await _tested(file, cwd, environ) if tests else await interpreted(cwd / file, cwd=cwd, env=environ)
     if tests:
         return re.sub(r"^[.FEsx]+ +\[ *\d+%\]$", "", out, flags=re.MULTILINE).strip()
-    if program.returncode:
+    if code:
         return f"{out.rstrip()}\n{err.strip().rpartition(chr(10))[2]}\n".lstrip()
     return out if file.startswith("before") else out + err  # other clients leave noise behind
+
+
+async def _tested(file: str, cwd: Path, env: Mapping[str, str]) -> tuple[int, str, str]:
+    # Hypothesis brings a plugin whose oldest allowed version fails under a new pytest; no page needs it.
+    quiet = ("-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+    return await started(sys.executable, "-m", "pytest", *quiet, file, cwd=cwd, env=env)
+
+
+async def interpreted(program: Path, *, cwd: Path, env: Mapping[str, str]) -> tuple[int, str, str]:
+    """Runs a program, warnings being errors; gives its exit code, and what it wrote to standard output and error."""
+    if DEEP or not hasattr(os, "fork"):
+        return await started(sys.executable, "-W", "error", str(program), cwd=cwd, env=env)
+    return await forks.run(program, cwd=cwd, env=env)
+
+
+async def started(*command: str, cwd: Path, env: Mapping[str, str]) -> tuple[int, str, str]:
+    """Runs a command; gives its exit code, and what it wrote to standard output and error."""
+    pipe = asyncio.subprocess.PIPE
+    program = await asyncio.create_subprocess_exec(*command, cwd=cwd, env=env, stdout=pipe, stderr=pipe)
+    out, err = (text.decode() for text in await program.communicate())
+    return program.returncode or 0, out, err

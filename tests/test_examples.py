@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from holdfast.testing.server import (
 )
 from holdfast.testing.shapes import AnthropicShape, GeminiShape
 from tests.binaries import sdk_python
+from tests.pages import interpreted, started
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 TEXT = "Because the current never rests. 因为潮水不停。"
@@ -88,25 +87,19 @@ class Cutting:
             yield Send(LAST_CHUNK)
 
 
-def python(example: str) -> list[str]:
-    """Gives the command that runs an example."""
-    if example not in ELSEWHERE:
-        return [sys.executable, "-W", "error"]
-    return [sdk_python(ELSEWHERE[example]), "-W", "ignore"]  # what other packages warn of is theirs
+async def run(path: Path, cwd: Path, env: Mapping[str, str]) -> tuple[int, str, str]:
+    """Runs an example; gives its exit code, and what it wrote to standard output and error."""
+    if path.stem not in ELSEWHERE:
+        return await interpreted(path, cwd=cwd, env=env)
+    # What other packages warn of is theirs.
+    return await started(sdk_python(ELSEWHERE[path.stem]), "-W", "ignore", str(path), cwd=cwd, env=env)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 async def test_an_example_does_what_it_says(path: Path, tmp_path: Path) -> None:
     async with ScriptedServer(Cutting(cuts=path.stem != "own_layers")) as server:
-        program = await asyncio.create_subprocess_exec(
-            *python(path.stem),
-            str(path),
-            cwd=tmp_path,
-            env={**os.environ, **dict.fromkeys(KEYS, "sk-example"), "BASE_URL": server.url},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await program.communicate()
-    assert (program.returncode, err.decode()) == (0, "")
+        env = {**os.environ, **dict.fromkeys(KEYS, "sk-example"), "BASE_URL": server.url}
+        code, out, err = await run(path, tmp_path, env)
+    assert (code, err) == (0, "")
     expected = "weather({'city': 'Kiel'})" if path.stem == "tools" else TEXT
-    assert expected in out.decode()
+    assert expected in out

@@ -1,25 +1,36 @@
 """`holdfast gateway`: the pipe before every client in every language.
 
 With a provider's key in the environment it needs no configuration; with `--demo` it needs no key either: it brings an
-upstream that fails by schedule. It must never print a key, but for the one it has just made.
+upstream that fails by schedule. It must never print a key, but for the one that it has just made.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING, Any
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from holdfast._errors import UsageError
-
-if TYPE_CHECKING:
-    from holdfast.gateway.settings import Settings
+from holdfast.dialects import at_address, find
+from holdfast.gateway.config import check, environment_upstreams, load
+from holdfast.gateway.settings import Settings, UpstreamSettings
+from holdfast.gateway.surfaces import SURFACES
 
 _EXAMPLES = """examples:
   holdfast gateway --demo
   DEEPSEEK_API_KEY=... holdfast gateway
   holdfast gateway --upstream http://localhost:8000/v1 --dialect vllm
-  holdfast gateway --config gateway.toml --workers 4 --journal redis://localhost"""
+  holdfast gateway --config gateway.toml --workers 4 --journal redis://localhost
+  holdfast gateway --config gateway.toml --check
+  holdfast gateway new-key phone >> gateway.toml"""
+
+_FLAGS = ("host", "port", "journal", "workers", "grace", "drain", "open")
+"""The settings that have a flag of their own name."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -27,91 +38,240 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "gateway",
         help="serve streams that survive the client, the network and the gateway itself",
-        description="Serves the APIs of the providers whose keys are in the environment, with streams that do not\n"
-        "break and that their readers can come back to. Ends on SIGTERM or Ctrl-C, after what runs.",
+        description="""\
+Serves the APIs of the providers whose keys are in the environment: their
+streams do not break, and readers come back to them. SIGTERM or Ctrl-C ends it
+when what runs has ended, a second one at once.
+
+  holdfast gateway                 serves
+  holdfast gateway new-key [NAME]  makes a gateway key: shown once, its hash as
+                                   a block for the --config file""",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
+    add("words", nargs="*", metavar="new-key [NAME]", help="make a key instead")
     add("--host", metavar="HOST", help="on which address (127.0.0.1)")
     add("--port", type=int, metavar="N", help="where to listen (8700); 0 is any free port")
     add("--upstream", metavar="URL", help="whom to ask, in the place of the providers whose keys are there")
-    add("--dialect", metavar="NAME", help="what --upstream speaks, where its address does not tell")
-    add("--journal", metavar="WHERE", help="where streams are kept: memory (the default), none, redis://HOST")
+    add("--dialect", metavar="NAME", help="what is spoken at --upstream, where its address does not tell")
+    add("--journal", metavar="WHERE", help="where streams are kept: memory (the default), none, or redis://HOST")
     add("--workers", type=int, metavar="N", help="processes that share the port (1)")
     add("--grace", type=float, metavar="S", help="seconds that a stream goes on which nobody reads (60)")
+    add("--drain", type=float, metavar="S", help="seconds that streams go on behind a SIGTERM (30)")
     add("--config", metavar="FILE", help="a TOML file, for more than this; what is said here is over it")
-    add("--log", metavar="FILE", help="write the structured log to FILE, for `holdfast logs FILE`")
+    add("--check", action="store_true", help="say what would be served, or what is wrong, and leave")
+    add("--log", metavar="FILE", help="append the structured log to FILE, for `holdfast logs FILE`")
+    add("--open", action="store_true", default=None, help="let everybody in at an address that others can reach")
     add("--demo", action="store_true", help="bring an upstream whose streams fail; needs no key and no network")
-    add("--open", action="store_true", help="let everybody in at an address that others can reach")
 
 
 def run(args: argparse.Namespace) -> int:
     """Serves until a signal comes."""
+    if args.words:
+        return _new_key(args.words)
     if args.demo:
         return _demo(args)
-    return _serve(_settings(args))
+    settings = _settings(args, os.environ)
+    check(settings)
+    return _checked(settings) if args.check else _serve(settings, args.log)
 
 
-def _demo(args: argparse.Namespace) -> int:
-    """Serves before an upstream of its own."""
-    from dataclasses import replace
-
-    from holdfast.gateway.settings import Settings, UpstreamSettings
-    from holdfast.testing.background import in_background
-    from holdfast.testing.chaos import ChaosServer
-    from holdfast.testing.faults import CleanCut, ResetMidStream
-    from holdfast.testing.schedule import Schedule
-
-    faults = (ResetMidStream(after=20), CleanCut(after=45))
-    chaos = ChaosServer(schedule=Schedule(streams={"*": faults}), every=0.03)
-    with in_background(chaos) as upstream:
-        names = ("openai", "openai-responses", "anthropic", "gemini")
-        upstreams = tuple(
-            UpstreamSettings(dialect=name, base_url=upstream.url, api_key="demo", name=f"demo-{name}") for name in names
-        )
-        return _serve(replace(_over(args, Settings()), upstreams=upstreams))
+# -- keys --------------------------------------------------------------------------------------
 
 
-def _settings(args: argparse.Namespace) -> Settings:
-    from dataclasses import replace
+def _new_key(words: list[str]) -> int:
+    """Prints the key where a person sees it, and its block where a file may take it: a file has only the hash."""
+    from holdfast.gateway.door import digest_of, new_key
 
-    from holdfast.gateway.config import environment_upstreams
-    from holdfast.gateway.settings import Settings, UpstreamSettings
+    if words[0] != "new-key" or len(words) > 2:
+        raise UsageError(f"holdfast gateway takes new-key [NAME], or options, not {' '.join(words)!r}")
+    name = words[1] if len(words) > 1 else "default"
+    if not name.isprintable() or '"' in name or "\\" in name:
+        raise UsageError(f"a key's name is plain text, not {name!r}")
+    key = new_key()
+    print(f"The key, shown this once: {key}\nIts block for the --config file:", file=sys.stderr, flush=True)
+    print(f'\n[[keys]]\nname = "{name}"\nsha256 = "{digest_of(key)}"')
+    return 0
 
-    settings = _over(args, Settings())
+
+# -- settings ----------------------------------------------------------------------------------
+
+
+def _settings(args: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
+    """Gives what the file says, what the command line says over it, and the environment's keys where neither does."""
+    settings = _over(args, load(Path(args.config), environment) if args.config else Settings())
     if args.upstream:
-        return replace(
-            settings,
-            upstreams=(UpstreamSettings(dialect=args.dialect or "openai-compatible", base_url=args.upstream),),
-        )
-    upstreams = environment_upstreams(os.environ)
-    if not upstreams:
-        raise UsageError("there is no upstream")
-    return replace(settings, upstreams=upstreams)
+        return replace(settings, upstreams=(_upstream(args.upstream, args.dialect),))
+    if args.dialect:
+        return replace(settings, upstreams=(_usual(args.dialect, environment),))
+    return settings if settings.upstreams else replace(settings, upstreams=environment_upstreams(environment))
 
 
 def _over(args: argparse.Namespace, settings: Settings) -> Settings:
-    """Puts what was said on the command line over what was said elsewhere. Raises `UsageError`."""
-    from dataclasses import replace
-
-    names = ("host", "port", "journal", "workers", "grace")
-    said = {name: value for name in names if (value := getattr(args, name)) is not None}
+    said = {name: value for name in _FLAGS if (value := getattr(args, name)) is not None}
     try:
         return replace(settings, **said)
     except ValueError as error:
         raise UsageError(f"--{error}") from None
 
 
-def _serve(settings: Settings) -> int:
-    from holdfast.gateway.serve import listen, run
+def _upstream(url: str, dialect: str | None) -> UpstreamSettings:
+    """Gives what is at an address: where nothing tells what is spoken there, it is what most servers speak."""
+    try:
+        if dialect is not None:
+            return UpstreamSettings(dialect=find(dialect).name, base_url=url)
+        try:
+            found, base = at_address(url)
+        except UsageError:
+            return UpstreamSettings(dialect="openai-compatible", base_url=url)
+        return UpstreamSettings(dialect=found.name, base_url=base)
+    except ValueError as error:
+        raise UsageError(f"--upstream: {str(error).removeprefix('base_url: ')}") from None
 
-    [sock] = listen(settings)
-    with sock:
-        host, port = sock.getsockname()[:2]
-        print(f"holdfast gateway on http://{host}:{port}", flush=True)
-        run(settings, sock)
+
+def _usual(dialect: str, environment: Mapping[str, str]) -> UpstreamSettings:
+    variable = find(dialect).key_variable
+    if variable and find(dialect).base_url.startswith("https:") and not environment.get(variable):
+        raise UsageError(f"--dialect {dialect} needs the environment variable {variable}, or --upstream")
+    return UpstreamSettings(dialect=dialect)
+
+
+# -- the demo ----------------------------------------------------------------------------------
+
+
+def _demo(args: argparse.Namespace) -> int:
+    """Serves before an upstream of its own, in whose every answer two faults strike."""
+    from holdfast.testing.background import in_background
+    from holdfast.testing.chaos import ChaosServer
+    from holdfast.testing.faults import CleanCut, Healthy, ResetMidStream
+    from holdfast.testing.schedule import Schedule
+
+    settings = _over(args, Settings())
+    if settings.workers > 1 or args.upstream or args.config:
+        raise UsageError("--demo brings its own upstream, for one worker: leave --upstream, --config and --workers out")
+    faults = (ResetMidStream(after=25), CleanCut(after=60), Healthy()) * 1000
+    chaos = ChaosServer(schedule=Schedule(streams={"*": faults}), every=0.02)
+    with in_background(chaos) as upstream:
+        names = ("deepseek", "openai-responses", "anthropic", "gemini")
+        upstreams = tuple(UpstreamSettings(dialect=name, base_url=upstream.url, api_key="demo") for name in names)
+        demo = replace(settings, upstreams=upstreams)
+        check(demo)
+        return _serve(demo, args.log, demo=True)
+
+
+# -- serving -----------------------------------------------------------------------------------
+
+
+def _serve(settings: Settings, log: str | None, *, demo: bool = False) -> int:
+    from holdfast.gateway.serve import context_of, run
+    from holdfast.gateway.workers import Workers, listen
+
+    context_of(settings)  # tells before anything is begun
+    sockets = listen(settings)
+    bound = replace(settings, port=sockets[0].getsockname()[1])
+
+    def started() -> None:
+        print("\n".join(_greeting(bound, demo=demo)), flush=True)
+
+    def work(sock: socket.socket, ready: Callable[[], None], alive: int) -> int:
+        return _as_command(lambda: _logged(log, lambda: run(bound, sock, started=ready, alive=alive)))
+
+    if settings.workers > 1:
+        return Workers(work, sockets, settings.workers, started, _say).run()
+    _logged(log, lambda: run(bound, sockets[0], started=started))
     return 0
+
+
+def _logged(log: str | None, serve: Callable[[], None]) -> None:
+    if log is None:
+        return serve()
+    from holdfast.telemetry.logs import configure_logs
+
+    configure_logs(log, json=True)
+    try:
+        return serve()
+    finally:
+        configure_logs(level=None)
+
+
+def _as_command(work: Callable[[], None]) -> int:
+    """Gives the exit code of a worker's work: it is a process of its own, and what it raises reaches nobody."""
+    from holdfast.cli import _fail
+
+    try:
+        work()
+    except Exception as failure:  # noqa: BLE001 - the border to a person, who gets one line
+        return _fail(failure)
+    return 0
+
+
+def _checked(settings: Settings) -> int:
+    print("\n".join(["The configuration can be served:", *_served(settings)]))
+    return 0
+
+
+def _greeting(settings: Settings, *, demo: bool) -> Iterator[str]:
+    url = _url(settings)
+    yield f"holdfast gateway on {url}: {_about(settings)}"
+    yield from _served(settings)
+    if demo:
+        yield f"Open {url}/try in a browser: every answer is cut twice on its way, and arrives whole. Or:"
+    else:
+        yield "Try it:"
+    yield from _example(settings, url)
+
+
+def _about(settings: Settings) -> str:
+    where = "Redis" if settings.journal not in ("memory", "none") else settings.journal
+    keys = "no keys needed" if not settings.keys else f"{len(settings.keys)} key{'s' * (len(settings.keys) != 1)}"
+    workers = f", {settings.workers} workers" if settings.workers > 1 else ""
+    return f"journal {where}, {keys}{workers}"
+
+
+def _served(settings: Settings) -> Iterator[str]:
+    """Says which paths are served, and by whom."""
+    for surface in SURFACES.values():
+        names = [one.name or one.dialect for one in settings.upstreams if surface.dialect_of(one.dialect) is not None]
+        if names:
+            yield f"  {_plain(surface.path):<48} {', '.join(names)}"
+
+
+def _plain(path: str) -> str:
+    """Gives a route as a person writes it."""
+    import re
+
+    return re.sub(r"\{(\w+):[^{}]*\}", r"{\1}", path)
+
+
+def _example(settings: Settings, url: str) -> Iterator[str]:
+    """Gives a command that shows a stream."""
+    for surface in SURFACES.values():
+        for one in settings.upstreams:
+            dialect = surface.dialect_of(one.dialect)
+            if surface.name not in ("chat", "messages", "responses") or dialect is None:
+                continue
+            model = one.model or dialect.default_model or next((m for m in one.models if "*" not in m), "MODEL")
+            asked = {
+                "chat": '"messages": [{"role": "user", "content": "Why is the sky blue?"}]',
+                "messages": '"max_tokens": 500, "messages": [{"role": "user", "content": "Why is the sky blue?"}]',
+                "responses": '"input": "Why is the sky blue?"',
+            }[surface.name]
+            key = ' -H "Authorization: Bearer $GATEWAY_KEY"' if settings.keys else ""
+            insecure = "k" if settings.certificate is not None else ""
+            yield f"  curl -sN{insecure} {url}{surface.path}{key} -H 'Content-Type: application/json' \\"
+            yield f"""    -d '{{"model": "{model}", "stream": true, {asked}}}'"""
+            return
+
+
+def _url(settings: Settings) -> str:
+    host = settings.host if settings.host not in ("", "0.0.0.0", "::") else "localhost"  # noqa: S104 - compared with
+    host = f"[{host}]" if ":" in host else host
+    return f"http{'s' * (settings.certificate is not None)}://{host}:{settings.port}"
+
+
+def _say(words: str) -> None:
+    print(f"holdfast: {words}", file=sys.stderr, flush=True)
 
 
 __all__ = ["add_parser", "run"]

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import socket
 import traceback
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from aiohttp import web
@@ -53,6 +53,13 @@ class BoundedRunner(web.AppRunner):
         if server is None:
             raise RuntimeError("the runner was not set up, or is closed")
         return _Handler(server, loop=asyncio.get_running_loop(), **self._bounds)
+
+    def finish(self) -> None:
+        """Closes every connection behind the answer that is on its way, and at once where there is none."""
+        self.guards.close_idle()
+        server = super().server
+        if server is not None:
+            server.pre_shutdown()
 
     async def shutdown(self) -> None:
         """Closes what has not asked for anything; the others end what they do."""
@@ -148,7 +155,7 @@ class _Guard(asyncio.Protocol):
     # -- the connection ----------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what a server of streams makes
+        transport = cast("asyncio.Transport", transport)  # what a server of streams makes; uvloop's is of no such class
         if not self._guards.add(self):
             transport.write(_raw(Refusal(503, "overloaded", "the gateway has as many connections as it may", 1.0)))
             transport.close()

@@ -17,36 +17,21 @@ from collections.abc import Callable, Iterator
 from aiohttp import web
 
 from holdfast._errors import UsageError
+from holdfast.gateway.bounds import BoundedRunner
+from holdfast.gateway.config import check
 from holdfast.gateway.journal.open import journal_of
 from holdfast.gateway.server import Gateway
 from holdfast.gateway.settings import Settings
+from holdfast.gateway.workers import BACKLOG
 
-BACKLOG = 1024
-"""Connections that wait to be accepted."""
 _AFTERWARDS = 2.0
 """Seconds that answers have to go out once their streams have ended."""
 
 
-def listen(settings: Settings) -> list[socket.socket]:
-    """Binds the port, once for each worker where the system can share one so. Raises `OSError` where it is taken."""
-    host, port = settings.host, settings.port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    shared = settings.workers > 1 and hasattr(socket, "SO_REUSEPORT")
-    sockets: list[socket.socket] = []
-    try:
-        for _ in range(settings.workers if shared else 1):
-            one = socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=shared)
-            sockets.append(one)
-            port = one.getsockname()[1]
-    except OSError as error:
-        for one in sockets:
-            one.close()
-        raise OSError(error.errno, error.strerror, f"{host} port {port}") from error
-    return sockets
-
-
-def run(settings: Settings, sock: socket.socket, *, started: Callable[[], None] = lambda: None) -> None:
-    """Serves on a bound socket until a signal comes, on the fastest loop there is."""
+def run(
+    settings: Settings, sock: socket.socket, *, started: Callable[[], None] = lambda: None, alive: int | None = None
+) -> None:
+    """Serves as `serve()` does, on the fastest loop there is."""
     try:
         import uvloop  # noqa: PLC0415 - an extra
     except ImportError:
@@ -54,27 +39,30 @@ def run(settings: Settings, sock: socket.socket, *, started: Callable[[], None] 
     else:
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(serve(settings, sock, started=started))
+        runner.run(serve(settings, sock, started=started, alive=alive))
 
 
-async def serve(settings: Settings, sock: socket.socket, *, started: Callable[[], None] = lambda: None) -> None:
+async def serve(
+    settings: Settings, sock: socket.socket, *, started: Callable[[], None] = lambda: None, alive: int | None = None
+) -> None:
     """Serves on a bound socket until SIGTERM or SIGINT, and then to the end of what runs.
 
-    `started` is called once requests are answered. Raises `UsageError` for settings that cannot be served, and what
-    the journal says where it cannot be had.
+    `started` is called once requests are answered; `alive` is a descriptor whose end is as good as a signal. Raises
+    `UsageError` for settings that cannot be served, and `JournalError` where the journal cannot be had.
     """
+    check(settings)
     tls = context_of(settings)
     gateway = Gateway(settings, journal=journal_of(settings))
-    runner = web.AppRunner(gateway.app, handler_cancellation=True, access_log=None, shutdown_timeout=_AFTERWARDS)
-    with _signals() as signals:
+    runner = BoundedRunner(gateway.app, settings.limits, handler_cancellation=True, shutdown_timeout=_AFTERWARDS)
+    with _signals(alive) as signals:
         await runner.setup()
-        site = web.SockSite(runner, sock, ssl_context=tls, backlog=BACKLOG)
         try:
             await gateway.start()
+            site = web.SockSite(runner, sock, ssl_context=tls, backlog=BACKLOG)
             await site.start()
             started()
             await signals.get()
-            await _drain(gateway, site, signals)
+            await _drain(gateway, runner, signals)
         finally:
             await runner.cleanup()
             await gateway.aclose()
@@ -93,23 +81,44 @@ def context_of(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-async def _drain(gateway: Gateway, site: web.BaseSite, signals: asyncio.Queue[None]) -> None:
+async def _drain(gateway: Gateway, runner: BoundedRunner, signals: asyncio.Queue[None]) -> None:
+    """Takes nothing new, and waits for what runs; a second signal ends the waiting."""
     gateway.draining = True
     await asyncio.sleep(0)  # who has connected already is let in
-    await site.stop()
+    for site in runner.sites:
+        await site.stop()
+    runner.finish()
+    draining = asyncio.create_task(gateway.drain())
+    again = asyncio.create_task(signals.get())
+    await asyncio.wait([draining, again], return_when=asyncio.FIRST_COMPLETED)
+    again.cancel()
+    draining.cancel()  # which hands over what is left
+    await asyncio.wait([draining, again])
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[asyncio.Queue[None]]:
-    """Gives the signals to end as they come."""
+def _signals(alive: int | None) -> Iterator[asyncio.Queue[None]]:
+    """Gives the signals to end as they come, the first of them also when `alive` ends."""
     loop, queue = asyncio.get_running_loop(), asyncio.Queue[None]()
+
+    def orphaned(end: int) -> None:
+        loop.remove_reader(end)
+        queue.put_nowait(None)
+
     told = (signal.SIGTERM, signal.SIGINT)
     for one in told:
         with contextlib.suppress(NotImplementedError, RuntimeError):  # Windows, and threads that are not the first
             loop.add_signal_handler(one, queue.put_nowait, None)
+    if alive is not None:
+        loop.add_reader(alive, orphaned, alive)
     try:
         yield queue
     finally:
+        if alive is not None:
+            loop.remove_reader(alive)
         for one in told:
             with contextlib.suppress(NotImplementedError, RuntimeError):
                 loop.remove_signal_handler(one)
+
+
+__all__ = ["context_of", "run", "serve"]

@@ -7,8 +7,9 @@ upstream that fails by schedule. It must never print a key, but for the one that
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-import socket
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -73,8 +74,9 @@ def run(args: argparse.Namespace) -> int:
     if args.demo:
         return _demo(args)
     settings = _settings(args, os.environ)
-    check(settings)
-    return _checked(settings) if args.check else _serve(settings, args.log)
+    if args.check:
+        return _checked(settings)
+    return _serve(settings, args.log)
 
 
 # -- keys --------------------------------------------------------------------------------------
@@ -155,58 +157,51 @@ def _demo(args: argparse.Namespace) -> int:
     with in_background(chaos) as upstream:
         names = ("deepseek", "openai-responses", "anthropic", "gemini")
         upstreams = tuple(UpstreamSettings(dialect=name, base_url=upstream.url, api_key="demo") for name in names)
-        demo = replace(settings, upstreams=upstreams)
-        check(demo)
-        return _serve(demo, args.log, demo=True)
+        return _serve(replace(settings, upstreams=upstreams), args.log, demo=True)
 
 
 # -- serving -----------------------------------------------------------------------------------
 
 
 def _serve(settings: Settings, log: str | None, *, demo: bool = False) -> int:
-    from holdfast.gateway.serve import context_of, run
-    from holdfast.gateway.workers import Workers, listen
+    from holdfast.gateway.serve import serve_port
 
-    context_of(settings)  # tells before anything is begun
-    sockets = listen(settings)
-    bound = replace(settings, port=sockets[0].getsockname()[1])
-
-    def started() -> None:
+    def started(bound: Settings) -> None:
         print("\n".join(_greeting(bound, demo=demo)), flush=True)
 
-    def work(sock: socket.socket, ready: Callable[[], None], alive: int) -> int:
-        return _as_command(lambda: _logged(log, lambda: run(bound, sock, started=ready, alive=alive)))
+    def work(serve: Callable[[], None]) -> int:
+        """What each process does: one line for a person where it fails, and a log of its own."""
+        from holdfast.cli import _fail
 
-    if settings.workers > 1:
-        return Workers(work, sockets, settings.workers, started, _say).run()
-    _logged(log, lambda: run(bound, sockets[0], started=started))
-    return 0
+        try:
+            with _logged(log):
+                serve()
+        except Exception as failure:  # noqa: BLE001 - the border to a person
+            return _fail(failure)
+        return 0
+
+    return serve_port(settings, started=started, tell=_say, work=work)
 
 
-def _logged(log: str | None, serve: Callable[[], None]) -> None:
+@contextlib.contextmanager
+def _logged(log: str | None) -> Iterator[None]:
     if log is None:
-        return serve()
+        yield
+        return
     from holdfast.telemetry.logs import configure_logs
 
     configure_logs(log, json=True)
     try:
-        return serve()
+        yield
     finally:
         configure_logs(level=None)
 
 
-def _as_command(work: Callable[[], None]) -> int:
-    """Gives the exit code of a worker's work: it is a process of its own, and what it raises reaches nobody."""
-    from holdfast.cli import _fail
-
-    try:
-        work()
-    except Exception as failure:  # noqa: BLE001 - the border to a person, who gets one line
-        return _fail(failure)
-    return 0
-
-
 def _checked(settings: Settings) -> int:
+    from holdfast.gateway.serve import context_of
+
+    check(settings)
+    context_of(settings)
     print("\n".join(["The configuration can be served:", *_served(settings)]))
     return 0
 
@@ -239,8 +234,6 @@ def _served(settings: Settings) -> Iterator[str]:
 
 def _plain(path: str) -> str:
     """Gives a route as a person writes it."""
-    import re
-
     return re.sub(r"\{(\w+):[^{}]*\}", r"{\1}", path)
 
 

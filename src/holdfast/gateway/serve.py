@@ -13,6 +13,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from aiohttp import web
 
@@ -22,10 +23,35 @@ from holdfast.gateway.config import check
 from holdfast.gateway.journal.open import journal_of
 from holdfast.gateway.server import Gateway
 from holdfast.gateway.settings import Settings
-from holdfast.gateway.workers import BACKLOG
+from holdfast.gateway.workers import BACKLOG, Workers, listen
 
 _AFTERWARDS = 2.0
 """Seconds that answers have to go out once their streams have ended."""
+
+
+def serve_port(
+    settings: Settings,
+    *,
+    started: Callable[[Settings], None],
+    tell: Callable[[str], None],
+    work: Callable[[Callable[[], None]], int],
+) -> int:
+    """Binds the port and serves it, with as many processes as there shall be workers. Returns an exit code.
+
+    `started` is given the settings as they became, once requests are answered; `tell` hears of workers that died, and
+    `work` is what a process does with its part. Raises `OSError` where the port is taken, and what `serve()` does.
+    """
+    check(settings)
+    context_of(settings)  # a mistake is told before anything is begun
+    sockets = listen(settings)
+    bound = replace(settings, port=sockets[0].getsockname()[1])
+    if settings.workers == 1:
+        return work(lambda: run(bound, sockets[0], started=lambda: started(bound)))
+
+    def part(sock: socket.socket, ready: Callable[[], None], alive: int) -> int:
+        return work(lambda: run(bound, sock, started=ready, alive=alive))
+
+    return Workers(part, sockets, settings.workers, lambda: started(bound), tell).run()
 
 
 def run(
@@ -121,4 +147,4 @@ def _signals(alive: int | None) -> Iterator[asyncio.Queue[None]]:
                 loop.remove_signal_handler(one)
 
 
-__all__ = ["context_of", "run", "serve"]
+__all__ = ["context_of", "run", "serve", "serve_port"]

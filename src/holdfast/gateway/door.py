@@ -111,6 +111,12 @@ class Door:
         """Signs words, so that only nodes of this gateway can have said them. The first tells what for."""
         return hmac.new(self._secret, "\n".join(said).encode(), hashlib.sha256).hexdigest()
 
+    def check_other(self, guest: Guest) -> None:
+        """Raises `Refused` where what a key asks for at other paths could go past its models, or its money."""
+        if guest.key is not None and (guest.key.models or guest.key.money is not None):
+            words = "this key is for some models, or some money, and neither can be looked after at this path"
+            raise Refused(Refusal(403, "permission_denied", words))
+
     def token(self, entry: Entry) -> str:
         """Gives a token that reads one stream, for a while."""
         until = str(int(self._clock.wall().timestamp()) + TOKEN_SECONDS)

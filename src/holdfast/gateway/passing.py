@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
@@ -50,15 +50,21 @@ class Passing:
         self._most = most
 
     async def whole(
-        self, request: web.BaseRequest, asked: Asked, body: bytes, *, listeners: Iterable[Listener] = ()
+        self,
+        request: web.BaseRequest,
+        asked: Asked,
+        body: bytes,
+        *,
+        listeners: Iterable[Listener] = (),
+        at_wire: Sequence[Callable[[Source[Any]], Source[Any]]] = (),
     ) -> web.Response:
-        """Answers a request for a whole answer. Raises `Refused`."""
+        """Answers a request for a whole answer. `at_wire` are layers that see what is sent. Raises `Refused`."""
         serving = self._upstreams.serving(asked)
         sent = request_of(asked, serving.dialect, {**to_upstream(request.headers), "Accept": "application/json"}, body)
         clocks = serving.dialect.timeouts
         pipe = (
-            Pipe(self._upstreams.source)
-            | Guarded(lambda: None, request.rel_url.raw_query_string)
+            Pipe(self._upstreams.source, random=self._upstreams.random)
+            | Guarded(lambda: None, request.rel_url.raw_query_string, at_wire)
             | Whole(body, self._most)
             | Deadline(open=clocks.open, first_token=clocks.first_token)
             | serving.fallback

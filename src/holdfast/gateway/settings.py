@@ -194,6 +194,8 @@ class Settings:
     """Origins whose pages may read; none where it is empty."""
     certificate: Path | None = None
     private_key: Path | None = None
+    prices: Path | None = None
+    """A price table that comes before the library's: see `holdfast.Prices.load()`. Keys' money is counted by it."""
     secret: str | None = field(default=None, repr=False)
     """What read tokens are signed with, the same on all nodes; made anew, or kept in the journal, where None."""
     open: bool = False

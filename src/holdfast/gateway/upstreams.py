@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from holdfast._clock import Random
 from holdfast._core import Source, Stream
 from holdfast._errors import StatusError
 from holdfast._types import Partial, Request
@@ -44,8 +45,12 @@ class Guarded:
 
     check: Callable[[], None]
     query: str = ""
+    within: Sequence[Callable[[Source[Any]], Source[Any]]] = ()
+    """Layers that see each request as it is sent."""
 
     def __call__(self, inner: Source[Any]) -> Source[Any]:
+        for layer in self.within:
+            inner = layer(inner)
         return _GuardedSource(inner, self)
 
 
@@ -78,8 +83,11 @@ class Serving:
 class Upstreams:
     """The upstreams of one gateway, and the one session through which they are asked."""
 
-    def __init__(self, settings: Settings, *, session: aiohttp.ClientSession | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, session: aiohttp.ClientSession | None = None, random: Random | None = None
+    ) -> None:
         self.settings = settings
+        self.random = random
         self.names = _names(settings.upstreams)
         self.breakers = {name: CircuitBreaker(breaker_of(name)) for name in self.names}
         """One for each upstream, whatever it is asked for."""
@@ -95,8 +103,11 @@ class Upstreams:
         listeners: Iterable[Listener] = (),
         resume: Partial | None = None,
         teller: Teller | None = None,
+        at_wire: Sequence[Callable[[Source[Any]], Source[Any]]] = (),
     ) -> Relay:
         """Gives one answer, opened by its `open()`. `check` is asked before each request is sent.
+
+        `at_wire` are layers that see each request as it is sent: see `Allowances`.
 
         `resume` goes on where another node had come to, `teller` has told what was told there. Raises `Refused` where
         no upstream serves it.
@@ -107,7 +118,7 @@ class Upstreams:
             self.source,
             request_of(asked, serving.dialect, entry.headers, entry.body),
             {},
-            Guarded(check, query),
+            Guarded(check, query, at_wire),
             resume=resume,
             teller=teller,
             listeners=listeners,
@@ -128,7 +139,13 @@ class Upstreams:
         if key not in self._servings:
             fallback = Fallback(upstreams=[upstream for _, upstream in served], choose=self.settings.choose)
             dialect = served[0][1].dialect
-            mount = Mount(dialect=dialect, seams=self.settings.seams, traffic=[fallback], quirks=False)
+            mount = Mount(
+                dialect=dialect,
+                seams=self.settings.seams,
+                traffic=[fallback],
+                quirks=False,
+                random=self.random,
+            )
             self._servings[key] = Serving(dialect, fallback, mount)
         return self._servings[key]
 

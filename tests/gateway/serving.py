@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from aiohttp import web
@@ -14,6 +15,14 @@ from holdfast.gateway.bounds import BoundedRunner
 from holdfast.gateway.journal import Journal
 from holdfast.gateway.journal.open import journal_of
 from holdfast.gateway.server import Gateway
+from holdfast.gateway.upstreams import Upstreams
+
+
+class Hasty(Random):
+    """Of every pause the shortest."""
+
+    def random(self) -> float:
+        return 0.0
 
 
 @dataclass(slots=True)
@@ -31,9 +40,9 @@ def settings(upstream: str, dialect: str = "openai", **more: Any) -> Settings:
 
 @asynccontextmanager
 async def serving(set_: Settings, journal: Journal | None = None) -> AsyncIterator[Served]:
-    """Serves a gateway until the block is left."""
+    """Serves a gateway until the block is left. It asks upstreams again without a pause."""
     kept = journal if journal is not None else journal_of(set_)
-    gateway = Gateway(set_, journal=kept)
+    gateway = Gateway(set_, journal=kept, upstreams=Upstreams(set_, random=Hasty()))
     await gateway.start()
     runner = BoundedRunner(gateway.app, set_.limits, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()

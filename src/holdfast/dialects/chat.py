@@ -417,6 +417,14 @@ def _usage(raw: dict[str, Any]) -> Usage:
     )
 
 
+def _choices_asked(body: Mapping[str, Any]) -> int:
+    """`n` of them; of /completions, where several prompts may be asked at once, as many for each."""
+    asked: Any = body.get("n")
+    prompts: Any = body.get("prompt")
+    tokens = not isinstance(prompts, list) or not prompts or isinstance(prompts[0], int)  # of one prompt
+    return (asked if isinstance(asked, int) and asked > 0 else 1) * (1 if tokens else len(prompts))
+
+
 @dataclass(slots=True, frozen=True, kw_only=True)
 class ChatWire:
     """The chat shape as one kind of server speaks it: see `Wire`."""
@@ -450,8 +458,7 @@ class ChatWire:
     ) -> ChatReader:
         """Gives the machine of one attempt; `evidence` is that of the attempt which it continues exactly."""
         if not isinstance(evidence, ChatEvidence):
-            asked = body.get("n") if body else None
-            evidence = ChatEvidence(expected=asked if isinstance(asked, int) and asked > 0 else 1, strict=self.strict)
+            evidence = ChatEvidence(expected=_choices_asked(body or {}), strict=self.strict)
         return ChatReader(evidence, cursor, head or Head(status=0), end_at_done=end_at_done)
 
     def revive(self, state: Mapping[str, Any]) -> Evidence:

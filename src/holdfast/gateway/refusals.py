@@ -37,6 +37,8 @@ _ABOUT_THE_ACCOUNT = re.compile(
 """Codes and words by which providers speak of whoever pays."""
 _KEY = re.compile(r"(?:(?:sk|pk|rk|gsk|xai|hf|r8|pplx)[-_]|AIza|Bearer\s+)[\w.*/+=-]{6,}")
 """How keys look, starred out or not."""
+_HOST = re.compile(r"^\[?[\w.:-]+\]?:\d+: ")
+"""How messages of a connection begin."""
 HIDDEN = "[redacted]"
 _REFUSES_US = "the upstream refused the gateway: its key or account there is in no order"
 
@@ -122,7 +124,9 @@ def _words(error: StreamError) -> str:
     """Where upstreams live, and what was tried with which of them, is nobody's business out there."""
     if isinstance(error, ConnectError):
         return "the upstream could not be reached"
-    return f"the upstream answered {error.status}" if isinstance(error, StatusError) else str(error)
+    if isinstance(error, StatusError):
+        return f"the upstream answered {error.status}"
+    return _HOST.sub("", str(error))
 
 
 def _param(body: bytes) -> str | None:

@@ -31,13 +31,14 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 class Log:
     """The records of one stream. `head` is None until the upstream's head is known, `ending` until all are here."""
 
-    __slots__ = ("_gone", "_records", "_wakers", "ending", "first", "head", "max_bytes", "size")
+    __slots__ = ("_gone", "_records", "_wakers", "ending", "first", "head", "left_out", "max_bytes", "size")
 
     def __init__(self, *, max_bytes: int) -> None:
         self.first = 1
         """The number of the oldest record that is still here, or of the next one."""
         self.head: Head | None = None
         self.ending: Ending | None = None
+        self.left_out: list[tuple[int, int]] = []
         self.max_bytes = max_bytes
         self.size = 0
         """Bytes of the records that are here."""
@@ -75,6 +76,32 @@ class Log:
         if self.ending is None:
             self.ending = ending
             self._wake()
+
+    def leave_out(self, count: int) -> None:
+        """The next `count` numbers are nobody's: another node writes from here on.
+
+        What its forerunner may have shown under them was never written, and is not what comes now: a reader who has
+        such a place is one for whom there is nothing exact. The last of the numbers counts as a place before the rest.
+        """
+        self.left_out.append((self.last + 1, self.last + count - 1))
+        self._records += [b""] * count
+
+    def is_left_out(self, place: int) -> bool:
+        """Says whether what was read up to a place is none of this stream: see `leave_out()`."""
+        return any(first <= place <= last for first, last in self.left_out)
+
+    def withdraw(self, last: int) -> None:
+        """Lets go of the records behind `last`: they were shown, and never written."""
+        gone = self._records[max(0, last + 1 - self.first) :]
+        del self._records[max(0, last + 1 - self.first) :]
+        self.size -= sum(map(len, gone))
+        self.first = min(self.first, last + 1)
+
+    def begin_at(self, first: int) -> None:
+        """What is before `first` is not here (any more)."""
+        self._gone += self.size
+        self._records.clear()
+        self.first, self.size = first, 0
 
     def after(self, number: int, *, most: int = 64 * 1024) -> tuple[bytes, int]:
         """Gives the bytes of the records behind `number`, about `most` of them, and the number of the last one.

@@ -53,6 +53,8 @@ class Production:
         self._taken_over = taken_over
         self.begun = asyncio.Event()
         """Set once there is a head, or it is known that there will be none."""
+        if self.shelved.log.head is not None:
+            self.begun.set()
 
     @property
     def done(self) -> bool:
@@ -104,7 +106,7 @@ class Production:
             raise
         finally:
             self.begun.set()
-            with contextlib.suppress(StreamError, UsageError):
+            with contextlib.suppress(StreamError, UsageError, LeaseLost):
                 await self._answer.aclose()
 
     async def _produce(self) -> None:
@@ -125,8 +127,8 @@ class Production:
         while blocks:
             number = self._number
             records = [record(stream, place, block) for place, block in enumerate(blocks, number + 1)]
+            self._number = number + len(records)  # first: who is cancelled here has said them, and they will be shown
             await writer.write(records)
-            self._number = number + len(records)
             blocks = await answer.blocks()
         await writer.end(Ending(kind="complete"))
 

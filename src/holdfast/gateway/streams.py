@@ -207,5 +207,6 @@ class Streams:
     def _of(self, shelved: Shelved) -> Running:
         stream = shelved.entry.stream
         if stream not in self._running:
-            self._running[stream] = Running(self, shelved)
+            running = self._running[stream] = Running(self, shelved)
+            running.wait_for_readers()  # who asks for it may not be one who may read it
         return self._running[stream]

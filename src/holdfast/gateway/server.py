@@ -11,6 +11,7 @@ from aiohttp import web
 
 from holdfast._types import Head
 from holdfast.gateway import front
+from holdfast.gateway import pages
 from holdfast.gateway.asking import read_asked
 from holdfast.gateway.bounds import Bodies
 from holdfast.gateway.door import Door, Guest
@@ -71,6 +72,7 @@ class Gateway:
         app.router.add_delete("/v1/streams/{stream}", self._cancel)
         app.router.add_get("/healthz", self._healthy)
         app.router.add_get("/readyz", self._ready)
+        pages.add_to(app, self)
         app.router.add_route("*", r"/{path:.*}", self._other)
         return app
 
@@ -174,7 +176,9 @@ class Gateway:
         if running is None:
             return refusal_response(CHAT, Refusal(404, "stream_not_found", "there is no such stream (any more)"))
         with running:
-            return await self._continued(request, running, request.headers.get("Last-Event-ID", ""))
+            # A browser says by itself where it was when its line breaks, and cannot when a page asks anew.
+            given = request.headers.get("Last-Event-ID") or request.query.get("last_event_id", "")
+            return await self._continued(request, running, given)
 
     async def _found(self, request: web.Request, stream: str) -> Running | None:
         """Gives a stream that who asks may read: of one that is somebody else's it is not even said that it exists."""

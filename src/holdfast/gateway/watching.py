@@ -6,8 +6,10 @@ whoever looks. It holds names, numbers and the reports of what runs; never a pro
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter, deque
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -25,13 +27,55 @@ from holdfast.telemetry.health import Ending, Health
 
 KEPT = 24
 """Streams that ended which are still shown."""
+KEPT_NEWS = 60
 _KEPT_FOR_PERCENTILES = 1_000
+_MAX_UPSTREAMS = 200
+
+_PHASES: dict[type[Moment], str] = {
+    moments.Opening: "asking",
+    moments.FirstDelta: "flowing",
+    moments.Retrying: "mending",
+    moments.Resuming: "mending",
+    moments.FellBack: "mending",
+    moments.Resumed: "flowing",
+}
+"""What a stream does from a moment on."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """What is known of one upstream."""
+
+    streams: int = 0
+    faults: int = 0
+    first: deque[float] = field(default_factory=lambda: deque(maxlen=100))
+    """Seconds to the first piece of its last answers."""
+
+    @property
+    def typical(self) -> float | None:
+        """The median of them."""
+        return statistics.median(self.first) if self.first else None
 
 
 class Watched:
     """One stream that this node writes: it listens to the call, and keeps its report."""
 
-    __slots__ = ("_bytes", "_records", "_request", "_watch", "began", "entry", "log", "model", "report", "started")
+    __slots__ = (
+        "_bytes",
+        "_records",
+        "_request",
+        "_watch",
+        "began",
+        "changes",
+        "entry",
+        "log",
+        "model",
+        "phase",
+        "report",
+        "seams",
+        "started",
+        "took",
+    )
 
     def __init__(self, watch: Watch, entry: Entry, log: Log | None) -> None:
         self._watch = watch
@@ -40,27 +84,61 @@ class Watched:
         self.log = log
         self._records, self._bytes = (0, 0) if log is None else (log.last, log.written)
         self.model = ""
+        self.phase = "asking"
         self.report = Report()
         self.began = watch.clock.now()
         self.started = 0.0
         """On the clock of the call, as moments are stamped."""
+        self.took = 0.0
+        """Seconds that it ran, once it is over."""
+        self.seams: list[tuple[float, str, str, float]] = []
+        """Seconds from its start, rung, guarantee and gap."""
+        self.changes = 0
+        """Counts what may be seen to have changed."""
 
     def begin(self, request: Request) -> None:
         """The call begins."""
         self._request, self.report = request, request.call.report
+        self._watch.live[self.entry.stream] = self
 
     def __call__(self, moment: Moment) -> None:
         """Something happened."""
-        if isinstance(moment, moments.Started):
-            self.started = moment.at
-        elif isinstance(moment, moments.Opening):
+        self.changes += 1
+        self._hear_of_phase(moment)
+        match moment:
+            case moments.Started():
+                self.started = moment.at
+            case moments.Opening():
+                self._watch.upstream(moment.upstream).streams += 1
+            case moments.FirstDelta():
+                self._watch.upstream(self.report.upstream).first.append(moment.seconds)
+            case moments.Retrying() | moments.Resuming():
+                self._watch.upstream(self._asked).faults += 1
+            case moments.FellBack():
+                self._watch.upstream(moment.old).faults += not moment.midstream  # of a seam `Resuming` tells
+                self._watch.add_news("fell_back", self.entry.stream, old=moment.old, new=moment.new)
+            case moments.Resumed():
+                told = (moment.at - self.started, moment.rung, moment.guarantee, moment.gap)
+                self.seams.append(told)
+                self._watch.add_news("resumed", self.entry.stream, rung=moment.rung, gap=moment.gap)
+            case moments.BreakerChanged():
+                self._watch.health.note_breaker(moment.name, moment.new)
+                self._watch.add_news("breaker", "", name=moment.name, state=moment.new)
+            case moments.Ended():
+                self._request = Request()  # the call holds its listeners: a circle would keep the answer in memory
+                self._watch.judged(self)
+
+    @property
+    def _asked(self) -> str:
+        attempt = self._request.call.attempt
+        return attempt.upstream if attempt is not None else ""
+
+    def _hear_of_phase(self, moment: Moment) -> None:
+        self.phase = _PHASES.get(type(moment), self.phase)
+        if isinstance(moment, moments.Opening):
             attempt = self._request.call.attempt
             self.model = attempt.model[:100] if attempt is not None else ""
-        elif isinstance(moment, moments.BreakerChanged):
-            self._watch.health.note_breaker(moment.name, moment.new)
-        elif isinstance(moment, moments.Ended):
-            self._request = Request()  # the call holds its listeners: a circle would keep the answer in memory
-            self._watch.judged(self)
+            self.phase = "mending" if moment.attempt > 1 else "asking"
 
     def grown(self) -> tuple[int, int]:
         """Gives how many records and bytes were written since this was asked last."""
@@ -68,7 +146,17 @@ class Watched:
             return 0, 0
         records, self._records = self.log.last - self._records, self.log.last
         size, self._bytes = self.log.written - self._bytes, self.log.written
-        return records, size
+        return max(0, records), max(0, size)  # what was shown and never written is withdrawn
+
+    @property
+    def records(self) -> int:
+        """How many records there are."""
+        return self._records if self.log is None else self.log.last
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes they are."""
+        return self._bytes if self.log is None else self.log.written
 
 
 class Watch:
@@ -79,18 +167,23 @@ class Watch:
         self.numbers = Numbers.made()
         self.health = Health(keep=_KEPT_FOR_PERCENTILES)
         self.live: dict[str, Watched] = {}
-        self.ended: deque[tuple[Watched, str]] = deque(maxlen=KEPT)
-        """Those that ended last, each with how."""
+        self.ended: deque[tuple[int, Watched, str]] = deque(maxlen=KEPT)
+        """Those that ended last, numbered, each with how."""
+        self.upstreams: dict[str, Asked] = {}
         self.counts: Counter[str] = Counter()
         """How often something was told of."""
+        self.news: deque[dict[str, Any]] = deque(maxlen=KEPT_NEWS)
+        """What happened last, each with its `number`, the time `at` in seconds since the epoch, and of which stream."""
         self.records = 0
         self.bytes = 0
+        self.number = 0
+        """Of what happened last."""
         self._left: set[str] = set()
         """Streams that are left to another node, until their end is told."""
 
     def listen(self, entry: Entry, log: Log | None = None) -> tuple[Listener, ...]:
         """Gives who listens to a stream that this node is about to write."""
-        watched = self.live[entry.stream] = Watched(self, entry, log)
+        watched = Watched(self, entry, log)
         return (watched,) if self.numbers is None else (watched, self.numbers.listener())
 
     def tell(self, what: str, shelved: Shelved, /, **facts: Any) -> None:
@@ -105,6 +198,8 @@ class Watch:
             self._left.add(shelved.entry.stream)
         entry = shelved.entry
         self.counts[what] += 1
+        if what != "opened":
+            self.add_news(what, entry.stream, **facts)
         if self.numbers is not None:
             self.numbers.told(what, entry.surface, facts)
         elapsed = max(0.0, self.clock.wall().timestamp() - entry.opened)
@@ -120,8 +215,22 @@ class Watch:
     def judged(self, watched: Watched) -> None:
         """The call is over; its last records may still have to be written."""
         self.health.add(Ending.of(watched.report))
+        if watched.report.error is not None:
+            self.upstream(watched.report.upstream).faults += 1
         if watched.log is None:
             self._forget(watched, watched.report.outcome)
+
+    def upstream(self, name: str) -> Asked:
+        """Gives what is known of an upstream."""
+        if name not in self.upstreams and len(self.upstreams) >= _MAX_UPSTREAMS:
+            name = ""
+        return self.upstreams.setdefault(name, Asked())
+
+    def add_news(self, what: str, stream: str, **facts: Any) -> None:
+        """Something happened that somebody who looks may want to see."""
+        self.number += 1
+        at = round(self.clock.wall().timestamp(), 2)
+        self.news.append({"number": self.number, "at": at, "what": what, "stream": shown(stream), **facts})
 
     def count_written(self) -> None:
         """Adds up what was written since this was called last."""
@@ -138,6 +247,8 @@ class Watch:
         self._left.discard(stream)
         if how == "lease_lost":
             self.tell(how, shelved, last=shelved.log.last)
+        if how == "failed" and ending is not None:
+            self.add_news(how, stream, error=only_name(ending.error) or "")
         if self.numbers is not None:
             self.numbers.ended(shelved.entry.surface, how)
         watched = self.live.get(stream)
@@ -149,7 +260,9 @@ class Watch:
         self.live.pop(watched.entry.stream, None)
         watched.log = None  # what it holds is many times what is shown of it
         watched.entry = msgspec.structs.replace(watched.entry, body=b"", headers={})
-        self.ended.append((watched, how))
+        watched.took = self.clock.now() - watched.began
+        self.number += 1
+        self.ended.append((self.number, watched, how))
 
     def _add(self, watched: Watched) -> None:
         records, size = watched.grown()
@@ -157,3 +270,11 @@ class Watch:
         self.bytes += size
         if self.numbers is not None:
             self.numbers.wrote(watched.entry.surface, records, size)
+
+
+def shown(stream: str) -> str:
+    """Gives what of a stream's name is shown: enough to know it by, and too little to ask for it."""
+    return stream[:10]
+
+
+__all__ = ["KEPT", "KEPT_NEWS", "Watch", "Watched", "shown"]

@@ -55,11 +55,8 @@ class BoundedRunner(web.AppRunner):
         return _Handler(server, loop=asyncio.get_running_loop(), **self._bounds)
 
     def finish(self) -> None:
-        """Closes every connection behind the answer that is on its way, and at once where there is none."""
-        self.guards.close_idle()
-        server = super().server
-        if server is not None:
-            server.pre_shutdown()
+        """Closes every connection behind the request that is on its way, and at once where there is none."""
+        self.guards.finish()
 
     async def shutdown(self) -> None:
         """Closes what has not asked for anything; the others end what they do."""
@@ -103,6 +100,8 @@ class Guards:
 
     def __init__(self, runner: BoundedRunner, limits: Limits) -> None:
         self.runner = runner
+        self.finishing = False
+        """True where no connection may bring another request."""
         self.limits = limits
         self._guards: set[_Guard] = set()
 
@@ -129,6 +128,12 @@ class Guards:
         """Closes the connections that have not said anything."""
         for guard in tuple(self._guards):
             guard.close_idle()
+
+    def finish(self) -> None:
+        """Closes the connections that are between requests, and the others behind the one that they are at."""
+        self.finishing = True
+        for guard in tuple(self._guards):
+            guard.finish()
 
 
 class _Guard(asyncio.Protocol):
@@ -210,6 +215,8 @@ class _Guard(asyncio.Protocol):
         """A request's headers have come."""
         self._stop_timer()
         self._waits = False
+        if self._guards.finishing:
+            self._inner.close()
 
     def done(self, *, whole: bool) -> None:
         """A request was answered; `whole`: all of its body was read, and what comes next is another one."""
@@ -219,6 +226,13 @@ class _Guard(asyncio.Protocol):
     def close_idle(self) -> None:
         """Closes a connection that has not said anything."""
         if self._inner is None and self._transport is not None:
+            self._transport.close()
+
+    def finish(self) -> None:
+        """Closes a connection behind the request that it is at."""
+        if not self._waits:
+            self._inner.close()
+        elif not self._size and self._transport is not None:
             self._transport.close()
 
     def _expect_headers(self) -> None:

@@ -22,7 +22,7 @@ from aiohttp import web
 
 from holdfast.gateway.door import Guest
 from holdfast.gateway.looking import Crowded, Looking
-from holdfast.gateway.refusals import Refusal, Refused, error_document
+from holdfast.gateway.refusals import Refusal, RefusalResponse, Refused, refusal_response
 from holdfast.gateway.surfaces import CHAT, GEMINI, MESSAGES, RESPONSES, Surface
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ class Pages:
 
     async def _count(self, request: web.Request, response: web.StreamResponse) -> None:
         if response.status >= 400:
-            self._gateway.watch.refused(response.status, str(response.get("refused", "")))
+            self._gateway.watch.refused(response.status, response.code if isinstance(response, RefusalResponse) else "")
 
     async def _end(self, _app: web.Application) -> None:
         self._looking.close()
@@ -269,10 +269,8 @@ def _told(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except Refused as refused:
-            refusal = refused.refusal
-            headers = {**_HEADERS, "Content-Type": "application/json"}
-            response = web.Response(status=refusal.status, body=error_document(CHAT, refusal), headers=headers)
-            response["refused"] = refusal.code
+            response = refusal_response(CHAT, refused.refusal)
+            response.headers.update(_HEADERS)
             return response
 
     return told

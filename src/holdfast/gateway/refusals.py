@@ -39,6 +39,8 @@ _KEY = re.compile(r"(?:(?:sk|pk|rk|gsk|xai|hf|r8|pplx)[-_]|AIza|Bearer\s+)[\w.*/
 """How keys look, starred out or not."""
 _HOST = re.compile(r"^\[?[\w.:-]+\]?:\d+: ")
 """How messages of a connection begin."""
+REASON = web.ResponseKey("refused", str)
+"""Where a response has a refusal's code, for who counts them: see `pages.py`."""
 HIDDEN = "[redacted]"
 _REFUSES_US = "the upstream refused the gateway: its key or account there is in no order"
 
@@ -178,13 +180,19 @@ def error_document(surface: Surface, refusal: Refusal) -> bytes:
     return msgspec.json.encode(_document(surface.wire, refusal))
 
 
+class RefusalResponse(web.Response):
+    """The answer to a request that is refused. `code` says why, for who counts refusals."""
+
+    code = ""
+
+
 def refusal_response(surface: Surface, refusal: Refusal) -> web.Response:
     """Gives the answer to a request that is refused."""
     headers = {"Content-Type": "application/json", **refusal.headers}
     if refusal.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(refusal.retry_after)))
-    response = web.Response(status=refusal.status, body=error_document(surface, refusal), headers=headers)
-    response["refused"] = refusal.code  # for who counts refusals: see `pages.py`
+    response = RefusalResponse(status=refusal.status, body=error_document(surface, refusal), headers=headers)
+    response.code = refusal.code
     return response
 
 

@@ -79,6 +79,7 @@ class Passing:
             raise Refused(refusal_of(error)) from error
         except UsageError as error:
             raise Refused(Refusal(400, "invalid_request_error", str(error))) from error
+        answer = self._upstreams.without_keys(answer)
         kind = head.headers.get("content-type", "application/json")
         return web.Response(status=head.status, body=answer, headers={**to_client(head.headers), "Content-Type": kind})
 

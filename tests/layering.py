@@ -36,8 +36,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_defaults": CORE | {"layers"},
     **dict.fromkeys(OUTSIDE, CORE | {"layers", "_defaults"}),
     "_background": VALUES,
+    "_foreground": VALUES | {"_background"},
     # A mount is a source, over the transport of somebody else.
-    "mounts": CORE | {"layers", "_defaults", "sources", "_background"},
+    "mounts": CORE | {"layers", "_defaults", "sources", "_background", "_foreground"},
     "stores": CORE,  # it decides for layers, and knows none
     **dict.fromkeys(
         FACADE,
@@ -112,13 +113,16 @@ LIBRARIES: dict[str, set[str]] = {
 """Third-party library -> rooms or modules it may appear in."""
 
 DOORS: dict[str, set[str]] = {
-    "time": {"_clock", "cli", "testing", "gateway"},  # the only door to time is the clock
+    # The only door to time is the clock; an event loop has a clock of its own.
+    "time": {"_clock", "_foreground", "cli", "testing", "gateway"},
     "random": {"_clock", "cli", "testing"},  # and the only door to chance
-    "logging": {"telemetry"},
+    "logging": {"telemetry", "gateway"},
     "threading": {
         "layers/breaker",  # a pybreaker storage may block, so it runs in a thread
         "testing/background",  # a server for clients that block
         "_background",  # the loop of clients that block
+        "_foreground",  # their loop without a thread
+        "mounts/_lines",  # who works with a socket
     },
     "socket": {"sources", "mounts", "gateway", "testing"},
 }

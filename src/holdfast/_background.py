@@ -165,6 +165,11 @@ def background() -> Background:
     return held
 
 
+def running() -> Background | None:
+    """Gives the loop of this process where there is one already: for who must not start one, the collector for one."""
+    return _held.background
+
+
 _reading: set[Pump[Any]] = set()
 """The pumps at work: held here, so that who reads and does not close is collected before what he read, and gives it up.
 
@@ -297,4 +302,4 @@ class Worker:
         self._jobs.put(None)
 
 
-__all__ = ["Background", "Pump", "Worker", "background"]
+__all__ = ["Background", "Pump", "Worker", "background", "running"]

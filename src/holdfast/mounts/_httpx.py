@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, ClassVar, Protocol, Self, Unpack
+from typing import Any, ClassVar, Self, Unpack
 
 from holdfast._errors import StreamError, UsageError
-from holdfast.mounts._httpx_attempts import HttpxAttempts
+from holdfast.mounts._httpx_attempts import HttpxAttempts, Readable
 from holdfast.mounts._network import with_cheap_reads
 from holdfast.mounts._relay import EXTENSION, Settings, mount_of
 
@@ -32,6 +32,7 @@ class AnyTransport:
 
     library: ClassVar[Any]
     body: ClassVar[Any]
+    attempts: type[HttpxAttempts] = HttpxAttempts
 
     def __init_subclass__(cls) -> None:
         if "library" in vars(cls):
@@ -55,7 +56,7 @@ class AnyTransport:
             asyncio.get_running_loop()
         except RuntimeError:
             raise UsageError("mounts run on asyncio alone, and what runs here is another kind of loop") from None
-        attempts = HttpxAttempts(self, request)
+        attempts = self.attempts(self, request)
         if attempts.policy.asks:
             return await attempts.relayed()
         if attempts.may_retry and self.mount.retries:
@@ -104,22 +105,12 @@ def check_transport(name: str, inner: object, *does: str) -> None:
     raise UsageError(f"{name} takes {which}, which {kind} is not")
 
 
-class _Readable(Protocol):
-    """A relay, or what is left of a refusal."""
-
-    async def receive(self) -> bytes:
-        """Returns what is ready, empty at the end. Raises a `StreamError`."""
-
-    async def aclose(self) -> None:
-        """Gives the connection back."""
-
-
 class RelayedBytes:
     """The body of a response that is relayed: an asynchronous iterator that says the same when it is asked again."""
 
     library: ClassVar[Any]
 
-    def __init__(self, relay: _Readable, failure_of: Callable[[StreamError], Exception], begun: bytes = b"") -> None:
+    def __init__(self, relay: Readable, failure_of: Callable[[StreamError], Exception], begun: bytes = b"") -> None:
         self._relay = relay
         self._begun = begun
         self._failure_of = failure_of

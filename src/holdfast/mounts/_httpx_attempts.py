@@ -31,7 +31,7 @@ from holdfast.mounts._attempts import Attempts, Came, Nothing, can_inflate, caus
 from holdfast.mounts._failures import failure as told
 from holdfast.mounts._policy import IDEMPOTENT, Policy, as_utf8, document
 from holdfast.mounts._relay import EXTENSION, Mount, Relay
-from holdfast.sources._http import ERROR_BODY_SECONDS, MAX_ERROR_BODY, encode, read_refusal
+from holdfast.sources._http import ERROR_BODY_SECONDS, MAX_ERROR_BODY, Packed, encode, read_refusal
 from holdfast.sources.httpx import Border, Connecting, HttpxStream, head_of
 
 _CHANGES_WITH_BODY = (b"content-length", b"transfer-encoding", b"idempotency-key")
@@ -45,6 +45,22 @@ class Transport(Protocol):
     mount: Mount
     inner: Any
     closings: int
+
+
+class Opened(Packed, Protocol):
+    """A response of the library's as a stream."""
+
+    response: Any
+
+
+class Readable(Protocol):
+    """A relay, or what is left of a refusal."""
+
+    async def receive(self) -> bytes:
+        """Returns what is ready, empty at the end. Raises a `StreamError`."""
+
+    async def aclose(self) -> None:
+        """Gives the connection back."""
 
 
 class HttpxAttempts(Attempts[Any]):
@@ -67,14 +83,9 @@ class HttpxAttempts(Attempts[Any]):
     # -- as a source -----------------------------------------------------------------------------
 
     async def _attempt(self, request: Request, at_hand: Any, came: Came[Any]) -> Stream[bytes]:
-        sent = self._original if at_hand is not None else self._built(request)
-        border = Border(request, str(sent.url), sent.extensions.get("timeout") or {})
-        connecting = Connecting(sent.extensions.get("trace"))
-        if at_hand is None:
-            sent.extensions = {**sent.extensions, "trace": connecting}
-        stream = HttpxStream(partial(self._send, sent, at_hand, came), border, connecting, self._transport)
+        stream: Opened | None = None
         try:
-            await stream.opened()
+            stream = await self._opened(request, at_hand, came)
             if 200 <= stream.head.status < 300:
                 stream.inflate()
                 came.response = stream.response
@@ -83,14 +94,35 @@ class HttpxAttempts(Attempts[Any]):
         except _PassingError:
             return Nothing(head_of(came.passed, request.url), came)
         except StreamError as error:
-            await stream.aclose()
+            if stream is not None:
+                await stream.aclose()
             failure = error
         except BaseException:
-            await stream.aclose()
+            if stream is not None:
+                await stream.aclose()
             raise
         if not self.begun and not self.may_retry:
             failure.retryable = False
         raise failure
+
+    async def _opened(self, request: Request, at_hand: Any, came: Came[Any]) -> Opened:
+        """Sends, and gives the stream of a response that is ours, or refuses."""
+        sent, border = self._sent(request, at_hand)
+        connecting = Connecting(sent.extensions.get("trace"))
+        if at_hand is None:
+            sent.extensions = {**sent.extensions, "trace": connecting}
+        stream = HttpxStream(partial(self._send, sent, at_hand, came), border, connecting, self._transport)
+        try:
+            await stream.opened()
+        except BaseException:
+            await stream.aclose()
+            raise
+        return stream
+
+    def _sent(self, request: Request, at_hand: Any) -> tuple[Any, Border]:
+        """Gives the library's own request, and who translates what it meets."""
+        sent = self._original if at_hand is not None else self._built(request)
+        return sent, Border(request, str(sent.url), sent.extensions.get("timeout") or {})
 
     async def _send(self, sent: Any, at_hand: Any, came: Came[Any]) -> Any:
         if at_hand is not None:
@@ -106,7 +138,7 @@ class HttpxAttempts(Attempts[Any]):
         came.passed = response
         raise _PassingError("this response is passed on as it came")
 
-    async def _status_error(self, stream: HttpxStream, request: Request, came: Came[Any]) -> StatusError:
+    async def _status_error(self, stream: Opened, request: Request, came: Came[Any]) -> StatusError:
         """Gives what a refusal is to the pipe; the client is given it with the body that explains it, read or not."""
         head, wall, refused = stream.head, request.call.clock.wall, stream.response
         if self.begun:
@@ -119,7 +151,7 @@ class HttpxAttempts(Attempts[Any]):
         if not refused.is_stream_consumed:
             body: Any = self._library.ByteStream(explanation)
             if not whole:
-                body = self._transport.body(_Rest(stream), self._lost, explanation)
+                body = self._body(_Rest(stream), explanation)
             refused = self._library.Response(
                 refused.status_code, headers=refused.headers.raw, stream=body, extensions={**refused.extensions}
             )
@@ -179,9 +211,13 @@ class HttpxAttempts(Attempts[Any]):
         return self._library.Response(
             first.status_code,
             headers=headers.raw,
-            stream=self._transport.body(relay, self._lost, begun),
+            stream=self._body(relay, begun),
             extensions={**first.extensions, EXTENSION: relay.reader.report},
         )
+
+    def _body(self, readable: Readable, begun: bytes) -> Any:
+        """Gives the body that the client reads."""
+        return self._transport.body(readable, self._lost, begun)
 
     def _refusal(self, refused: Any, report: Report) -> Any:
         if self.may_retry and refused.status_code >= 400:
@@ -225,7 +261,7 @@ class _PassingError(StreamError):
 class _Rest:
     """The rest of a refusal's body that is too long to wait for."""
 
-    _stream: HttpxStream
+    _stream: Opened
 
     async def receive(self) -> bytes:
         try:
@@ -237,7 +273,7 @@ class _Rest:
         await self._stream.aclose()
 
 
-async def _begin(stream: HttpxStream) -> tuple[bytes, bool]:
+async def _begin(stream: Opened) -> tuple[bytes, bool]:
     """Reads the beginning of a body as it comes over the wire; says whether it was all. A failure is the reader's."""
     body = bytearray()
     try:
@@ -260,4 +296,4 @@ def _inflated(body: bytes, coding: str) -> bytes:
         return b""
 
 
-__all__ = ["HttpxAttempts"]
+__all__ = ["HttpxAttempts", "Readable"]

@@ -1,29 +1,36 @@
-"""The mount under blocking httpx and httpx2 clients: the asynchronous one, driven on the background loop.
+"""The mount under blocking httpx and httpx2 clients: the asynchronous one, driven in the thread of whoever reads.
 
-Without a transport of the caller's, everything happens in that loop. One of his that blocks is called in threads, a
-thread for each response while it lasts: a pool could be used up by streams that wait. Responses that are not relayed
-come from his transport as they are, and are read in the caller's own thread.
+Its transport blocks, as the library's for such clients do. It sends in a thread of its own, since a thread that waits
+for a head cannot be woken, and is read in the reader's (see `_foreground.py`). Layers of the caller's may want several
+things at once, and belong together over all calls: with those, and over an asynchronous transport, it is driven on the
+background loop, and a response that blocks is read by a thread of its own while it lasts: a pool could be used up by
+streams that wait. Responses that are not relayed come as they are.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Self, Unpack
+from weakref import WeakSet
 
 from holdfast._background import Background, Pump, Worker, background
-from holdfast._errors import UsageError
+from holdfast._errors import StreamError, UsageError
+from holdfast._foreground import Foreground, foreground
+from holdfast._types import Request
+from holdfast.mounts._attempts import Came
+from holdfast.mounts._blocking import BlockingStream, close_in, done
 from holdfast.mounts._httpx import AnyTransport, check_request, check_transport, closed_in_between
+from holdfast.mounts._httpx_attempts import HttpxAttempts, Readable
+from holdfast.mounts._lines import Sender, with_known_lines
+from holdfast.mounts._network import with_cheap_reads
 from holdfast.mounts._relay import Settings, mount_of
+from holdfast.sources.httpx import head_of
 
 _inherited: list[object] = []
 """What a fork has left here. Its connections are the parent's: not even the collector is to touch them."""
-_CLOSING_SECONDS = 1.0
-"""How long closing waits for a transport that blocks to let go."""
 
 
 class AnySyncTransport:
@@ -36,31 +43,39 @@ class AnySyncTransport:
     library: ClassVar[Any]
     asynchronous: ClassVar[Any]
     body: ClassVar[Any]
-    blocking_body: ClassVar[Any]
+    attempts: ClassVar[Any]
     upload: ClassVar[Any]
 
     def __init_subclass__(cls) -> None:
         if "library" in vars(cls):
             blocking, asynchronous = cls.library.SyncByteStream, cls.library.AsyncByteStream
             cls.body = type("PumpedBytes", (PumpedBytes, blocking), {"library": cls.library})
-            cls.blocking_body = type("BlockingBytes", (BlockingBytes, asynchronous), {})
+            here = type("BytesHere", (BytesHere, blocking), {"library": cls.library})
+            cls.attempts = type("BlockingAttempts", (_BlockingAttempts,), {"here": here})
             cls.upload = type("UploadBytes", (UploadBytes, asynchronous, blocking), {})
 
     def __init__(self, inner: Any = None, **settings: Unpack[Settings]) -> None:
         if inner is not None:
             check_transport(f"{type(self).__name__}(inner)", inner, "handle_request", "handle_async_request")
         self.mount = mount_of(settings)  # tells bad settings here
+        self.fresh: Callable[[], Any] | None = None
+        """Makes a transport like `inner` anew, where that is known."""
+        if inner is None:
+            make = self.library.HTTPTransport if runs_here(settings) else self.library.AsyncHTTPTransport
+            self.fresh = partial(_with_our_reads, make)
+            inner = self.fresh()
         self.inner: Any = inner
         self._settings: dict[str, Any] = {**settings, "listeners": self.mount.listeners}
         self._blocks = hasattr(inner, "handle_request")
+        self._here = self._blocks and runs_here(settings)
         self._loop: Background | None = None
-        self.fresh: Callable[[], Any] | None = None
-        """Makes an asynchronous transport like `inner` anew, where that is known."""
-        self._transport: AnyTransport = self._made(inner)
+        self._bodies: WeakSet[BytesHere] = WeakSet()
+        self._transport: AnyTransport = self._made()
 
-    def _made(self, inner: Any) -> AnyTransport:
-        inner = _Threaded(self) if self._blocks else inner
-        made: AnyTransport = self.asynchronous(inner, **self._settings)
+    def _made(self) -> AnyTransport:
+        made: AnyTransport = self.asynchronous(_Threaded(self) if self._blocks else self.inner, **self._settings)
+        if self._blocks:
+            made.attempts = self.attempts
         return made
 
     def handle_request(self, request: Any) -> Any:
@@ -68,17 +83,21 @@ class AnySyncTransport:
         check_request(self, request)
         loop = background()
         if self._loop is not loop:
-            if self._loop is not None and (self.inner is None or self.fresh):
-                _inherited.append(self._transport)
-                self._transport = self._made(self.fresh() if self.fresh else None)
+            if self._loop is not None and self.fresh:
+                _inherited.append((self._transport, self.inner))
+                self.inner = self.fresh()
+                self._transport = self._made()
             self._loop = loop
-        return loop.call(self._handle(loop, self._asked(request)))
+        if not self._here:
+            return loop.call(self._handle(loop, self._asked(request)))
+        response = foreground().run(self._transport.handle_async_request(request))
+        if isinstance(response.stream, BytesHere):
+            self._bodies.add(response.stream)
+        return response
 
     async def _handle(self, loop: Background, request: Any) -> Any:
         response = await self._transport.handle_async_request(request)
-        if isinstance(response.stream, BlockingBytes):
-            return response.stream.given_back()
-        if isinstance(response.stream, self.library.SyncByteStream):  # it is there already
+        if isinstance(response.stream, self.library.SyncByteStream):  # it is there already, or read by who wants it
             return response
         return self.library.Response(
             response.status_code,
@@ -89,6 +108,8 @@ class AnySyncTransport:
 
     def _asked(self, request: Any) -> Any:
         """Gives the request as the asynchronous transports want it: the same one, in nearly all cases."""
+        if self._blocks:
+            return request
         stream, trace = request.stream, request.extensions.get("trace")
         if hasattr(stream, "__aiter__") and trace is None:
             return request
@@ -104,7 +125,7 @@ class AnySyncTransport:
     def close(self) -> None:
         """Closes the inner transport; what is being read of it ends where it is."""
         if self._blocks:
-            self._transport.closings += 1
+            self._leave()
             self.inner.close()
         elif self._loop is not None and self._loop is background():
             self._loop.call(self._transport.aclose())
@@ -121,10 +142,25 @@ class AnySyncTransport:
         trace: TracebackType | None = None,
     ) -> None:
         if self._blocks:
-            self._transport.closings += 1
+            self._leave()
             self.inner.__exit__(kind, error, trace)
         else:
             self.close()
+
+    def _leave(self) -> None:
+        self._transport.closings += 1
+        for body in list(self._bodies):
+            body.hang_up()
+
+
+def runs_here(settings: Mapping[str, Any]) -> bool:
+    """Says whether a call may be driven in its caller's thread: layers of the caller's may want several at once."""
+    return not settings.get("traffic") and settings.get("layers") is None and settings.get("clock") is None
+
+
+def _with_our_reads(make: Callable[[], Any]) -> Any:
+    made = make()
+    return with_known_lines(made) if hasattr(made, "handle_request") else with_cheap_reads(made)
 
 
 async def _traced(trace: Any, event: str, info: Any) -> None:
@@ -174,6 +210,63 @@ class PumpedBytes:
             self._pump.abandon()
 
 
+class BytesHere:
+    """A body that is read in the thread of whoever asks for it."""
+
+    library: ClassVar[Any]
+
+    def __init__(
+        self, loop: Foreground, relay: Readable, failure_of: Callable[[StreamError], Exception], begun: bytes = b""
+    ) -> None:
+        self._loop = loop
+        self._relay = relay
+        self._failure_of = failure_of
+        self._begun = begun
+        self._end: Exception | None = None
+        self._closed = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._begun:
+            begun, self._begun = self._begun, b""
+            return begun
+        if self._end is not None:
+            raise self._end
+        try:
+            data = self._loop.run(self._relay.receive())
+        except StreamError as error:
+            self._end = self._failure_of(error)
+        except UsageError:
+            if not self._closed:
+                raise
+            raise closed_in_between(self.library) from None
+        else:
+            if data:
+                return data
+            self._end = StopIteration()
+        self.close()
+        raise self._end
+
+    def close(self) -> None:
+        """Gives the connection back, or ends it where the body is not over."""
+        if not self._closed:
+            self._closed = True
+            if not self._loop.left_behind:  # else it is not ours to close
+                self._loop.run(self._relay.aclose())
+                self._loop.close()
+
+    def hang_up(self) -> None:
+        """Wakes the thread that reads."""
+        self._loop.interrupt()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            self._closed = True
+            self._loop.leave(self._relay.aclose)
+
+
 class UploadBytes:
     """A request's body that comes from an iterator which may block."""
 
@@ -186,59 +279,42 @@ class UploadBytes:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         worker, pieces = Worker(), iter(self._stream)
         try:
-            while (piece := await _outcome(worker.submit(partial(next, pieces, None)))) is not None:
+            while True:
+                taking = worker.submit(partial(next, pieces, None))
+                await done(taking)
+                if (piece := taking.result()) is None:
+                    break
                 yield piece
         finally:
             worker.end()
 
 
 class _Threaded:
-    """A transport that blocks, as an asynchronous one."""
+    """A transport that blocks, as an asynchronous one: it sends in a thread, and gives its responses as they are."""
 
     def __init__(self, owner: AnySyncTransport) -> None:
         self._owner = owner
 
     async def handle_async_request(self, request: Any) -> Any:
-        owner, worker = self._owner, Worker()
-        extensions = {name: value for name, value in request.extensions.items() if name != "trace"}
-        sent = owner.library.Request(
-            request.method, request.url, headers=request.headers.raw, stream=request.stream, extensions=extensions
-        )
-        sending = worker.submit(partial(owner.inner.handle_request, sent))
+        worker, sender = Worker(), Sender()
+        sending = worker.submit(partial(self._send, sender, request))
         try:
-            response = await _outcome(sending)
+            await done(sending)
+            return sending.result()
         except asyncio.CancelledError:
             sending.add_done_callback(partial(_drop, worker))
+            sender.give_up()
             raise
-        except BaseException:
-            worker.end()
-            raise
-        if response.is_stream_consumed:
-            worker.end()
-            return response
-        return owner.library.Response(
-            response.status_code,
-            headers=response.headers.raw,
-            stream=owner.blocking_body(response, worker),
-            extensions=response.extensions,
-        )
+        finally:
+            if sending.done():
+                worker.end()
+
+    def _send(self, sender: Sender, request: Any) -> Any:
+        with sender:
+            return self._owner.inner.handle_request(request)
 
     async def aclose(self) -> None:
         self._owner.inner.close()
-
-
-async def _outcome(job: Any) -> Any:
-    """Waits for a worker. Cancelled, it leaves him alone, and what comes of it is nobody's business any more."""
-    over = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def tell(_: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is gone
-            loop.call_soon_threadsafe(over.set)
-
-    job.add_done_callback(tell)
-    await over.wait()
-    return job.result()
 
 
 def _drop(worker: Worker, sending: Any) -> None:
@@ -248,57 +324,70 @@ def _drop(worker: Worker, sending: Any) -> None:
     worker.end()
 
 
-class BlockingBytes:
-    """The body of a response that is read by blocking calls, in a thread of its own."""
+class _BlockingAttempts(HttpxAttempts):
+    """The attempts at one request over a transport that blocks."""
 
-    def __init__(self, response: Any, worker: Worker) -> None:
-        self._response = response
-        self._worker: Worker | None = worker
-        self._pieces: Iterator[bytes] | None = None
-        self._reading: Any = None
+    here: ClassVar[Any]
+    """The body that is read in the reader's thread."""
 
-    def given_back(self) -> Any:
-        """Gives the response itself, to somebody who may block."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.end()
-        return self._response
+    async def _opened(self, request: Request, at_hand: Any, came: Came[Any]) -> BlockingStream:
+        sent, border = self._sent(request, at_hand)
+        failure: Exception | None = None
+        try:
+            response = await self._send(sent, at_hand, came)
+        except Exception as error:  # noqa: BLE001 - whatever the library raises is translated
+            failure = border.translated(error, headed=False)
+        if failure is not None:
+            raise failure
+        return BlockingStream(
+            head_of(response, border.url),
+            response,
+            read=_reading(response),
+            close=response.close,
+            line=_line_of(response),
+            # A refusal's reader does not wait for all of it, and leaves the rest to be read.
+            here=response.status_code < 300,
+            translated=partial(border.translated, headed=True),
+        )
 
-    def __aiter__(self) -> Self:
-        return self
+    def _body(self, readable: Readable, begun: bytes) -> Any:
+        loop = asyncio.get_running_loop()
+        if not isinstance(loop, Foreground):
+            return super()._body(readable, begun)
+        return self.here(loop, readable, self._lost, begun)
 
-    async def __anext__(self) -> bytes:
-        if self._worker is None:
-            raise StopAsyncIteration
-        if self._pieces is None:
-            self._pieces = iter(self._response.stream)
-        self._reading = self._worker.submit(partial(next, self._pieces, None))
-        piece: bytes | None = await _outcome(self._reading)
-        if piece is None:
-            raise StopAsyncIteration
-        return piece
-
-    async def aclose(self) -> None:
-        worker, self._worker = self._worker, None
-        if worker is None:
-            return
-        if self._reading is not None and not self._reading.done():
-            self._hang_up()
-        closing = worker.submit(self._response.close)
-        worker.end()
-        with contextlib.suppress(Exception):  # the answer is whole or has failed already
-            async with asyncio.timeout(_CLOSING_SECONDS):
-                await _outcome(closing)
-
-    def _hang_up(self) -> None:
-        """Wakes the thread that waits for the network: closing a socket would not."""
-        extensions = self._response.extensions
-        if not extensions.get("http_version", b"").startswith(b"HTTP/1"):
-            return  # others share the connection
-        line = getattr(extensions.get("network_stream"), "get_extra_info", lambda _: None)("socket")
-        if line is not None:
-            with contextlib.suppress(OSError):
-                line.shutdown(socket.SHUT_RDWR)
+    async def _drop(self, response: Any) -> None:
+        if isinstance(asyncio.get_running_loop(), Foreground):
+            response.close()
+        else:
+            await close_in(Worker(), response.close)
 
 
-__all__ = ["AnySyncTransport", "BlockingBytes", "PumpedBytes", "UploadBytes"]
+def _reading(response: Any) -> Callable[[], bytes | None]:
+    pieces = iter([response.content] if response.is_stream_consumed else response.stream)
+    has_more = getattr(response.extensions.get("network_stream"), "has_more", None)
+    if has_more is None:
+        return partial(next, pieces, None)
+
+    def read() -> bytes | None:
+        piece = next(pieces, None)
+        if piece is None or not has_more(piece):
+            return piece
+        taken, more = [piece], True
+        while more:
+            taken.append(piece := next(pieces, b""))
+            more = has_more(piece)
+        return b"".join(taken)
+
+    return read
+
+
+def _line_of(response: Any) -> Any:
+    """Gives the socket of a response that has it for itself."""
+    extensions = response.extensions
+    if not extensions.get("http_version", b"").startswith(b"HTTP/1"):
+        return None  # others share the connection
+    return getattr(extensions.get("network_stream"), "get_extra_info", lambda _: None)("socket")
+
+
+__all__ = ["AnySyncTransport", "BytesHere", "PumpedBytes", "UploadBytes", "runs_here"]

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from holdfast.mounts._httpx import check_transport
+from holdfast.mounts._httpx_sync import runs_here
+from holdfast.mounts._lines import with_known_lines
 from holdfast.mounts._network import with_cheap_reads
 from holdfast.mounts._relay import Settings, mount_of
 
@@ -52,7 +54,7 @@ def ready(library: Any, transport: Any, settings: Mapping[str, Any]) -> Any:
 
 
 def ready_sync(library: Any, transport: Any, settings: Mapping[str, Any]) -> Any:
-    """Gives a `Client` of a library, whose connections are in the background loop.
+    """Gives a `Client` of a library. Connections that are shared as in HTTP/2 are in the background loop.
 
     Those of transports that are given stay where they are.
     """
@@ -65,11 +67,13 @@ def ready_sync(library: Any, transport: Any, settings: Mapping[str, Any]) -> Any
     kept = {name: value for name, value in rest.items() if name not in _TRANSPORT or name == "trust_env"}
     given = kept.pop("mounts", None) or {}
 
+    blocks = runs_here(mount) and not built.get("http2")
+
     def lines() -> dict[Any, Any]:
-        """What an asynchronous client would build; its transports alone are used, and closed by the other."""
-        client = library.AsyncClient(**built)
+        """What a client would build; its transports alone are used, and closed by the other."""
+        client = library.Client(**built) if blocks else library.AsyncClient(**built)
         for one in _built(client, built):
-            with_cheap_reads(one)
+            (with_known_lines if blocks else with_cheap_reads)(one)
         return {None: client._transport, **{at.pattern: one for at, one in client._mounts.items()}}  # noqa: SLF001
 
     def mounted(pattern: Any, inner: Any) -> Any:

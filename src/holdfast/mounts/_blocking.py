@@ -1,0 +1,163 @@
+"""One response that is read by calls that block: in the thread of its reader where they can be ended, else in another.
+
+A call that waits for the network ends when its socket is shut down; closing it would not wake it. Where there is no
+socket to be had, or others share it, a `Worker` reads, and is left alone where it does not come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from holdfast._background import Worker
+from holdfast._errors import StreamBroken, UsageError
+from holdfast._foreground import Foreground
+from holdfast._types import Head
+from holdfast.mounts._lines import hang_up
+from holdfast.sources._http import BodyStream
+
+CLOSING_SECONDS = 1.0
+"""How long closing waits for a thread to let go."""
+
+
+class BlockingStream(BodyStream):
+    """One response.
+
+    `read` gives the next piece, nothing at the end; `close` ends it; `line` is its socket, where it has one for itself;
+    `here` allows to read in the reader's own thread; `translated` gives the error to raise in place of the library's.
+    """
+
+    __slots__ = (
+        "_close",
+        "_closed",
+        "_line",
+        "_loop",
+        "_read",
+        "_torn",
+        "_translated",
+        "_under_way",
+        "_worker",
+        "response",
+    )
+
+    def __init__(
+        self,
+        head: Head,
+        response: Any,
+        *,
+        read: Callable[[], bytes | None],
+        close: Callable[[], object],
+        line: Any,
+        here: bool,
+        translated: Callable[[Exception], Exception],
+    ) -> None:
+        super().__init__(head)
+        self.response = response
+        self._read = read
+        self._close = close
+        self._line = line
+        self._translated = translated
+        loop = asyncio.get_running_loop()
+        self._loop = loop if here and line is not None and isinstance(loop, Foreground) else None
+        self._worker: Worker | None = None
+        self._under_way: Any = None
+        self._torn = False
+        """What came behind an interruption is not the body's end."""
+        self._closed = False
+
+    async def _take(self) -> bytes:
+        """Gives what has come, nothing at the clean end."""
+        while True:
+            if self._closed:
+                raise UsageError("this stream was closed")
+            try:
+                if self._loop is not None:
+                    piece = await self._loop.block(self._next, self._hang_up)
+                else:
+                    piece = await self._elsewhere()
+            except (UsageError, StreamBroken):
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever the library raises is translated
+                failure = self._translated(error)
+            else:
+                if piece is None:
+                    return b""
+                if piece:
+                    return piece
+                continue
+            raise failure
+
+    async def _elsewhere(self) -> bytes | None:
+        """Has the worker read. Of a wait that was cancelled, the next one takes what comes: nothing is lost."""
+        if self._under_way is None:
+            self._worker = self._worker or Worker()
+            self._under_way = self._worker.submit(self._next)
+        await done(self._under_way)
+        piece: bytes | None = self._under_way.result()
+        self._under_way = None
+        return piece
+
+    def _next(self) -> bytes | None:
+        """Makes the call that blocks."""
+        if self._torn:
+            raise StreamBroken("the reading was interrupted")
+        try:
+            piece = self._read()
+        except BaseException:
+            self._torn = True
+            raise
+        if not piece and self._torn:
+            raise StreamBroken("the reading was interrupted")
+        return piece
+
+    def _hang_up(self) -> None:
+        """Wakes the thread that waits for the network."""
+        self._torn = True
+        if self._line is not None:
+            hang_up(self._line)
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._end is None and not self._reading:
+            self._end = UsageError("this stream was closed")
+        if self._loop is not None:
+            await self._loop.unblock()
+            self._shut()
+            return
+        worker, self._worker = self._worker or Worker(), None
+        if self._under_way is not None and not self._under_way.done():
+            self._hang_up()
+        await close_in(worker, self._shut)
+
+    def _shut(self) -> None:
+        with contextlib.suppress(Exception):  # the answer is whole or has failed already
+            self._close()
+
+
+async def close_in(worker: Worker, close: Callable[[], object]) -> None:
+    """Has a worker close something as his last work, and waits for that, but not for long."""
+    closing = worker.submit(close)
+    worker.end()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSING_SECONDS):
+            await done(closing)
+
+
+async def done(job: Any) -> None:
+    """Waits for a worker. Cancelled, it leaves him alone."""
+    over = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def tell(_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is gone
+            loop.call_soon_threadsafe(over.set)
+
+    job.add_done_callback(tell)
+    await over.wait()
+
+
+__all__ = ["BlockingStream", "close_in", "done"]

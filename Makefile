@@ -41,7 +41,7 @@ test-tcp: $(READY)
 	HOLDFAST_TEST_LOOP=uvloop $(BIN)/$(PYTEST) $(TCP)
 
 # Some examples and some rows of a table belong to clients that are heavy, or at odds with others: tests run them there.
-environments: $(READY) $(SDKS)
+environments: $(READY) $(SDKS) .venv-node/.installed
 
 test-all: test test-uvloop test-lowest test-pythons ## the tests on every Python here, under uvloop, with the lowest versions
 
@@ -131,6 +131,13 @@ $(READY): $(RUNS)
 	tools/venv make .venv-sdks-$*
 	.venv-sdks-$*/bin/$(PIP_INSTALL) --no-compile \
 		-c bench/sdks/constraints-$*.txt -r bench/sdks/requirements-$*.txt -e .
+	touch $@
+
+# The gateway's clients are not only Python's. No lock file: exact versions do.
+.venv-node/.installed: tests/gateway/node/package.json
+	mkdir -p .venv-node
+	cp $< .venv-node/package.json
+	cd .venv-node && npm install --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error
 	touch $@
 
 .venv-%/.installed: pyproject.toml constraints.txt tools/venv

@@ -28,6 +28,14 @@ def sdk_python(environment: str) -> str:
     return str(found / "bin/python")
 
 
+def node_modules() -> Path:
+    """Gives the folder in which Node finds what tests/gateway/node needs."""
+    found = Path(__file__).parent.parent / ".venv-node"
+    if not (found / ".installed").exists():
+        _miss(f"{found.name} is not there: `make environments` makes it")
+    return found
+
+
 def _miss(why: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(why)

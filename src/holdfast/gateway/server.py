@@ -13,6 +13,7 @@ from holdfast._types import Head
 from holdfast.gateway import front
 from holdfast.gateway import pages
 from holdfast.gateway.asking import read_asked
+from holdfast.gateway.body import begun
 from holdfast.gateway.bounds import Bodies
 from holdfast.gateway.door import Door, Guest
 from holdfast.gateway.headers import clean_target, to_client, to_upstream
@@ -209,12 +210,14 @@ class Gateway:
         response = web.StreamResponse(headers=_headers(shelved.log.head))
         response.headers["X-Holdfast-Stream"] = shelved.entry.stream
         response.headers["X-Holdfast-Read-Token"] = self.door.token(shelved.entry)
-        await response.prepare(request)
+        body = await begun(request, response)
         if self.journal is None:
             raise AssertionError("what is read is kept somewhere")
+        if request.method == "HEAD":
+            return response
         rewriting = rewriting_for(request.headers, SURFACES[shelved.entry.surface])
         reading = Reading(running, place, self.journal, rewriting, returns=request.method == "GET")
-        await reading.run(response, self.heart)
+        await reading.run(body, self.heart)
         if reading.left or (shelved.log.ending is not None and shelved.log.ending.kind != "complete"):
             _cut(request)
         return response

@@ -15,7 +15,7 @@ import msgspec
 
 from holdfast._types import Head
 from holdfast.gateway.journal import Shelved
-from holdfast.gateway.journal._line import connect
+from holdfast.gateway.journal._line import connect, stop
 from holdfast.gateway.log import Ending, Log
 
 _BLOCK = 1_000
@@ -61,10 +61,10 @@ class Follower:
     async def aclose(self) -> None:
         """Ends it."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await stop(self._task)
         with suppress(Exception):  # it may be gone in any way
             await self._client.aclose()
+            await self._client.connection_pool.disconnect(inuse_connections=True)
 
     async def _run(self) -> None:
         while True:

@@ -110,12 +110,12 @@ class Line:
             end = asyncio.get_running_loop().time() + seconds
             while (self._queue or self._sent) and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110 - once a life
                 await asyncio.sleep(0.01)
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await stop(self._task)
         if self._timer is not None:
             self._timer.cancel()
         with suppress(Exception):  # it may be gone in any way
             await self._client.aclose()
+            await self._client.connection_pool.disconnect(inuse_connections=True)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -205,6 +205,13 @@ class Line:
             quiet, said.quiet = said.quiet, None
             if quiet is not None:
                 quiet()
+
+
+async def stop(task: asyncio.Task[None]) -> None:
+    """Cancels a task until it is done: a library beneath it may take one cancellation for something else."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.1)
 
 
 def connect(url: str, *, socket_timeout: float | None) -> Any:

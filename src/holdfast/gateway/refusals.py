@@ -39,8 +39,6 @@ _KEY = re.compile(r"(?:(?:sk|pk|rk|gsk|xai|hf|r8|pplx)[-_]|AIza|Bearer\s+)[\w.*/
 """How keys look, starred out or not."""
 _HOST = re.compile(r"^\[?[\w.:-]+\]?:\d+: ")
 """How messages of a connection begin."""
-REASON = web.ResponseKey("refused", str)
-"""Where a response has a refusal's code, for who counts them: see `pages.py`."""
 HIDDEN = "[redacted]"
 _REFUSES_US = "the upstream refused the gateway: its key or account there is in no order"
 

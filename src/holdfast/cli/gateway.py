@@ -18,7 +18,7 @@ from typing import Any
 
 from holdfast._errors import UsageError
 from holdfast.dialects import at_address, find
-from holdfast.gateway.config import check, environment_upstreams, load
+from holdfast.gateway.config import check, environment_upstreams, load, with_keys
 from holdfast.gateway.settings import Settings, UpstreamSettings
 from holdfast.gateway.surfaces import SURFACES
 
@@ -104,10 +104,12 @@ def _settings(args: argparse.Namespace, environment: Mapping[str, str]) -> Setti
     """Gives what the file says, what the command line says over it, and the environment's keys where neither does."""
     settings = _over(args, load(Path(args.config), environment) if args.config else Settings())
     if args.upstream:
-        return replace(settings, upstreams=(_upstream(args.upstream, args.dialect),))
-    if args.dialect:
-        return replace(settings, upstreams=(_usual(args.dialect, environment),))
-    return settings if settings.upstreams else replace(settings, upstreams=environment_upstreams(environment))
+        settings = replace(settings, upstreams=(_upstream(args.upstream, args.dialect),))
+    elif args.dialect:
+        settings = replace(settings, upstreams=(UpstreamSettings(dialect=find(args.dialect).name),))
+    elif not settings.upstreams:
+        settings = replace(settings, upstreams=environment_upstreams(environment))
+    return with_keys(settings, environment)
 
 
 def _over(args: argparse.Namespace, settings: Settings) -> Settings:
@@ -130,13 +132,6 @@ def _upstream(url: str, dialect: str | None) -> UpstreamSettings:
         return UpstreamSettings(dialect=found.name, base_url=base)
     except ValueError as error:
         raise UsageError(f"--upstream: {str(error).removeprefix('base_url: ')}") from None
-
-
-def _usual(dialect: str, environment: Mapping[str, str]) -> UpstreamSettings:
-    variable = find(dialect).key_variable
-    if variable and find(dialect).base_url.startswith("https:") and not environment.get(variable):
-        raise UsageError(f"--dialect {dialect} needs the environment variable {variable}, or --upstream")
-    return UpstreamSettings(dialect=dialect)
 
 
 # -- the demo ----------------------------------------------------------------------------------

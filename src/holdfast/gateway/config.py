@@ -12,7 +12,7 @@ import re
 import tomllib
 import types
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -175,6 +175,24 @@ def environment_upstreams(environment: Mapping[str, str]) -> tuple[UpstreamSetti
     )
 
 
+def with_keys(settings: Settings, environment: Mapping[str, str]) -> Settings:
+    """Gives every upstream that has no key the one that is its provider's in the environment.
+
+    Raises `UsageError` where a provider asks for one and there is none.
+    """
+    filled = []
+    for one in settings.upstreams:
+        dialect = find(one.dialect)
+        key = one.api_key or environment.get(dialect.key_variable or "", "") or None
+        if key is None and one.base_url is None and dialect.base_url.startswith("https:"):
+            raise UsageError(
+                f"the upstream {one.name or one.dialect!r} needs a key: set {dialect.key_variable} in the environment,"
+                " or give its api_key_env or api_key_file in the --config file"
+            )
+        filled.append(replace(one, api_key=key))
+    return replace(settings, upstreams=tuple(filled))
+
+
 def key_variables() -> list[str]:
     """Names the variables that `environment_upstreams()` looks for."""
     served = (one for name, one in DIALECTS.items() if one.key_variable and one.base_url and _is_served(name))
@@ -243,4 +261,4 @@ def _meant(name: object, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else f"; there are {', '.join(sorted(names))}"
 
 
-__all__ = ["check", "environment_upstreams", "is_loopback", "key_variables", "load", "parse"]
+__all__ = ["check", "environment_upstreams", "is_loopback", "key_variables", "load", "parse", "with_keys"]

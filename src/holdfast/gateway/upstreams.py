@@ -25,12 +25,12 @@ from holdfast.gateway.journal import Entry
 from holdfast.gateway.refusals import Refusal, Refused
 from holdfast.gateway.settings import Settings, UpstreamSettings
 from holdfast.gateway.surfaces import SURFACES, Surface
-from holdfast.layers.breaker import CircuitBreaker
+from holdfast.gateway.traffic import Traffic, timeouts_of
 from holdfast.layers.fallback import Fallback
 from holdfast.moments import Listener
 from holdfast.mounts._relay import Mount, Relay
 from holdfast.sources.aiohttp import AiohttpSource
-from holdfast.upstreams import Upstream, breaker_of
+from holdfast.upstreams import Upstream
 
 _HERE = "http://upstream"
 """Stands for an address in a request until it is known whom it goes to."""
@@ -89,7 +89,8 @@ class Upstreams:
         self.settings = settings
         self.random = random
         self.names = _names(settings.upstreams)
-        self.breakers = {name: CircuitBreaker(breaker_of(name)) for name in self.names}
+        self.traffic = Traffic(settings, self.names)
+        self.breakers = self.traffic.breakers
         """One for each upstream, whatever it is asked for."""
         self.source = AiohttpSource(session)
         self._servings: dict[tuple[str, tuple[str, ...]], Serving] = {}
@@ -142,8 +143,11 @@ class Upstreams:
             mount = Mount(
                 dialect=dialect,
                 seams=self.settings.seams,
-                traffic=[fallback],
+                timeouts=timeouts_of([(one, upstream.dialect) for one, upstream in served]),
+                traffic=[fallback, *self.traffic.over],
+                max_requests=self.settings.max_requests,
                 quirks=False,
+                retry_budget=self.traffic.retry_budget,
                 random=self.random,
             )
             self._servings[key] = Serving(dialect, fallback, mount)
@@ -182,7 +186,7 @@ class Upstreams:
             name=name,
             weight=settings.weight,
             headers=settings.headers,
-            layers=(self.breakers[name],),
+            layers=self.traffic.own(name, settings),
         )
 
 

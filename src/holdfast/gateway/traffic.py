@@ -1,0 +1,79 @@
+"""The layers that the settings ask for: over each upstream alone, and over all that answer one request.
+
+What outlives a stream (a breaker, a limit, what a hedge has learned) is made once for a gateway, and is the same at
+every surface: an upstream has one account, whatever it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any
+
+import pybreaker
+
+from holdfast._core import Source
+from holdfast.dialects import Dialect, Timeouts
+from holdfast.gateway.settings import Settings, UpstreamSettings
+from holdfast.layers.breaker import CircuitBreaker
+from holdfast.layers.concurrency import Concurrency
+from holdfast.layers.deadline import Deadline
+from holdfast.layers.hedge import Hedge
+from holdfast.layers.rate_limit import RateLimit
+from holdfast.machines.concurrency import ConcurrencyLimiter
+from holdfast.machines.rate_limiter import RateLimiter
+from holdfast.machines.retry_budget import RetryBudget
+
+Layer = Callable[[Source[Any]], Source[Any]]
+
+
+class Traffic:
+    """What bounds and speeds up what a gateway sends. `names` are the upstreams', in their order."""
+
+    def __init__(self, settings: Settings, names: Sequence[str]) -> None:
+        named = list(zip(names, settings.upstreams, strict=True))
+        self.breakers = {name: _breaker(name, one) for name, one in named}
+        self._limits = {name: _limits(name, one) for name, one in named}
+        hedge, budget = settings.hedge, settings.retry_budget
+        self.over: list[Layer] = [] if hedge is None else [Hedge(delay=hedge.delay, share=hedge.share)]
+        """Layers over all upstreams that answer a request, right of what chooses among them."""
+        self.retry_budget = (
+            None if budget is None else RetryBudget(ratio=budget.ratio, floor=budget.floor, burst=budget.burst)
+        )
+
+    def own(self, name: str, settings: UpstreamSettings) -> list[Layer]:
+        """Gives the layers over one upstream, from the wire on: its clocks, its breaker, its limits."""
+        clocks = settings.timeouts
+        own: list[Layer] = []
+        if clocks.open or clocks.first_token or clocks.progress:
+            own.append(Deadline(open=clocks.open, first_token=clocks.first_token, progress=clocks.progress))
+        return [*own, self.breakers[name], *self._limits[name]]
+
+
+def timeouts_of(served: Sequence[tuple[UpstreamSettings, Dialect]]) -> Timeouts:
+    """Gives the clocks over several upstreams: none may cut short what one of them is allowed."""
+    each = [settings.timeouts.over(dialect.timeouts) for settings, dialect in served]
+    values = {clock.name: [getattr(one, clock.name) for one in each] for clock in fields(Timeouts)}
+    return Timeouts(**{name: max(found) for name, found in values.items() if None not in found})
+
+
+def _breaker(name: str, settings: UpstreamSettings) -> CircuitBreaker:
+    at = settings.breaker
+    return CircuitBreaker(
+        pybreaker.CircuitBreaker(
+            fail_max=at.failures, reset_timeout=at.seconds, name=name, throw_new_error_on_trip=False
+        )
+    )
+
+
+def _limits(name: str, settings: UpstreamSettings) -> list[Layer]:
+    limits: list[Layer] = []
+    if settings.concurrency is not None:
+        limits.append(Concurrency(ConcurrencyLimiter(limit=settings.concurrency, name=name)))
+    requests, tokens = settings.requests_per_minute, settings.tokens_per_minute
+    if requests is not None or tokens is not None:
+        limits.append(RateLimit(RateLimiter(requests_per_minute=requests, tokens_per_minute=tokens, name=name)))
+    return limits
+
+
+__all__ = ["Traffic", "timeouts_of"]

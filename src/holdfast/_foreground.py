@@ -170,6 +170,7 @@ class Foreground(asyncio.AbstractEventLoop):
                     task.exception()  # the interruption is what is raised
                 raise
         finally:
+            self._pass_on()
             self._turn.release()
         return task.result()
 
@@ -200,11 +201,17 @@ class Foreground(asyncio.AbstractEventLoop):
     def _make(self, blocked: Blocked[Any]) -> None:
         if self._timers and self._timers[0].when < self.looked_at:
             _watch.add(self, self._timers[0].when)
+        self._pass_on()
         try:
             blocked.make(self._turn.release, self._retake)
         finally:
             if self._blocked is blocked:
                 self._blocked = None
+
+    def _pass_on(self) -> None:
+        """Wakes somebody else to wait for the timers: a bell rings for one thread only, and that one will not now."""
+        if self._waiting:
+            self._bell.put(None)
 
     def _wait(self, until: float) -> bool:
         """Waits for somebody to ring, or a timer to be due; False once it is later than `until`."""
@@ -251,8 +258,8 @@ class Foreground(asyncio.AbstractEventLoop):
                         self.call_exception_handler({"message": "a callback failed", "exception": error})
         finally:
             asyncio._set_running_loop(before)  # noqa: SLF001
-            if ran and self._waiting:
-                self._bell.put(None)
+            if ran:
+                self._pass_on()
 
     def close(self) -> None:
         """Lets go of what is of no more use; it may still be used."""

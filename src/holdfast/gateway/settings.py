@@ -171,6 +171,8 @@ class Settings:
     journal: str = "memory"
     """`memory`, `none`, or the address of a Redis."""
     workers: int = 1
+    lease: float = 5.0
+    """With a Redis: after how long another node goes on with the streams of one that says nothing."""
     grace: float = 60.0
     """How long a stream goes on that nobody reads."""
     keep: float = 600.0
@@ -211,7 +213,7 @@ class Settings:
             raise ValueError(
                 f"journal must be memory, none, or the address of a Redis (redis://...), not {shown(self.journal)}"
             )
-        for name in ("grace", "keep", "heartbeat", "drain"):
+        for name in ("lease", "grace", "keep", "heartbeat", "drain"):
             check_seconds(name, getattr(self, name), optional=False)
         for what in ("name", "sha256"):
             if len({getattr(key, what) for key in self.keys}) < len(self.keys):

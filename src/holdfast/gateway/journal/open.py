@@ -22,6 +22,10 @@ def journal_of(settings: Settings) -> Journal | None:
         from holdfast.gateway.journal.redis import RedisJournal  # noqa: PLC0415 - as above, and an extra
 
         return RedisJournal(
-            settings.journal, keep=settings.keep, max_stream=settings.max_stream, max_memory=settings.max_memory
+            settings.journal,
+            keep=settings.keep,
+            max_stream=settings.max_stream,
+            max_memory=settings.max_memory,
+            lease=settings.lease,
         )
     raise UsageError(f"there is no journal {settings.journal!r}: it is memory, none, or redis://...")

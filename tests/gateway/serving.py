@@ -31,6 +31,7 @@ class Served:
 
     gateway: Gateway
     url: str
+    runner: BoundedRunner
 
 
 def settings(upstream: str, dialect: str = "openai", **more: Any) -> Settings:
@@ -50,7 +51,7 @@ async def serving(set_: Settings, journal: Journal | None = None) -> AsyncIterat
     await site.start()
     port = runner.addresses[0][1]
     try:
-        yield Served(gateway, f"http://127.0.0.1:{port}")
+        yield Served(gateway, f"http://127.0.0.1:{port}", runner)
     finally:
         await runner.cleanup()
         await gateway.aclose()

@@ -113,6 +113,11 @@ class Guards:
         """How many connections there are."""
         return len(self._guards)
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that this process holds for peers that have not taken them yet."""
+        return sum(guard.unsent for guard in self._guards)
+
     def add(self, guard: _Guard) -> bool:
         """Lets a connection in; False where there are as many as may be."""
         if len(self._guards) >= self.limits.max_connections:
@@ -156,6 +161,11 @@ class _Guard(asyncio.Protocol):
         self._waits = True
         """Whether what comes is the headers of a request."""
         self._watch: asyncio.TimerHandle | None = None
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the peer to take them."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     # -- the connection ----------------------------------------------------------------------------
 
@@ -263,13 +273,13 @@ class _Guard(asyncio.Protocol):
 
     def _look_later(self) -> None:
         if self._watch is None and self._transport is not None:
-            self._unsent = self._transport.get_write_buffer_size()
+            self._unsent = self.unsent
             loop = asyncio.get_running_loop()
             self._watch = loop.call_later(self._guards.limits.write_timeout, self._look)
 
     def _look(self) -> None:
         self._watch = None
-        unsent = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        unsent = self.unsent
         if unsent and unsent >= self._unsent:
             self._abort()
         elif unsent:

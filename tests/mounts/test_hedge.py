@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import aiohttp
@@ -14,7 +15,7 @@ import requests
 
 from holdfast import Hedge, mounts
 from holdfast.testing.background import in_background
-from holdfast.testing.server import Pause, ScriptedServer, Send, Stall, Step, head, respond
+from holdfast.testing.server import Handler, Pause, ScriptedServer, Send, Stall, Step, head, respond
 from tests.mounts.shop import BODY as ASKED
 from tests.mounts.shop import CHAT, TEXT, WIRE, Nought, text_of
 
@@ -50,6 +51,24 @@ async def nothing_left(client: Any, before: set[asyncio.Task[Any]]) -> bool:
     return False
 
 
+MEET: Any = object()
+"""A step: who has come to it waits there for the other. No clock decides who of two is first."""
+
+
+def raced(first: list[Step], second: list[Step]) -> Handler:
+    """Plays one script to the first request, one to the second; a third would be an error of the server's."""
+    both, scripts = asyncio.Barrier(2), iter([first, second])
+
+    async def play(script: list[Step]) -> AsyncGenerator[Step, None]:
+        for step in script:
+            if step is MEET:
+                await both.wait()
+            else:
+                yield step
+
+    return lambda _request: play(next(scripts))
+
+
 def opened(name: str, *steps: Step, **headers: Any) -> list[Step]:
     return [Send(head(content_type="text/event-stream", connection="close", x_request_id=name, **headers)), *steps]
 
@@ -58,15 +77,15 @@ SCRIPTS: dict[str, tuple[str, list[list[Step]]]] = {
     "the first wins, the other has a head": (
         "first",
         [
-            opened("first", Pause(3 * LATE), Send(WIRE)),
-            opened("second", Stall(), content_encoding="gzip"),
+            opened("first", MEET, Send(WIRE)),
+            opened("second", MEET, Stall(), content_encoding="gzip"),
         ],
     ),
     "the second wins, the other had a head": (
         "second",
         [
-            opened("first", Stall(), content_encoding="gzip"),
-            opened("second", Send(WIRE)),
+            opened("first", MEET, Stall(), content_encoding="gzip"),
+            opened("second", MEET, Send(WIRE)),
         ],
     ),
     "the second wins, and is packed": (
@@ -83,7 +102,7 @@ SCRIPTS: dict[str, tuple[str, list[list[Step]]]] = {
 async def test_httpx_gets_the_winners_head(library: Any, script: str) -> None:
     winner, steps = SCRIPTS[script]
     before = asyncio.all_tasks()
-    async with ScriptedServer(steps) as server, client(library) as c:
+    async with ScriptedServer(raced(*steps)) as server, client(library) as c:
         response = await c.post(f"{server.url}{CHAT}", json=BODY)
         assert text_of(response.content) == TEXT
         assert response.headers["x-request-id"] == winner
@@ -97,7 +116,7 @@ async def test_httpx_gets_the_winners_head(library: Any, script: str) -> None:
 async def test_aiohttp_gets_the_winners_head(script: str) -> None:
     winner, steps = SCRIPTS[script]
     middleware = mounts.aiohttp_middleware(**settings())
-    async with ScriptedServer(steps) as server, aiohttp.ClientSession(middlewares=[middleware]) as session:
+    async with ScriptedServer(raced(*steps)) as server, aiohttp.ClientSession(middlewares=[middleware]) as session:
         async with session.post(f"{server.url}{CHAT}", json=BODY) as response:
             assert text_of(await response.read()) == TEXT
         assert response.headers["x-request-id"] == winner
@@ -107,7 +126,7 @@ async def test_aiohttp_gets_the_winners_head(script: str) -> None:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_requests_gets_the_winners_head(script: str) -> None:
     winner, steps = SCRIPTS[script]
-    with in_background(ScriptedServer(steps)) as server, requests.Session() as session:
+    with in_background(ScriptedServer(raced(*steps))) as server, requests.Session() as session:
         session.mount("http://", mounts.RequestsAdapter(**settings()))
         response = session.post(f"{server.url}{CHAT}", json=BODY)
         assert text_of(response.content) == TEXT
@@ -118,16 +137,16 @@ def test_requests_gets_the_winners_head(script: str) -> None:
 # -- what is no stream -----------------------------------------------------------------------------
 
 SLOW: dict[str, list[list[Step]]] = {
-    "the first is late": [[Pause(2 * LATE), *OTHER], [Stall()]],
+    "the first is late": [[MEET, *OTHER], [MEET, Stall()]],
     "the second is there first": [[Stall()], OTHER],
-    "both come at once": [[Pause(1.5 * LATE), *OTHER], [Pause(0.5 * LATE), *OTHER]],
+    "both come at once": [[MEET, *OTHER], [MEET, *OTHER]],
 }
 
 
 @pytest.mark.parametrize("script", SLOW)
 async def test_httpx_passes_on_what_is_none_of_ours(library: Any, script: str) -> None:
     before = asyncio.all_tasks()
-    async with ScriptedServer(SLOW[script]) as server, client(library) as c:
+    async with ScriptedServer(raced(*SLOW[script])) as server, client(library) as c:
         response = await c.post(f"{server.url}/api/chat", json=BODY)
         assert (response.status_code, response.content) == (200, NDJSON)
         assert len(server.requests) == 2
@@ -137,7 +156,10 @@ async def test_httpx_passes_on_what_is_none_of_ours(library: Any, script: str) -
 @pytest.mark.parametrize("script", SLOW)
 async def test_aiohttp_passes_on_what_is_none_of_ours(script: str) -> None:
     middleware = mounts.aiohttp_middleware(**settings())
-    async with ScriptedServer(SLOW[script]) as server, aiohttp.ClientSession(middlewares=[middleware]) as session:
+    async with (
+        ScriptedServer(raced(*SLOW[script])) as server,
+        aiohttp.ClientSession(middlewares=[middleware]) as session,
+    ):
         async with session.post(f"{server.url}/api/chat", json=BODY) as response:
             assert (response.status, await response.read()) == (200, NDJSON)
         assert len(server.requests) == 2
@@ -147,7 +169,7 @@ async def test_aiohttp_passes_on_what_is_none_of_ours(script: str) -> None:
 
 @pytest.mark.parametrize("script", SLOW)
 def test_requests_passes_on_what_is_none_of_ours(script: str) -> None:
-    with in_background(ScriptedServer(SLOW[script])) as server, requests.Session() as session:
+    with in_background(ScriptedServer(raced(*SLOW[script]))) as server, requests.Session() as session:
         session.mount("http://", mounts.RequestsAdapter(**settings()))
         response = session.post(f"{server.url}/api/chat", json=BODY)
         assert (response.status_code, response.content) == (200, NDJSON)
@@ -160,7 +182,7 @@ def test_requests_passes_on_what_is_none_of_ours(script: str) -> None:
 async def test_of_two_long_refusals_one_is_given_and_the_other_closed(library: Any) -> None:
     long: list[Step] = [Send(head(400, content_length=2_000_000) + b"x" * 100_000), Stall()]
     before = asyncio.all_tasks()
-    async with ScriptedServer([[Pause(2 * LATE), *long], long]) as server, client(library) as c:
+    async with ScriptedServer(raced([MEET, Pause(LATE), *long], [MEET, *long])) as server, client(library) as c:
         alone = before | asyncio.all_tasks()
         async with c.stream("POST", f"{server.url}{CHAT}", json=BODY) as response:
             assert response.status_code == 400
@@ -172,7 +194,7 @@ async def test_a_refusal_that_lost_is_closed(library: Any) -> None:
     long: list[Step] = [Send(head(400, content_length=2_000_000) + b"x" * 100_000), Stall()]
     won = opened("first", Pause(4 * LATE), Send(WIRE))
     before = asyncio.all_tasks()
-    async with ScriptedServer([[Pause(3 * LATE), *won], long]) as server, client(library) as c:
+    async with ScriptedServer(raced([MEET, Pause(LATE), *won], [MEET, *long])) as server, client(library) as c:
         alone = before | asyncio.all_tasks()
         async with c.stream("POST", f"{server.url}{CHAT}", json=BODY) as response:
             assert text_of(await response.aread()) == TEXT

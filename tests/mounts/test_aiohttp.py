@@ -152,7 +152,7 @@ async def test_an_event_is_not_held_for_the_next(session: Made, before: bytes) -
         session() as s,
         s.post(f"{server.url}{CHAT}", json=BODY) as response,
     ):
-        assert await asyncio.wait_for(response.content.readany(), 2) == before + EVENTS[0]
+        assert await asyncio.wait_for(response.content.readany(), 30) == before + EVENTS[0]
 
 
 @pytest.mark.parametrize(
@@ -449,7 +449,7 @@ async def test_closing_early_closes_the_connection_at_once(session: Made, how: s
             gc.collect()
         else:
             getattr(response, how)()
-        assert await server.all_closed(0.5)
+        assert await server.all_closed()
         if how in ("close", "release"):
             assert response.closed
             with pytest.raises(aiohttp.ClientConnectionError):
@@ -465,7 +465,7 @@ async def test_a_reader_that_waits_is_told_that_the_response_was_closed(session:
         with pytest.raises(aiohttp.ClientConnectionError, match="closed"):
             await reading
         assert not reading.cancelled()
-        assert await server.all_closed(0.5)
+        assert await server.all_closed()
 
 
 async def test_two_readers_at_once_are_one_too_many(session: Made) -> None:
@@ -527,18 +527,18 @@ async def test_a_request_that_is_cancelled_between_tries_leaves_nothing(session:
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        assert await server.all_closed(0.5)
+        assert await server.all_closed()
 
 
 async def test_the_sessions_total_timeout_is_over_all_attempts(session: Made) -> None:
     script = [begun(Reset()), begun(Stall())]
-    async with ScriptedServer(script) as server, session(timeout=aiohttp.ClientTimeout(total=0.3)) as s:
+    async with ScriptedServer(script) as server, session(timeout=aiohttp.ClientTimeout(total=1)) as s:
         async with s.post(f"{server.url}{CHAT}", json=BODY) as response:
             with pytest.raises(TimeoutError) as over:
                 await response.read()
         assert not isinstance(over.value, aiohttp.ClientError)
         assert len(server.requests) == 2
-        assert await server.all_closed(0.5)
+        assert await server.all_closed()
 
 
 @pytest.mark.parametrize("first", [[], [begun(Reset())]], ids=["first", "second"])
@@ -550,21 +550,21 @@ async def test_the_total_timeout_ends_the_wait_for_a_head(session: Made, first: 
         task = asyncio.current_task()
         assert task is not None
         assert task.cancelling() == 0
-        assert await server.all_closed(0.5)
+        assert await server.all_closed()
 
 
 async def test_sock_read_is_a_stall_that_is_mended(session: Made) -> None:
     script = [begun(Stall()), healthy()]
-    async with ScriptedServer(script) as server, session(timeout=aiohttp.ClientTimeout(sock_read=0.2)) as s:
+    async with ScriptedServer(script) as server, session(timeout=aiohttp.ClientTimeout(sock_read=1)) as s:
         assert text_of(await ask(s, server)) == TEXT
     assert len(server.requests) == 2
 
 
 async def test_the_total_timeout_is_over_when_the_answer_is(session: Made) -> None:
-    async with ScriptedServer([healthy()]) as server, session(timeout=aiohttp.ClientTimeout(total=0.2)) as s:
+    async with ScriptedServer([healthy()]) as server, session(timeout=aiohttp.ClientTimeout(total=1)) as s:
         async with s.post(f"{server.url}{CHAT}", json=BODY) as response:
             await response.read()
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(1.1)
         assert await ask(s, server) == WIRE
 
 

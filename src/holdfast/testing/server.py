@@ -179,7 +179,7 @@ class ScriptedServer:
         """How many connections neither side has ended."""
         return len(self._connections)
 
-    async def all_closed(self, within: float = 2.0) -> bool:
+    async def all_closed(self, within: float = 10.0) -> bool:
         """Waits at most `within` seconds for the last connection to end; tells whether it has."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), within)

@@ -32,7 +32,7 @@ BLOCKING: dict[Any, Any] = {httpx: mounts.httpx_sync_client, httpx2: mounts.http
 
 
 def closed(server: ScriptedServer, left: int = 0) -> bool:
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + 10
     while server.open_connections > left and time.monotonic() < deadline:
         time.sleep(0.005)
     return server.open_connections <= left
@@ -90,10 +90,10 @@ def test_two_hundred_streams_from_fifty_threads_left_at_random(client: Callable[
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # of what was forgotten
-            assert all(pool.map(one, range(200), timeout=30))
+            assert all(pool.map(one, range(200), timeout=50))
             gc.collect()
             assert closed(server, left=50), "what is left are idle connections"
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + 10
     while workers() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert workers() == 0
@@ -120,11 +120,11 @@ def test_closing_wakes_a_reader_in_another_thread(client: Callable[..., httpx2.C
             return data
 
         reading = pool.submit(read)
-        assert first.wait(5)
+        assert first.wait(30)
         time.sleep(0.05)
         response.close()
         with pytest.raises((UsageError, httpx2.TransportError, httpx2.StreamError)):
-            reading.result(5)
+            reading.result(30)
         assert closed(server)
 
 
@@ -216,7 +216,7 @@ print("begun")
 def test_an_interpreter_leaves_in_the_middle_of_a_stream(program: str) -> None:
     with in_background(ScriptedServer([begun(Stall())])) as server:
         command = [sys.executable, "-W", "ignore::ResourceWarning", "-c", program, f"{server.url}{CHAT}"]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
         assert (ended.returncode, ended.stdout, ended.stderr) == (0, "begun\n", "")
         assert closed(server)
 
@@ -249,7 +249,7 @@ def test_two_loops_share_a_client_one_after_another(library: Any) -> None:
 
 
 async def _ask(client: Any, url: str) -> str:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return text_of((await client.post(f"{url}{CHAT}", json=BODY)).content)
 
 

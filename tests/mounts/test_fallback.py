@@ -112,7 +112,7 @@ def test_an_upstream_of_another_wire_is_refused() -> None:
 async def test_the_dialect_is_that_of_who_answers_in_every_telling(*, hedged: bool) -> None:
     lines = io.StringIO()
     configure_logs(lines, json=True)
-    slow = Schedule(streams={"*": [Latency(seconds=0.5) if hedged else Refused(status=503)] * 8})
+    slow = Schedule(streams={"*": [Latency(seconds=30) if hedged else Refused(status=503)] * 8})
     try:
         async with ChaosServer(schedule=slow) as first, ChaosServer() as second:
             asked = {**settings(first, second), "dialect": "auto"}

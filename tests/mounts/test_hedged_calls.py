@@ -10,8 +10,8 @@ from holdfast.testing.server import STREAM_HEAD, Pause, ScriptedServer, Send, St
 from tests.mounts.shop import BODY, CHAT, EVENTS, TEXT, Nought, begun, healthy, text_of
 
 
-def hedged() -> httpx2.AsyncClient:
-    return mounts.httpx2_client(traffic=[Hedge(delay=0.05, share=1.0)], random=Nought())
+def hedged(delay: float = 0.5) -> httpx2.AsyncClient:
+    return mounts.httpx2_client(traffic=[Hedge(delay=delay, share=1.0)], random=Nought())
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ async def test_a_tools_call_is_sent_once(accept: str, *, headed: bool) -> None:
     whole = healthy([answer])
     late: list[Step] = [whole[0], Pause(0.2), *whole[1:]] if headed else [Pause(0.2), *whole]
     call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call"}
-    async with ScriptedServer([late, healthy()]) as server, hedged() as client:
+    async with ScriptedServer([late, healthy()]) as server, hedged(0.05) as client:
         response = await client.post(f"{server.url}/mcp", json=call, headers={"Accept": accept})
         assert response.content == answer
         assert len(server.requests) == 1

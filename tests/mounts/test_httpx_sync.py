@@ -38,7 +38,7 @@ def _no_thread_is_left() -> Iterator[None]:
     left = [
         one.name for one in threading.enumerate() if one.name.startswith("holdfast-") and one.name != "holdfast-loop"
     ]
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 10
     while left and time.monotonic() < deadline:
         time.sleep(0.01)
         left = [one.name for one in threading.enumerate() if one.name == "holdfast-worker"]
@@ -68,7 +68,7 @@ def ask(client: Any, server: ScriptedServer, **settings: Any) -> bytes:
 
 
 def closed(server: ScriptedServer, *, left: int = 0) -> bool:
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 10
     while server.open_connections > left and time.monotonic() < deadline:
         time.sleep(0.005)
     return server.open_connections <= left

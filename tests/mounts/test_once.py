@@ -36,7 +36,7 @@ async def once() -> AsyncIterator[bytes]:
 
 UPLOADS: dict[str, Callable[[], Any]] = {"a generator": once, "a file": Upload}
 FAULTS: dict[str, tuple[list[Step], dict[str, Any]]] = {
-    "the open clock": ([Stall()], {"timeouts": Timeouts(open=0.03)}),
+    "the open clock": ([Stall()], {"timeouts": Timeouts(open=0.5)}),
     "a refusal": (respond(b"busy", status=503), {}),
     "no head": ([Reset()], {}),
 }
@@ -115,7 +115,7 @@ async def test_an_sdks_second_try_still_goes_elsewhere(library: Any) -> None:
 
 async def test_an_sdks_second_try_is_one_try_when_a_clock_runs_out(library: Any) -> None:
     again = {"x-stainless-retry-count": "1"}
-    async with ScriptedServer([[Stall()]]) as server, client(library, timeouts=Timeouts(open=0.03)) as c:
+    async with ScriptedServer([[Stall()]]) as server, client(library, timeouts=Timeouts(open=0.5)) as c:
         with pytest.raises(library.ReadTimeout) as caught:
             await c.post(f"{server.url}{CHAT}", json=BODY, headers=again)
     cause = caught.value.__cause__

@@ -39,7 +39,7 @@ from holdfast.testing.server import (
 from tests.mounts.shop import BODY, CHAT, EVENTS, TEXT, WHOLE, WIRE, Nought, begun, healthy, text_of
 
 Made = Callable[..., requests.Session]
-AT_ONCE = Timeouts(open=1, first_token=1, progress=0.3)
+AT_ONCE = Timeouts(open=2, first_token=2, progress=1)
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,7 @@ def workers() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "holdfast-worker"]
 
 
-def until(done: Callable[[], bool], within: float = 2.0) -> bool:
+def until(done: Callable[[], bool], within: float = 10.0) -> bool:
     end = time.monotonic() + within
     while not done() and time.monotonic() < end:
         time.sleep(0.01)
@@ -145,7 +145,7 @@ def test_every_evident_fault_is_mended(session: Made, fault: f.Fault) -> None:
     body: Any = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "kelp"}]}
     with in_background(ChaosServer(schedule=schedule, sentences=2)) as server:
         s = session(timeouts=AT_ONCE)
-        with s.post(f"{server.url}{CHAT}", json=body, stream=True, timeout=3) as response:
+        with s.post(f"{server.url}{CHAT}", json=body, stream=True, timeout=30) as response:
             data = b"".join(response.iter_content(None))
         s.close()
         assert text_of(data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")) == server.answer("kelp").text
@@ -197,7 +197,7 @@ def test_a_clock_that_runs_out_is_a_connection_error(session: Made) -> None:
 
 def test_a_read_timeout_of_the_callers_is_a_stall_that_is_mended(session: Made) -> None:
     with in_background(ScriptedServer([begun(Stall()), healthy()])) as server:
-        assert text_of(ask(session(), server, timeout=0.3)) == TEXT
+        assert text_of(ask(session(), server, timeout=1)) == TEXT
         assert len(server.requests) == 2
 
 
@@ -307,7 +307,7 @@ def test_closing_early_closes_the_connection_at_once(session: Made, how: str) ->
         else:
             del response
             gc.collect()
-        assert until(lambda: server.open_connections == 0, 0.5)
+        assert until(lambda: server.open_connections == 0)
 
 
 def test_a_reader_that_waits_is_told_that_the_response_was_closed(session: Made) -> None:
@@ -317,8 +317,8 @@ def test_a_reader_that_waits_is_told_that_the_response_was_closed(session: Made)
         time.sleep(0.1)
         response.close()
         with pytest.raises(theirs.ConnectionError, match="closed"):
-            reading.result(2)
-        assert until(lambda: server.open_connections == 0, 0.5)
+            reading.result(30)
+        assert until(lambda: server.open_connections == 0)
 
 
 # -- many at once ----------------------------------------------------------------------------------

@@ -137,11 +137,11 @@ def _fail() -> None:
 
 def test_a_storage_that_hangs_is_waited_for_once() -> None:
     with redis_server() as own:
-        breaker = breaker_over(RedisState(own.url, timeout=0.05, pause=30))
+        breaker = breaker_over(RedisState(own.url, timeout=0.1, pause=60))
         with own.frozen():
             started = time.monotonic()
             assert [breaker.current_state for _ in range(100)] == ["closed"] * 100
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < 5  # else it would be 10 at the least
 
 
 class Crowd:

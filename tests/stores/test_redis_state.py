@@ -106,8 +106,9 @@ async def test_what_one_learned_the_others_know(states: list[RedisState]) -> Non
     assert known is not None
     assert 20 < known["seconds"] <= 30  # for so long, whatever time it is here or there
     assert {**known, "seconds": 0.0} == {"requests": 60.0, "reset": 0.1, "seconds": 0.0}
-    await yours.tell("limits", {"tokens": 5}, seconds=0.05)
+    await yours.tell("limits", {"tokens": 5}, seconds=30)
     assert (await mine.told("limits") or {})["tokens"] == 5.0
+    await yours.tell("limits", {"tokens": 6}, seconds=0.05)
     await asyncio.sleep(0.1)
     assert await mine.told("limits") == {}
 
@@ -160,7 +161,7 @@ async def test_that_redis_is_lost_and_back_is_news_once_for_each_change() -> Non
         await every_answer(state)
         (back,) = state.news()
         assert isinstance(back, SharedBack)
-        assert 0.1 < back.seconds < 10
+        assert 0.1 < back.seconds < 60
         await state.aclose()
 
 
@@ -221,13 +222,13 @@ async def test_a_ping_waits_as_long_as_a_first_decision_and_ends_a_pause() -> No
 
 async def test_a_redis_that_hangs_is_waited_for_once_and_not_by_everybody() -> None:
     with redis_server() as own:
-        state = RedisState(own.url, timeout=0.05, pause=30)
+        state = RedisState(own.url, timeout=0.1, pause=60)
         assert await state.take("b", 1, rate=1, burst=5) == 0.0
         with own.frozen():
             started = time.monotonic()
             assert await state.take("b", 1, rate=1, burst=5) is None
             assert [await every_answer(state) for _ in range(100)] == [[None] * 3] * 100
-            assert time.monotonic() - started < 1.0
+            assert time.monotonic() - started < 5  # else it would be 10 at the least
         await state.aclose()
 
 
@@ -269,10 +270,10 @@ async def test_a_place_that_could_not_be_given_back_is_given_back_once_redis_ans
     """Else one who ends a stream in such a moment would keep others from its place until the lease has run out."""
     mine, yours = (RedisState(server.url, prefix="owed", timeout=2) for _ in range(2))
     assert await mine.hold("p", "m", places=1, seconds=60)
-    mine._door().shut_until = asyncio.get_running_loop().time() + 0.05
+    mine._door().shut_until = math.inf
     await mine.release("p", "m")
     assert await yours.hold("p", "y", places=1, seconds=60) is False
-    await asyncio.sleep(0.06)
+    mine._door().shut_until = -math.inf
     await mine.told("anything")
     assert await yours.hold("p", "y", places=1, seconds=60) is True
     for one in (mine, yours):

@@ -155,7 +155,7 @@ class Row:
     timeouts: Timeouts = Timeouts(open=10, first_token=10, progress=10)  # noqa: RUF009 - it is frozen
 
 
-SHORT = 0.2
+SHORT = 0.6  # so long must a busy machine not stand still
 
 
 def early(name: str, reply: Reply, error: type[StreamError], **more: Any) -> Row:

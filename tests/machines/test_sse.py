@@ -304,7 +304,7 @@ def test_time_is_linear_whatever_the_chunking() -> None:
     ):
         started = time.process_time()
         feed_all(SseParser(), chunks, [])
-        assert time.process_time() - started < 1
+        assert time.process_time() - started < 10  # quadratic, each is a matter of minutes
 
 
 # -- strict UTF-8 ----------------------------------------------------------------------------------

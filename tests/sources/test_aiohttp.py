@@ -294,7 +294,7 @@ async def _once(source: AiohttpSource, url: str) -> bytes:
 
 def none_open(server: ScriptedServer) -> bool:
     """Waits for a server that runs in another thread."""
-    until = time.monotonic() + 2
+    until = time.monotonic() + 10
     while server.open_connections and time.monotonic() < until:
         time.sleep(0.001)
     return not server.open_connections

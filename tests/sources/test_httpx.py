@@ -212,7 +212,7 @@ async def test_a_reader_that_polls_loses_nothing(make: Any) -> None:
                     cancelled += 1
         await opened.aclose()
     assert bytes(data) == TEXT
-    assert cancelled > 5
+    assert cancelled > 2
 
 
 async def test_one_reader_at_a_time(make: Any) -> None:
@@ -252,7 +252,7 @@ async def test_hands_over_what_is_ready(make: Any) -> None:
     async with ScriptedServer([[Send(STREAM_HEAD + chunked(b"a") + chunked(b"b")), Stall()]]) as server:
         async with make() as source:
             opened = await source.open(ask(server.url))
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(30):
                 got = b"".join(await opened.receive())
                 while got != b"ab":
                     got += b"".join(await opened.receive())

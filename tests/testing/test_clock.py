@@ -23,7 +23,7 @@ async def test_sleeping_takes_its_time_on_the_clock_and_none_in_the_world(clock:
     before = time.monotonic()
     await clock.sleep(3600.0)
     assert clock.now() == 3600.0
-    assert time.monotonic() - before < 1.0
+    assert time.monotonic() - before < 60
     assert clock.slept == [3600.0]
 
 

@@ -38,6 +38,11 @@ class Body:
         """Sends bytes, and waits while the reader takes none. Raises `ConnectionError` where it is gone."""
         await self._response.write(data)
 
+    def cut(self) -> None:
+        """Ends the connection inside the body: a stream that broke must not look like one that ended."""
+        if self._transport is not None:
+            self._transport.close()
+
 
 async def begun(request: web.BaseRequest, response: web.StreamResponse) -> Body:
     """Sends an answer's head and gives its body."""

@@ -1,9 +1,11 @@
 """A reading: one reader's place in one stream, and the bytes of its answer.
 
 It holds a number and the bytes on their way, so a slow reader delays nobody. One that has everything, and whose
-connection takes bytes, is sent what is new by whoever writes it: no task is woken for it. While nothing comes, a comment goes out
-now and then so that load balancers keep the line: a line and no blank one, because some clients take that for an event.
-A stream that broke does not end like a whole one: behind its error event the connection is closed inside the body.
+connection takes bytes, is sent what is new by whoever writes it: no task is woken for it.
+
+While nothing comes, a comment goes out now and then so that load balancers keep the line: a line and no blank one,
+because some clients take that for an event. A stream that broke does not end like a whole one: behind its error event
+the connection is closed inside the body.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from holdfast.gateway.body import begun
 from holdfast.gateway.bounds import Bodies
 from holdfast.gateway.door import Door, Guest
 from holdfast.gateway.headers import clean_target, to_client, to_upstream
-from holdfast.gateway.journal import Entry, Journal, JournalError, Writer
+from holdfast.gateway.journal import Entry, Journal, JournalError, Shelved, Writer
 from holdfast.gateway.passing import Passing
 from holdfast.gateway.production import Answer
 from holdfast.gateway.reading import Heart, Reading
@@ -27,6 +27,7 @@ from holdfast.gateway.rewriting import rewriting_for
 from holdfast.gateway.settings import Settings
 from holdfast.gateway.streams import Conflict, Overloaded, Running, Streams
 from holdfast.gateway.surfaces import CHAT, SURFACES, Surface, surface_for
+from holdfast.gateway.through import Through
 from holdfast.gateway.upstreams import Upstreams
 from holdfast.gateway.watching import Watch
 
@@ -58,6 +59,12 @@ class Gateway:
         )
         self.passing = Passing(self.upstreams, most=settings.max_stream)
         self.heart = Heart(settings.heartbeat)
+        self.through = Through(
+            self.heart,
+            patience=settings.heartbeat,
+            max_streams=settings.limits.max_streams,
+            tell=self.watch.tell,
+        )
         self.draining = False
         self.app = self._app()
 
@@ -81,6 +88,13 @@ class Gateway:
         shelved = writer.shelved
         listeners = self.watch.listen(shelved.entry, shelved.log)
         return self.upstreams.relay(shelved.entry, check=writer.check, listeners=listeners)
+
+    def _passed(self, shelved: Shelved) -> Answer:
+        """An answer that is kept nowhere."""
+        entry = shelved.entry
+        listeners = self.watch.listen(entry, shelved.log)
+
+        return self.upstreams.relay(entry, listeners=listeners)
 
     # -- asking ----------------------------------------------------------------------------------
 
@@ -124,7 +138,8 @@ class Gateway:
         if given:
             return await self._resumed(request, surface, entry, given)
         if self.streams is None:
-            return refusal_response(surface, Refusal(501, "no_journal", "not yet"))
+            rewriting = rewriting_for(request.headers, surface)
+            return await self.through.serve(request, entry, self._passed, _begin, rewriting)
         try:
             running = await self.streams.open(entry)
         except Conflict:
@@ -261,6 +276,7 @@ class Gateway:
     async def drain(self) -> None:
         """Says that it is not ready, sends readers to other nodes where there may be some, and lets streams end."""
         self.draining = True
+        await self.through.drain(self.settings.drain)
         if self.streams is not None and self.journal is not None:
             if self.journal.shared:
                 self.heart.send_away()
@@ -272,6 +288,10 @@ class Gateway:
         await self.upstreams.aclose()
         if self.journal is not None:
             await self.journal.aclose()
+
+
+def _begin(head: Head) -> web.StreamResponse:
+    return web.StreamResponse(headers=_headers(head))
 
 
 def _headers(head: Head | None) -> dict[str, str]:

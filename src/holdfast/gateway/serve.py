@@ -19,6 +19,7 @@ from aiohttp import web
 
 from holdfast._errors import UsageError
 from holdfast.gateway.bounds import BoundedRunner
+from holdfast.gateway.collector import spare
 from holdfast.gateway.config import check
 from holdfast.gateway.journal.open import journal_of
 from holdfast.gateway.server import Gateway
@@ -64,8 +65,13 @@ def run(
         factory = None
     else:
         factory = uvloop.new_event_loop
+
+    def begun() -> None:
+        spare()
+        started()
+
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(serve(settings, sock, started=started, alive=alive))
+        runner.run(serve(settings, sock, started=begun, alive=alive))
 
 
 async def serve(

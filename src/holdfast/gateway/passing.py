@@ -24,6 +24,7 @@ from holdfast._errors import DecodeError, EndOfStream, NotAStream, StatusError, 
 from holdfast._pipe import Pipe
 from holdfast._types import Head, Request
 from holdfast.gateway.asking import Asked
+from holdfast.gateway.counting import note_usage
 from holdfast.gateway.door import Guest
 from holdfast.gateway.headers import to_client, to_upstream, with_query
 from holdfast.gateway.refusals import Refusal, Refused, refusal_of
@@ -236,16 +237,17 @@ class _WholeSource:
             same = {name: value for name, value in request.body.items() if name in asked}
             request = replace(request, body={**same, **({"stream": asked["stream"]} if "stream" in asked else {})})
         try:
-            return _WholeStream(await self.inner.open(request), self.layer.most)
+            return _WholeStream(await self.inner.open(request), self.layer.most, request)
         except StatusError as error:
             raise error if request.dialect is None else request.dialect.refine(error) from None
 
 
 class _WholeStream:
-    __slots__ = ("_end", "_most", "_parts", "_size", "inner")
+    __slots__ = ("_end", "_most", "_parts", "_request", "_size", "inner")
 
-    def __init__(self, inner: Stream[bytes], most: int) -> None:
+    def __init__(self, inner: Stream[bytes], most: int, request: Request) -> None:
         self.inner = inner
+        self._request = request
         self._most = most
         self._parts: list[bytes] = []
         self._size = 0
@@ -275,6 +277,7 @@ class _WholeStream:
         if wrong is not None:
             self._end = wrong
             raise wrong
+        note_usage(self._request, whole)
         return (whole,)
 
     async def aclose(self) -> None:

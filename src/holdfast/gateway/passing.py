@@ -23,6 +23,7 @@ from holdfast._core import Source, Stream
 from holdfast._errors import DecodeError, EndOfStream, NotAStream, StatusError, StreamError, Truncated, UsageError
 from holdfast._pipe import Pipe
 from holdfast._types import Head, Request
+from holdfast.dialects import Timeouts
 from holdfast.gateway.asking import Asked
 from holdfast.gateway.counting import note_usage
 from holdfast.gateway.door import Guest
@@ -62,9 +63,15 @@ class Passing:
         """Answers a request for a whole answer. `at_wire` are layers that see what is sent. Raises `Refused`."""
         serving = self._upstreams.serving(asked)
         sent = request_of(asked, serving.dialect, {**to_upstream(request.headers), "Accept": "application/json"}, body)
-        clocks = serving.dialect.timeouts
+        clocks = Timeouts.of(serving.mount.timeouts).over(serving.dialect.timeouts)
+        mount = serving.mount
         pipe = (
-            Pipe(self._upstreams.source, random=self._upstreams.random)
+            Pipe(
+                self._upstreams.source,
+                random=self._upstreams.random,
+                max_requests=mount.max_requests,
+                retry_budget=mount.retry_budget,
+            )
             | Guarded(lambda: None, request.rel_url.raw_query_string, at_wire)
             | Whole(body, self._most)
             | Deadline(open=clocks.open, first_token=clocks.first_token)

@@ -222,7 +222,7 @@ class Pages:
     def _way(self, surface: Surface) -> dict[str, Any]:
         settings, upstream = self._gateway.upstreams.speaking(surface)[0]
         model = upstream.dialect.default_model or next((one for one in settings.models if "*" not in one), "")
-        path = surface.path.replace("{model}", "MODEL") + ("?alt=sse" if surface is GEMINI else "")
+        path = "/v1beta/models/MODEL:streamGenerateContent?alt=sse" if surface is GEMINI else surface.path
         demo = (settings.name or "").startswith("demo")
         return {
             "surface": surface.name,

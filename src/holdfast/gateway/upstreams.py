@@ -115,7 +115,7 @@ class Upstreams:
         """
         asked = asked_of(entry)
         serving, query = self.serving(asked), urlsplit(entry.url).query
-        return serving.mount.relay(
+        relay = serving.mount.relay(
             self.source,
             request_of(asked, serving.dialect, entry.headers, entry.body),
             {},
@@ -124,6 +124,9 @@ class Upstreams:
             teller=teller,
             listeners=listeners,
         )
+        call = relay.reader._call  # noqa: SLF001 - the gateway's stream and its call are one thing, and bear one name
+        call.id = call.report.stream_id = entry.stream
+        return relay
 
     def serving(self, asked: Asked) -> Serving:
         """Gives those who answer a request. Raises `Refused` where nobody does."""

@@ -16,6 +16,7 @@ import msgspec
 
 from holdfast import moments
 from holdfast._clock import Clock, SystemClock
+from holdfast._errors import BudgetExhausted, CircuitOpen, StreamError
 from holdfast._types import Request
 from holdfast.gateway.journal import Entry, Shelved
 from holdfast.gateway.log import Log
@@ -115,7 +116,8 @@ class Watched:
             case moments.Retrying() | moments.Resuming():
                 self._watch.upstream(self._asked).faults += 1
             case moments.FellBack():
-                self._watch.upstream(moment.old).faults += not moment.midstream  # of a seam `Resuming` tells
+                # Of a seam `Resuming` tells, and who was not asked has not failed.
+                self._watch.upstream(moment.old).faults += not (moment.midstream or _is_ours(moment.error))
                 self._watch.add_news("fell_back", self.entry.stream, old=moment.old, new=moment.new)
             case moments.Resumed():
                 told = (moment.at - self.started, moment.rung, moment.guarantee, moment.gap)
@@ -215,7 +217,7 @@ class Watch:
     def judged(self, watched: Watched) -> None:
         """The call is over; its last records may still have to be written."""
         self.health.add(Ending.of(watched.report))
-        if watched.report.error is not None:
+        if watched.report.error is not None and not _is_ours(watched.report.error):
             self.upstream(watched.report.upstream).faults += 1
         if watched.log is None:
             self._forget(watched, watched.report.outcome)
@@ -270,6 +272,10 @@ class Watch:
         self.bytes += size
         if self.numbers is not None:
             self.numbers.wrote(watched.entry.surface, records, size)
+
+
+def _is_ours(error: StreamError) -> bool:
+    return isinstance(error, CircuitOpen | BudgetExhausted)
 
 
 def shown(stream: str) -> str:

@@ -168,6 +168,8 @@ class _DeadlineStream(Generic[T]):
         finally:
             self._reading = False
         self._alarm.disarm()
+        if self._left == self._progress == math.inf:  # only the total counts, whatever came
+            return batch
         if moves_on(batch):
             self._first_seen = True
             self._left = self._progress

@@ -218,7 +218,7 @@ class _ReconnectStream(Generic[T]):
                 continue
             if self._call.cursor.numbered:
                 self._call.cursor.commit(taken)  # what a replay only repeats is delivered, too
-            if self._vouched:
+            if self._step is None or self._vouched:
                 self._place.item, self._place.origin = taken[-1], self._origin
             if batch:
                 self._started = True

@@ -61,6 +61,13 @@ class Transcript:
                 if call.id:
                     tape.ids.setdefault(call.index, call.id)
             said = False
+            segments = tape.segments
+            other = delta.reasoning or delta.refusal or delta.tool_calls
+            if delta.text and not other and segments and segments[-1].channel == "text":  # what nearly all are
+                segments[-1].append(delta.text)
+                self.characters += len(delta.text)
+                self._tokens += 1
+                continue
             for channel, text in pieces(delta):
                 said = True
                 if not tape.segments or tape.segments[-1].channel != channel:

@@ -203,8 +203,8 @@ def truth(upstream: ChaosServer, prompt: str) -> str:
     return answer.reasoning + answer.text
 
 
-def paid_again(upstream: ChaosServer) -> tuple[int, int]:
-    """Gives how many tokens the upstream generated, and how many of them for an answer that it had begun before."""
-    first = {one.key: one for one in reversed(upstream.served) if one.attempt == 1}
-    again = sum(one.tokens for one in upstream.served if one is not first.get(one.key) and one.rung == "replay")
-    return sum(one.tokens for one in upstream.served), again
+def paid(upstream: ChaosServer, prompts: list[str]) -> tuple[int, int]:
+    """Gives how many tokens answers have, and how many more than those the upstream generated for them."""
+    asked = set(prompts)
+    needed = sum(upstream.answer(prompt).tokens for prompt in asked)
+    return needed, sum(one.tokens for one in upstream.served if one.key in asked) - needed

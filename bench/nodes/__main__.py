@@ -195,11 +195,19 @@ def page(played: list[tuple[str, list[Counted]]], streams: int) -> str:
     for name, runs in played:
         sums = {one: sum(getattr(run, one) for run in runs) for one in ("readers", "identical", "errors", "wrong")}
         needed, again = sum(run.needed for run in runs), sum(run.again for run in runs)
-        lines.append(
-            f"| {name} | {len(runs)} | {sums['identical']:,} of {sums['readers']:,} | {sums['errors']:,}"
-            f" | {sums['wrong']} | {sum(run.cuts for run in runs):,} | {sum(run.requests for run in runs):,}"
-            f" | {needed:,} | {f'{again:,} ({again / needed:.1%})' if not sums['errors'] else '-'} | {max(run.gap for run in runs):.1f} s |"
+        cells = (
+            name,
+            len(runs),
+            f"{sums['identical']:,} of {sums['readers']:,}",
+            f"{sums['errors']:,}",
+            sums["wrong"],
+            f"{sum(run.cuts for run in runs):,}",
+            f"{sum(run.requests for run in runs):,}",
+            f"{needed:,}",
+            "-" if sums["errors"] else f"{again:,} ({again / needed:.1%})",
+            f"{max(run.gap for run in runs):.1f} s",
         )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n" + NOTES
 
 

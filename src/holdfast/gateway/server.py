@@ -9,15 +9,17 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from holdfast._types import Head
-from holdfast.gateway import front
-from holdfast.gateway import pages
+from holdfast._types import Head, Partial
+from holdfast.dialects import Teller
+from holdfast.gateway import front, pages
+from holdfast.gateway.allowances import Allowances
 from holdfast.gateway.asking import read_asked
 from holdfast.gateway.body import begun
 from holdfast.gateway.bounds import Bodies
 from holdfast.gateway.door import Door, Guest
 from holdfast.gateway.headers import clean_target, to_client, to_upstream
 from holdfast.gateway.journal import Entry, Journal, JournalError, Shelved, Writer
+from holdfast.gateway.journal.redis import RedisJournal
 from holdfast.gateway.passing import Passing
 from holdfast.gateway.production import Answer
 from holdfast.gateway.reading import Heart, Reading
@@ -27,9 +29,11 @@ from holdfast.gateway.rewriting import rewriting_for
 from holdfast.gateway.settings import Settings
 from holdfast.gateway.streams import Conflict, Overloaded, Running, Streams
 from holdfast.gateway.surfaces import CHAT, SURFACES, Surface, surface_for
+from holdfast.gateway.takeover import Notes, Takeover
 from holdfast.gateway.through import Through
 from holdfast.gateway.upstreams import Upstreams
 from holdfast.gateway.watching import Watch
+from holdfast.moments import Listener
 
 _SWEEP = 1.0
 """Seconds from one look at what the journal may forget to the next."""
@@ -41,6 +45,7 @@ class Gateway:
     def __init__(self, settings: Settings, *, journal: Journal | None, upstreams: Upstreams | None = None) -> None:
         self.settings = settings
         self.upstreams = upstreams or Upstreams(settings)
+        self.allowances = Allowances(settings)
         self.bodies = Bodies(settings.limits)
         self.door = Door(settings)
         self.journal = journal
@@ -66,6 +71,7 @@ class Gateway:
             tell=self.watch.tell,
         )
         self.draining = False
+        self.takeover: Takeover | None = None
         self.app = self._app()
 
     def _app(self) -> web.Application:
@@ -84,17 +90,27 @@ class Gateway:
         app.router.add_route("*", r"/{path:.*}", self._other)
         return app
 
-    def _answer(self, writer: Writer) -> Answer:
+    def _answer(self, writer: Writer, resume: Partial | None = None, teller: Teller | None = None) -> Answer:
         shelved = writer.shelved
-        listeners = self.watch.listen(shelved.entry, shelved.log)
-        return self.upstreams.relay(shelved.entry, check=writer.check, listeners=listeners)
+        listeners: list[Listener] = [*self.watch.listen(shelved.entry, shelved.log), Notes(writer)]
+        owner, allowances = shelved.entry.owner, self.allowances
+        relay = self.upstreams.relay(
+            shelved.entry,
+            check=writer.check,
+            listeners=listeners,
+            at_wire=allowances.at_wire(owner),
+            resume=resume,
+            teller=teller,
+        )
+        writer.note(call=relay.reader.report.stream_id)
+        return allowances.answer(owner, relay, begun=resume is not None)
 
     def _passed(self, shelved: Shelved) -> Answer:
         """An answer that is kept nowhere."""
         entry = shelved.entry
         listeners = self.watch.listen(entry, shelved.log)
-
-        return self.upstreams.relay(entry, listeners=listeners)
+        at_wire = self.allowances.at_wire(entry.owner)
+        return self.allowances.answer(entry.owner, self.upstreams.relay(entry, listeners=listeners, at_wire=at_wire))
 
     # -- asking ----------------------------------------------------------------------------------
 
@@ -107,7 +123,10 @@ class Gateway:
                 asked = read_asked(surface, at.raw_path, at.raw_query_string, body)
                 self.door.check_model(guest, asked.model)
                 if not asked.streamed:
-                    return await self.passing.whole(request, asked, body)
+                    async with self.allowances.held(guest.name):
+                        return await self.passing.whole(
+                            request, asked, body, at_wire=self.allowances.at_wire(guest.name)
+                        )
                 self.upstreams.serving(asked)
                 return await self._stream(request, asked.surface, guest, body)
             except Refused as refused:
@@ -124,11 +143,15 @@ class Gateway:
     async def _other(self, request: web.Request) -> web.StreamResponse:
         """What is none of our paths, or is asked with another method."""
         try:
-            self.door.admit(request)
+            guest = self.door.admit(request)
             if self.settings.other == "refuse":
                 words = f"the gateway does not serve {request.method[:20]} {request.path[:200]}"
                 raise Refused(Refusal(404, "not_found", words))
-            return await self.passing.other(request, await self.bodies.read(request) if request.can_read_body else None)
+            self.door.check_other(guest)
+            async with self.allowances.held(guest.name):
+                return await self.passing.other(
+                    request, await self.bodies.read(request) if request.can_read_body else None
+                )
         except Refused as refused:
             return refusal_response(surface_for(request.path), refused.refusal)
 
@@ -233,7 +256,7 @@ class Gateway:
         rewriting = rewriting_for(request.headers, SURFACES[shelved.entry.surface])
         reading = Reading(running, place, self.journal, rewriting, returns=request.method == "GET")
         await reading.run(body, self.heart)
-        if reading.left or (shelved.log.ending is not None and shelved.log.ending.kind != "complete"):
+        if reading.left or reading.broken or (shelved.log.ending is not None and shelved.log.ending.kind != "complete"):
             _cut(request)
         return response
 
@@ -257,6 +280,9 @@ class Gateway:
         if self.settings.secret is None:
             self.door.sign_with(await self.journal.secret())
         self.streams.spawn(self._sweep(self.journal))
+        if isinstance(self.journal, RedisJournal):
+            self.takeover = Takeover(self.journal, self.streams, self.upstreams, self._answer)
+            self.takeover.start()
 
     async def _sweep(self, journal: Journal) -> None:
         while True:
@@ -278,6 +304,8 @@ class Gateway:
         self.draining = True
         await self.through.drain(self.settings.drain)
         if self.streams is not None and self.journal is not None:
+            if self.takeover is not None:
+                await self.takeover.aclose()
             if self.journal.shared:
                 self.heart.send_away()
             await self.streams.drain(self.settings.drain)
@@ -286,6 +314,7 @@ class Gateway:
         """Lets streams end, and gives everything back."""
         await self.drain()
         await self.upstreams.aclose()
+        await self.allowances.aclose()
         if self.journal is not None:
             await self.journal.aclose()
 

@@ -49,11 +49,11 @@ def event_id(stream: str, number: int) -> bytes:
 def block(stream: str, number: int, record: bytes) -> bytes:
     """Gives the block that a record was made of."""
     line = event_id(stream, number)
-    place = record.rfind(line)
-    if place < 0:
-        return record
-    eol = _LINES.match(record, place + len(line))
-    return record[:place] + record[place + len(line) + (len(eol[0]) if eol else 0) :]
+    for eol in (b"\r\n", b"\n", b"\r"):
+        if record.endswith(line + eol + eol):
+            made = record[: -len(line) - len(eol) * 2] + eol
+            return made if _dispatches(made) else record  # else the line is not of ours
+    return record
 
 
 def place_of(given: str, stream: str) -> int | None:

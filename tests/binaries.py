@@ -55,5 +55,5 @@ def in_chromium(page: Path, profile: Path) -> tuple[str, list[str]]:
     command += ["--disable-background-networking"]
     command += ["--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={profile}"]
     command += ["--enable-logging=stderr", "--dump-dom", page.as_uri()]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
     return ran.stdout, [line for line in ran.stderr.splitlines() if "CONSOLE" in line]

@@ -11,7 +11,7 @@ from tests.pages import ROOT, Block, blocks, printed, run, untrue, write_files
 PAGE = ROOT / "docs/from-sdk-retries.md"
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_the_programs_print_what_the_page_says(tmp_path: Path) -> None:
     async def output(block: Block) -> str:
         return await run(block.file, cwd=tmp_path)

@@ -24,7 +24,7 @@ def without_luck(text: str) -> str:
     return re.sub(r"\d failed, \d+ passed", "some failed", "\n".join(lines))
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_the_programs_print_what_the_page_says(tmp_path: Path) -> None:
     async def output(block: Block) -> str:
         return without_luck(await run(block.file, cwd=tmp_path))

@@ -264,7 +264,7 @@ async def test_a_client_alone_dies_on_it_and_reads_it_in_a_mount(quirk: Quirk) -
 
 
 @pytest.mark.parametrize(("client", "environment"), [("litellm", "litellm"), ("openai", "older")])
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_a_client_of_another_environment_dies_on_it_and_reads_it_in_a_mount(
     client: str, environment: str
 ) -> None:

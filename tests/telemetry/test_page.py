@@ -156,7 +156,7 @@ def test_a_histogram_counts_every_value() -> None:
     assert "nothing was told" in histogram([], [], seconds, "x")
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 def test_chromium_opens_it_without_a_word(tmp_path: Path) -> None:
     page, control = tmp_path / "page.html", tmp_path / "control.html"
     page.write_text(page_of(*stream(HOSTILE, text=HOSTILE), title="Streams of " + HOSTILE), "utf-8")

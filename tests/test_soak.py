@@ -6,7 +6,7 @@ from bench.soak import soak
 
 
 async def test_streams_with_faults_are_exact_or_typed_and_leave_nothing_behind() -> None:
-    figures = await soak(200, at_once=60, idle=1.0)
+    figures = await soak(200, at_once=30, idle=2.0)
     figures.check()
     assert figures.faults > 20
     assert figures.resumed > 3

@@ -62,6 +62,7 @@ async def test_eight_processes_keep_common_limits_lose_redis_and_keep_them_again
     assert refused
     assert 0 <= min(refused) < healed - killed
     again = len([at for at, _ in region.asked if healed <= at < healed + seconds])
-    assert len([at for at in refused if at >= healed - killed]) <= 0.05 * again  # a process that was starved comes late
+    # Without Redis seven of eight would be; a process that was starved comes late.
+    assert len([at for at in refused if at >= healed - killed]) <= 0.3 * again
     assert PER_SECOND * seconds / 2 <= again <= PER_SECOND * (seconds + 1)
     assert left == []

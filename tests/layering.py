@@ -94,7 +94,7 @@ LIBRARIES: dict[str, set[str]] = {
         *("_types", "moments", "machines", "dialects", "layers/record", "sources", "telemetry", "gateway", "cli"),
         "testing",
     },
-    "redis": {"stores", "gateway/journal"},
+    "redis": {"stores", "gateway/journal/_line"},
     "opentelemetry": {"telemetry"},
     "prometheus_client": {"telemetry", "gateway"},
     "uvloop": {"gateway"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anthropic
@@ -180,19 +181,23 @@ async def over(handler: Any, dialect: str, **more: Any) -> AsyncIterator[tuple[S
         yield upstream, served
 
 
+@pytest.mark.parametrize("journal", ["memory", "none"])
 @pytest.mark.parametrize("name", CLIENTS)
-async def test_an_upstream_that_is_cut_twice_is_one_whole_answer(name: str) -> None:
+async def test_an_upstream_that_is_cut_twice_is_one_whole_answer(name: str, journal: str) -> None:
     dialect, read, _ = CLIENTS[name]
-    async with ChaosServer(schedule=CUTS) as upstream, serving(settings(upstream.url, dialect)) as served:
+    set_ = partial(settings, dialect=dialect, journal=journal)
+    async with ChaosServer(schedule=CUTS) as upstream, serving(set_(upstream.url)) as served:
         assert await read(served.url) == upstream.answer(QUESTION).text
         assert len(upstream.served) == 3
 
 
+@pytest.mark.parametrize("journal", ["memory", "none"])
 @pytest.mark.parametrize("name", CLIENTS)
-async def test_an_answer_that_cannot_be_saved_raises_what_users_of_the_sdk_catch(name: str) -> None:
+async def test_an_answer_that_cannot_be_saved_raises_what_users_of_the_sdk_catch(name: str, journal: str) -> None:
     dialect, read, error = CLIENTS[name]
     cut = Schedule(streams={"*": [ResetMidStream(after=20)] * 20})
-    async with ChaosServer(schedule=cut) as upstream, serving(settings(upstream.url, dialect)) as served:
+    set_ = partial(settings, dialect=dialect, journal=journal)
+    async with ChaosServer(schedule=cut) as upstream, serving(set_(upstream.url)) as served:
         with pytest.raises(error) as raised:
             await read(served.url)
     assert str(upstream.server.port) not in str(raised.value)

@@ -36,6 +36,7 @@ def told(headers: dict[str, str], surface: Surface, *blocks: bytes) -> bytes:
         (PYTHON, CHAT, b"retry: 9\n\n", b"retry: 9\n"),
         (PYTHON, CHAT, b"data:\n\n", b""),
         (PYTHON, RESPONSES, b": ping\n\n", b": ping\n"),
+        (PYTHON | {"User-Agent": "litellm/1.106"}, CHAT, b'data: {"a":\ndata: 1}\n\n', b'data: {"a": 1}\n\n'),
         (CLAUDE, MESSAGES, b'data: {"type":"ping"}\n\n', b'event: ping\ndata: {"type":"ping"}\n\n'),
         (CLAUDE, MESSAGES, b": ping\n\n", b": ping\n\n"),
         (GOOGLE, GEMINI, b": ping\n\n", b""),

@@ -43,15 +43,12 @@ class Rewriting:
         """Gives the bytes, nothing where this client is to see none of them."""
         if data == HEARTBEAT:
             return b"\n" if self._no_ids else data
+        if self._no_ids:
+            return _data_alone(data) or self._rewritten(data)
         if b"\r" not in data:
             blocks = data.split(b"\n\n")
-            if not blocks[-1]:
-                del blocks[-1]
-                if self._no_ids:
-                    if all(map(_has_one_line_of_data, blocks)):
-                        return b"".join(block.partition(b"\n")[0] + b"\n\n" for block in blocks)
-                elif all(map(self._is_well, blocks)):
-                    return data
+            if not blocks.pop() and all(map(self._is_well, blocks)):
+                return data
         return self._rewritten(data)
 
     def _is_well(self, block: bytes) -> bool:
@@ -70,8 +67,18 @@ class Rewriting:
         return self._rewriter.told(b"".join(delta.raw.wire for delta in told))
 
 
-def _has_one_line_of_data(block: bytes) -> bool:
-    return block.startswith(_JSON) and b"\ndata" not in block
+def _data_alone(data: bytes) -> bytes:
+    """Gives lines of data without their ids; nothing where there is anything else."""
+    eol = b"\r\n" if b"\r" in data else b"\n"
+    *blocks, rest = data.split(eol + eol)
+    out = []
+    for block in blocks:
+        line, _, after = block.partition(eol)
+        alone = line.startswith(_JSON) and b"\n" not in line and b"\r" not in line
+        if not alone or (after and (after[:4] != b"id: " or eol in after)):
+            return b""
+        out.append(line)
+    return b"" if rest else b"\n\n".join((*out, b""))
 
 
 __all__ = ["Rewriting", "rewriting_for"]

@@ -105,10 +105,10 @@ def traits_told(headers: Mapping[str, str], path: str) -> frozenset[Trait]:
 
     Names of headers are lower case.
     """
-    client = _named(headers)
-    if headers.get("x-stainless-lang") == "python":  # whatever a subclass calls itself
-        client = "anthropic" if "anthropic-version" in headers else "openai"
-    return frozenset(quirk.trait for quirk in QUIRKS if quirk.client == client and path.endswith(quirk.path))
+    clients = {_named(headers)}
+    if headers.get("x-stainless-lang") == "python":  # whatever a subclass, or who stands on it, calls itself
+        clients.add("anthropic" if "anthropic-version" in headers else "openai")
+    return frozenset(quirk.trait for quirk in QUIRKS if quirk.client in clients and path.endswith(quirk.path))
 
 
 def _named(sent: Mapping[str, str]) -> str:

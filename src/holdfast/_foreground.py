@@ -361,6 +361,57 @@ def foreground() -> Foreground:
     return Foreground()  # type: ignore[abstract]  # what nobody asks a loop without sockets for
 
 
+_reading: set[Pull[Any]] = set()
+"""What is being read: held here, so that who reads and does not close is collected before what he read."""
+
+
+class Pull(Generic[T]):
+    """Reads in the thread of whoever asks for the next batch: what a `Pump` is, without reading ahead.
+
+    `read()` gives the next batch, and an empty one at the end, from then on. Neither `read` nor `close` may hold who
+    reads: his `__del__` calls `abandon()`.
+    """
+
+    __slots__ = ("_close", "_closed", "_loop", "_read", "_run")
+
+    def __init__(
+        self,
+        loop: Foreground,
+        read: Callable[[], Coroutine[Any, Any, T]],
+        close: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
+        self._loop = loop
+        self._run = loop.run
+        self._read = read
+        self._close = close
+        self._closed = False
+        _reading.add(self)
+
+    def next(self) -> T | None:
+        """Waits for the next batch, and gives it: None at the end. Raises what `read()` raises."""
+        return self._run(self._read()) or None
+
+    def close(self) -> None:
+        """Closes what was read; who still waits for it is let go. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            _reading.discard(self)
+            if not self._loop.left_behind:  # else it is not ours to close
+                self._loop.run(self._close())
+                self._loop.close()
+
+    def abandon(self) -> None:
+        """Does what `close()` does without waiting for it."""
+        if not self._closed:
+            self._closed = True
+            self._loop.leave(self._close)
+            _reading.discard(self)
+
+    def interrupt(self) -> None:
+        """Wakes who waits for a batch."""
+        self._loop.interrupt()
+
+
 def _in_passing(loop: Foreground, make: Callable[[], Coroutine[Any, Any, object]]) -> None:
     worker = Worker()
     worker.submit(lambda: loop.run(make()))
@@ -428,4 +479,4 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_anew)
 
 
-__all__ = ["Blocked", "Foreground", "foreground"]
+__all__ = ["Blocked", "Foreground", "Pull", "foreground"]

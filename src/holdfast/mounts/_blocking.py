@@ -15,7 +15,6 @@ from holdfast._background import Worker
 from holdfast._errors import StreamBroken, UsageError
 from holdfast._foreground import Foreground
 from holdfast._types import Head
-from holdfast.mounts._lines import hang_up
 from holdfast.sources._http import BodyStream
 
 CLOSING_SECONDS = 1.0
@@ -25,14 +24,15 @@ CLOSING_SECONDS = 1.0
 class BlockingStream(BodyStream):
     """One response.
 
-    `read` gives the next piece, nothing at the end; `close` ends it; `line` is its socket, where it has one for itself;
-    `here` allows to read in the reader's own thread; `translated` gives the error to raise in place of the library's.
+    `read` gives the next piece, which may be empty, and None at the end; `close` ends it; `hang_up` makes `read`
+    return, where the connection is its own; `here` allows to read in the reader's own thread; `translated` gives the
+    error to raise in place of the library's.
     """
 
     __slots__ = (
         "_close",
         "_closed",
-        "_line",
+        "_end_it",
         "_loop",
         "_read",
         "_torn",
@@ -49,7 +49,7 @@ class BlockingStream(BodyStream):
         *,
         read: Callable[[], bytes | None],
         close: Callable[[], object],
-        line: Any,
+        hang_up: Callable[[], object] | None,
         here: bool,
         translated: Callable[[Exception], Exception],
     ) -> None:
@@ -57,10 +57,10 @@ class BlockingStream(BodyStream):
         self.response = response
         self._read = read
         self._close = close
-        self._line = line
+        self._end_it = hang_up
         self._translated = translated
         loop = asyncio.get_running_loop()
-        self._loop = loop if here and line is not None and isinstance(loop, Foreground) else None
+        self._loop = loop if here and hang_up is not None and isinstance(loop, Foreground) else None
         self._worker: Worker | None = None
         self._under_way: Any = None
         self._torn = False
@@ -115,8 +115,8 @@ class BlockingStream(BodyStream):
     def _hang_up(self) -> None:
         """Wakes the thread that waits for the network."""
         self._torn = True
-        if self._line is not None:
-            hang_up(self._line)
+        if self._end_it is not None:
+            self._end_it()
 
     async def aclose(self) -> None:
         if self._closed:

@@ -10,7 +10,7 @@ streams that wait. Responses that are not relayed come as they are.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Self, Unpack
@@ -18,13 +18,13 @@ from weakref import WeakSet
 
 from holdfast._background import Background, Pump, Worker, background
 from holdfast._errors import StreamError, UsageError
-from holdfast._foreground import Foreground, foreground
+from holdfast._foreground import Foreground, Pull, foreground
 from holdfast._types import Request
 from holdfast.mounts._attempts import Came
 from holdfast.mounts._blocking import BlockingStream, close_in, done
 from holdfast.mounts._httpx import AnyTransport, check_request, check_transport, closed_in_between
 from holdfast.mounts._httpx_attempts import HttpxAttempts, Readable
-from holdfast.mounts._lines import Sender, with_known_lines
+from holdfast.mounts._lines import Sender, hang_up, with_known_lines
 from holdfast.mounts._network import with_cheap_reads
 from holdfast.mounts._relay import Settings, mount_of
 from holdfast.sources.httpx import head_of
@@ -61,13 +61,13 @@ class AnySyncTransport:
         self.fresh: Callable[[], Any] | None = None
         """Makes a transport like `inner` anew, where that is known."""
         if inner is None:
-            make = self.library.HTTPTransport if runs_here(settings) else self.library.AsyncHTTPTransport
+            make = self.library.HTTPTransport if self.mount.runs_anywhere else self.library.AsyncHTTPTransport
             self.fresh = partial(_with_our_reads, make)
             inner = self.fresh()
         self.inner: Any = inner
         self._settings: dict[str, Any] = {**settings, "listeners": self.mount.listeners}
         self._blocks = hasattr(inner, "handle_request")
-        self._here = self._blocks and runs_here(settings)
+        self._here = self._blocks and self.mount.runs_anywhere
         self._loop: Background | None = None
         self._bodies: WeakSet[BytesHere] = WeakSet()
         self._transport: AnyTransport = self._made()
@@ -153,11 +153,6 @@ class AnySyncTransport:
             body.hang_up()
 
 
-def runs_here(settings: Mapping[str, Any]) -> bool:
-    """Says whether a call may be driven in its caller's thread: layers of the caller's may want several at once."""
-    return not settings.get("traffic") and settings.get("layers") is None and settings.get("clock") is None
-
-
 def _with_our_reads(make: Callable[[], Any]) -> Any:
     made = make()
     return with_known_lines(made) if hasattr(made, "handle_request") else with_cheap_reads(made)
@@ -218,8 +213,7 @@ class BytesHere:
     def __init__(
         self, loop: Foreground, relay: Readable, failure_of: Callable[[StreamError], Exception], begun: bytes = b""
     ) -> None:
-        self._loop = loop
-        self._relay = relay
+        self._pull: Pull[bytes] = Pull(loop, relay.receive, relay.aclose)
         self._failure_of = failure_of
         self._begun = begun
         self._end: Exception | None = None
@@ -235,7 +229,7 @@ class BytesHere:
         if self._end is not None:
             raise self._end
         try:
-            data = self._loop.run(self._relay.receive())
+            data = self._pull.next()
         except StreamError as error:
             self._end = self._failure_of(error)
         except UsageError:
@@ -243,7 +237,7 @@ class BytesHere:
                 raise
             raise closed_in_between(self.library) from None
         else:
-            if data:
+            if data is not None:
                 return data
             self._end = StopIteration()
         self.close()
@@ -251,20 +245,16 @@ class BytesHere:
 
     def close(self) -> None:
         """Gives the connection back, or ends it where the body is not over."""
-        if not self._closed:
-            self._closed = True
-            if not self._loop.left_behind:  # else it is not ours to close
-                self._loop.run(self._relay.aclose())
-                self._loop.close()
+        self._closed = True
+        self._pull.close()
 
     def hang_up(self) -> None:
         """Wakes the thread that reads."""
-        self._loop.interrupt()
+        self._pull.interrupt()
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            self._closed = True
-            self._loop.leave(self._relay.aclose)
+        if hasattr(self, "_pull"):
+            self._pull.abandon()
 
 
 class UploadBytes:
@@ -344,7 +334,7 @@ class _BlockingAttempts(HttpxAttempts):
             response,
             read=_reading(response),
             close=response.close,
-            line=_line_of(response),
+            hang_up=_hang_up_of(response),
             # A refusal's reader does not wait for all of it, and leaves the rest to be read.
             here=response.status_code < 300,
             translated=partial(border.translated, headed=True),
@@ -382,12 +372,13 @@ def _reading(response: Any) -> Callable[[], bytes | None]:
     return read
 
 
-def _line_of(response: Any) -> Any:
-    """Gives the socket of a response that has it for itself."""
+def _hang_up_of(response: Any) -> Callable[[], object] | None:
+    """Gives what ends the reading of a response that has its connection for itself."""
     extensions = response.extensions
     if not extensions.get("http_version", b"").startswith(b"HTTP/1"):
         return None  # others share the connection
-    return getattr(extensions.get("network_stream"), "get_extra_info", lambda _: None)("socket")
+    line = getattr(extensions.get("network_stream"), "get_extra_info", lambda _: None)("socket")
+    return None if line is None else partial(hang_up, line)
 
 
-__all__ = ["AnySyncTransport", "BytesHere", "PumpedBytes", "UploadBytes", "runs_here"]
+__all__ = ["AnySyncTransport", "BytesHere", "PumpedBytes", "UploadBytes"]

@@ -93,7 +93,8 @@ def _taken_over(stream: Any, core: Any) -> Any:
 
 _UNSET: Any = object()
 _LENGTH = re.compile(rb"(?:\r\n)?[0-9A-Fa-f]{1,16}\r\n")
-_NEXT = re.compile(rb"\r\n0*[1-9A-Fa-f][0-9A-Fa-f]{0,15}\r\n[\x00-\xff]")
+NEXT_CHUNK = re.compile(rb"\r\n0*[1-9A-Fa-f][0-9A-Fa-f]{0,15}\r\n[\x00-\xff]")
+"""What stands behind a chunk of a body where some of another one is there, too."""
 
 
 class _Line:
@@ -147,7 +148,7 @@ class _Line:
                 return False
             place = length.end()
         self._place = place = place + len(piece)
-        return _NEXT.match(got, place) is not None
+        return NEXT_CHUNK.match(got, place) is not None
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Sends all of it."""
@@ -170,4 +171,4 @@ class _Line:
         return self._inner.get_extra_info(info)
 
 
-__all__ = ["Sender", "hang_up", "with_known_lines"]
+__all__ = ["NEXT_CHUNK", "Sender", "hang_up", "with_known_lines"]

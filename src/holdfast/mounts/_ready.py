@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from holdfast.mounts._httpx import check_transport
-from holdfast.mounts._httpx_sync import runs_here
 from holdfast.mounts._lines import with_known_lines
 from holdfast.mounts._network import with_cheap_reads
 from holdfast.mounts._relay import Settings, mount_of
@@ -67,7 +66,7 @@ def ready_sync(library: Any, transport: Any, settings: Mapping[str, Any]) -> Any
     kept = {name: value for name, value in rest.items() if name not in _TRANSPORT or name == "trust_env"}
     given = kept.pop("mounts", None) or {}
 
-    blocks = runs_here(mount) and not built.get("http2")
+    blocks = mount_of(mount).runs_anywhere and not built.get("http2")
 
     def lines() -> dict[Any, Any]:
         """What a client would build; its transports alone are used, and closed by the other."""

@@ -115,6 +115,14 @@ class Mount:
             one.suits(Request(dialect=fallback.upstreams[0].dialect if named is AUTO else named))
 
     @property
+    def runs_anywhere(self) -> bool:
+        """Says whether each call may run by itself: layers of the caller's may belong together over all calls.
+
+        Those may also want several things at once, which who blocks cannot do.
+        """
+        return self.layers is None and not self.traffic and self.clock is None
+
+    @property
     def retries(self) -> list[Retry]:
         """Its layers that send again before a head: they hold for what is no stream, too."""
         return [Retry()] if self.layers is None else [layer for layer in self.layers if isinstance(layer, Retry)]

@@ -1,4 +1,4 @@
-"""The body that a requests caller reads, as urllib3 would give it: pumped from the background loop."""
+"""The body that a requests caller reads, as urllib3 would give it: pulled in his thread, or pumped from another."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from urllib3.response import BaseHTTPResponse
 
 from holdfast._background import Pump
 from holdfast._errors import DeadlineExceeded, StreamError, UsageError
+from holdfast._foreground import Pull
 from holdfast.mounts._failures import story
 
 
 class PumpedResponse(BaseHTTPResponse):
     """The body of a response that is relayed."""
 
-    def __init__(self, raw: Any, pump: Pump[bytes], headers: Any) -> None:
+    def __init__(self, raw: Any, pump: Pump[bytes] | Pull[bytes], headers: Any) -> None:
         super().__init__(
             headers=dict(headers),
             status=raw.status,

@@ -1,4 +1,4 @@
-"""Reading what urllib3 has, in a thread: a stream's body ahead of its reader, and the beginning of a refusal's."""
+"""Reading what urllib3 has: a stream's body for its reader or ahead of him, and the beginning of a refusal's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
@@ -15,9 +16,13 @@ from urllib3.exceptions import HTTPError
 from urllib3.response import HTTPResponse
 
 from holdfast._background import Worker
+from holdfast._core import Stream
 from holdfast._errors import EndOfStream, MissingExtra, StreamBroken, StreamError, UsageError
+from holdfast._foreground import Foreground
 from holdfast._types import Head
 from holdfast.machines.inflate import inflater
+from holdfast.mounts._blocking import BlockingStream
+from holdfast.mounts._lines import NEXT_CHUNK
 from holdfast.sources._foreign import ForeignError
 from holdfast.sources._http import ERROR_BODY_SECONDS, MAX_ERROR_BODY, BodyStream, cause
 
@@ -25,6 +30,71 @@ _PIECE = 64 * 1024  # bytes of one read
 _AHEAD = 16  # pieces read that nobody has asked for yet
 _CLOSING_SECONDS = 1.0
 """How long closing waits for a thread to let go."""
+
+
+def stream_of(response: Any, head: Head, where: str, worker: Worker) -> Stream[bytes]:
+    """Gives what reads a response: in its reader's thread, where that can be ended from another; else the worker."""
+    raw, loop = response.raw, asyncio.get_running_loop()
+    if not isinstance(loop, Foreground) or getattr(raw, "_sock_shutdown", None) is None:
+        return ThreadedStream(raw, head, where, worker)
+    worker.end()
+    stream = BlockingStream(
+        head,
+        raw,  # not the response: it will hold the body that is read from this
+        read=_reading(raw),
+        close=partial(close, raw),
+        hang_up=partial(_hang_up, raw),
+        here=True,
+        translated=partial(_lost, where),
+    )
+    stream.inflate()
+    return stream
+
+
+def _reading(raw: Any) -> Callable[[], bytes | None]:
+    """Gives what reads all that is there. urllib3 gives one chunk at a time, and waits where there is no other."""
+    read, body = _reader_of(raw), getattr(raw, "_fp", None)
+    buffer: Any = getattr(body, "fp", None)
+    line = getattr(getattr(buffer, "raw", None), "_sock", None)
+
+    def has_more() -> bool:
+        if line is None or getattr(body, "chunk_left", None) != 0:
+            return False
+        try:
+            before = line.gettimeout()
+            line.settimeout(0)  # where nothing is buffered, peek() reads
+            try:
+                return NEXT_CHUNK.match(buffer.peek(64)) is not None
+            finally:
+                line.settimeout(before)
+        except (OSError, ValueError):
+            return False  # what it is, the next read will say
+
+    def once() -> bytes:
+        piece: bytes = read(_PIECE, decode_content=False)
+        return piece
+
+    def read_all() -> bytes | None:
+        piece = once()
+        if not piece or not has_more():
+            return piece or None
+        pieces = [piece, once()]
+        while has_more():
+            pieces.append(once())
+        return b"".join(pieces)
+
+    return read_all
+
+
+def _reader_of(raw: Any) -> Any:
+    return getattr(raw, "read1", None) or raw.read
+
+
+def _lost(where: str, error: Exception) -> StreamBroken:
+    root = root_of(error)
+    lost = StreamBroken(f"{where}: the connection was lost, or the body's framing broken{cause(root)}")
+    lost.__cause__ = ForeignError(root)
+    return lost
 
 
 class ThreadedStream(BodyStream):
@@ -67,7 +137,7 @@ class ThreadedStream(BodyStream):
     def _read_on(self) -> None:
         over: Exception = EndOfStream()
         try:
-            read = getattr(self._raw, "read1", None) or self._raw.read
+            read = _reader_of(self._raw)
             while True:
                 self._room.get()
                 if self._closed or not (piece := read(_PIECE, decode_content=False)):
@@ -75,9 +145,7 @@ class ThreadedStream(BodyStream):
                 self._pieces.append(piece)
                 self._tell()
         except Exception as error:  # noqa: BLE001 - a thread has nobody to raise to: the reader is told
-            root = root_of(error)
-            over = StreamBroken(f"{self._where}: the connection was lost, or the body's framing broken{cause(root)}")
-            over.__cause__ = ForeignError(root)
+            over = _lost(self._where, error)
         self._over = over
         self._tell()
 
@@ -219,4 +287,4 @@ def _hang_up(raw: Any) -> None:
         raw.shutdown()
 
 
-__all__ = ["ThreadedStream", "close", "explanation", "root_of"]
+__all__ = ["ThreadedStream", "close", "explanation", "root_of", "stream_of"]

@@ -1,8 +1,8 @@
 """Holdfast inside a `requests.Session`, as an adapter.
 
-The pipe runs on the background loop; what blocks there, sending and reading, does so in a thread of its own for each
-attempt, which ends with it. What asks for no stream is sent in the caller's thread, as ever. What is no stream of
-events passes untouched.
+The pipe runs in the thread of whoever reads, or, where layers of the caller's are in it, on the background loop; what
+must not block there, sending for one, does so in a thread of its own for each attempt, which ends with it. What asks
+for no stream is sent in the caller's thread, as ever. What is no stream of events passes untouched.
 
 A thread that waits for a head cannot be woken: a request that asks for a stream and has no timeout gets one that is
 longer than any clock, so that none waits for ever.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, Unpack
@@ -27,6 +27,7 @@ from urllib3.util.retry import Retry
 from holdfast._background import Pump, Worker, background
 from holdfast._core import Stream
 from holdfast._errors import ConnectError, DeadlineExceeded, StreamError, UsageError
+from holdfast._foreground import Foreground, Pull, foreground
 from holdfast._types import Head, Request
 from holdfast.machines.statuses import retryable, status_error
 from holdfast.moments import Report
@@ -35,7 +36,7 @@ from holdfast.mounts._failures import story
 from holdfast.mounts._policy import Policy, document
 from holdfast.mounts._relay import EXTENSION, Mount, Relay, Settings, mount_of
 from holdfast.mounts._requests_body import PumpedResponse
-from holdfast.mounts._requests_read import ThreadedStream, close, explanation, root_of
+from holdfast.mounts._requests_read import close, explanation, root_of, stream_of
 from holdfast.sources._foreign import ForeignError
 from holdfast.sources._http import CONNECT_SECONDS, cause, encode, where
 
@@ -83,7 +84,7 @@ class RequestsAdapter(HTTPAdapter):
         if policy.repeatable and policy.asks:
             if timeout is None:
                 attempts.send = partial(send, timeout=(CONNECT_SECONDS, _LONGEST_WAIT))
-            return background().call(attempts.relayed())
+            return self._run(attempts.relayed())
         try:
             response = super().send(request, stream=stream, **settings)
         except _RETRYABLE as error:
@@ -93,15 +94,19 @@ class RequestsAdapter(HTTPAdapter):
         else:
             if attempts.is_stream(response):
                 attempts.at_hand = response
-                return background().call(attempts.relayed())
+                return self._run(attempts.relayed())
             if not policy.repeatable or not self._mount.retries or not _may_do_better(response):
                 return response
             attempts.at_hand = response
-        response = background().call(attempts.tried())
+        response = self._run(attempts.tried())
         if not attempts.is_stream(response):
             return response
         attempts.at_hand = response
-        return background().call(attempts.relayed())
+        return self._run(attempts.relayed())
+
+    def _run(self, coroutine: Coroutine[Any, Any, requests.Response]) -> requests.Response:
+        there = background()  # it must be there before anything can be forgotten
+        return foreground().run(coroutine) if self._mount.runs_anywhere else there.call(coroutine)
 
 
 class _Attempts(Attempts[requests.Response]):
@@ -184,7 +189,7 @@ class _Attempts(Attempts[requests.Response]):
             worker.end()
             return Nothing(head, came)
         came.response = response
-        return ThreadedStream(response.raw, head, where(request.url), worker)
+        return stream_of(response, head, where(request.url), worker)
 
     def _kind(self, response: requests.Response) -> tuple[int, str]:
         return response.status_code, response.headers.get("Content-Type", "")
@@ -228,15 +233,11 @@ class _Attempts(Attempts[requests.Response]):
         if response is None:
             raise AssertionError("what is relayed has a first response")
 
-        async def read() -> bytes | None:
-            return await relay.receive() or None
-
-        pump: Pump[bytes] = Pump(background(), read, relay.aclose)
+        pump = _reading(relay)
         for name in ("Content-Length", "Content-Encoding"):  # with a seam in it a body may be longer; it is inflated
             response.headers.pop(name, None)
         response.raw = PumpedResponse(response.raw, pump, response.headers)
         vars(response)["extensions"] = {EXTENSION: relay.reader.report}
-        pump.start()
         return response
 
     def _refusal(self, refused: requests.Response, report: Report) -> requests.Response:
@@ -254,6 +255,19 @@ class _Attempts(Attempts[requests.Response]):
 
     async def _drop(self, response: requests.Response) -> None:
         close(response.raw)
+
+
+def _reading(relay: Relay) -> Pump[bytes] | Pull[bytes]:
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, Foreground):
+        return Pull(loop, relay.receive, relay.aclose)
+
+    async def read() -> bytes | None:
+        return await relay.receive() or None
+
+    pump: Pump[bytes] = Pump(background(), read, relay.aclose)
+    pump.start()
+    return pump
 
 
 def _head_of(response: requests.Response, url: str) -> Head:

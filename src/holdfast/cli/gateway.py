@@ -19,7 +19,7 @@ from typing import Any
 from holdfast._errors import UsageError
 from holdfast.dialects import at_address, find
 from holdfast.gateway.config import check, environment_upstreams, load, with_keys
-from holdfast.gateway.settings import Settings, UpstreamSettings
+from holdfast.gateway.settings import KeySettings, Settings, UpstreamSettings
 from holdfast.gateway.surfaces import SURFACES
 
 _EXAMPLES = """examples:
@@ -89,11 +89,13 @@ def _new_key(words: list[str]) -> int:
     if words[0] != "new-key" or len(words) > 2:
         raise UsageError(f"holdfast gateway takes new-key [NAME], or options, not {' '.join(words)!r}")
     name = words[1] if len(words) > 1 else "default"
-    if not name.isprintable() or '"' in name or "\\" in name:
-        raise UsageError(f"a key's name is plain text, not {name!r}")
     key = new_key()
+    try:
+        settings = KeySettings(name=name, sha256=digest_of(key))
+    except ValueError as error:
+        raise UsageError(f"the key's {error}") from None
     print(f"The key, shown this once: {key}\nIts block for the --config file:", file=sys.stderr, flush=True)
-    print(f'\n[[keys]]\nname = "{name}"\nsha256 = "{digest_of(key)}"')
+    print(f'\n[[keys]]\nname = "{settings.name}"\nsha256 = "{settings.sha256}"')
     return 0
 
 

@@ -1,13 +1,14 @@
-"""Writes the table of numbers in docs/metrics.md from `telemetry.measures.METRICS`."""
+"""Writes the tables of numbers in docs/metrics.md from `telemetry.measures.METRICS` and the gateway's own."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from holdfast.gateway.numbers import GATEWAY_METRICS
 from holdfast.telemetry.measures import METRICS, Metric
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
-BEGIN, END = "<!-- metrics: begin -->\n", "<!-- metrics: end -->\n"
+TABLES = {"metrics": METRICS, "gateway": GATEWAY_METRICS}
 
 
 def row(metric: Metric) -> str:
@@ -18,11 +19,14 @@ def row(metric: Metric) -> str:
 
 
 def page() -> str:
-    """Gives the page with its table as it should be."""
+    """Gives the page with its tables as they should be."""
     text = PAGE.read_text("utf-8")
-    before, rest = text.split(BEGIN)
-    table = ["| name | kind | labels | what it counts |", "|---|---|---|---|", *map(row, METRICS)]
-    return before + BEGIN + "\n".join(table) + "\n" + END + rest.split(END)[1]
+    for name, metrics in TABLES.items():
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+        before, rest = text.split(begin)
+        table = ["| name | kind | labels | what it counts |", "|---|---|---|---|", *map(row, metrics)]
+        text = before + begin + "\n".join(table) + "\n" + end + rest.split(end)[1]
+    return text
 
 
 if __name__ == "__main__":

@@ -176,7 +176,7 @@ def documented() -> tuple[set[str], dict[str, tuple[str, set[str]]]]:
     text = DOCS.read_text(encoding="utf-8")
     section = text.partition("## Fields on every line")[2]
     common = set(re.findall(r"`(\w+)`", section.partition("## Events")[0]))
-    events = section.partition("## Events")[2]
+    events = section.partition("## Events")[2].partition("\n## ")[0]
     error = set(re.findall(r"`(\w+)`", events.partition("|")[0])) - {"error…"}
     table: dict[str, tuple[str, set[str]]] = {}
     for row in re.findall(r"^\| `(.+)$", events, re.MULTILINE):
@@ -219,6 +219,12 @@ def test_the_documented_table_and_the_code_agree() -> None:
         event: fields for event, (_, fields) in table.items()
     }
     assert {event: level.split(";")[0] for event, (level, _) in table.items()} == dict(logs.EVENTS.values())
+
+
+def test_the_documented_events_of_a_gateway_are_those_there_are() -> None:
+    _, section = DOCS.read_text("utf-8").split("## Events of a gateway")
+    rows = re.findall(r"^\| `(gateway\.\w+)` \| (\w+) \|", section.partition("\n## ")[0], re.MULTILINE)
+    assert dict(rows) == dict(logs.GATEWAY_EVENTS)
 
 
 def test_a_stream_that_failed_says_so_at_level_error(log: io.StringIO) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from holdfast.gateway.journal import Journal
 from holdfast.gateway.streams import Streams
 from holdfast.gateway.watching import Watch, Watched, shown
 
@@ -37,6 +38,10 @@ class Scene(Protocol):
     @property
     def streams(self) -> Streams | None:
         """Its streams, None without a journal."""
+
+    @property
+    def journal(self) -> Journal | None:
+        """Where they are kept."""
 
     @property
     def heart(self) -> Any:
@@ -157,6 +162,7 @@ class Looking:
     def _sums(self) -> dict[str, Any]:
         scene = self._scene
         watch, health, streams = scene.watch, scene.watch.health, scene.streams
+        pulse = scene.journal.pulse if scene.journal is not None else None
         watch.count_written()
         if self._tick % 4 == 1:  # sorting is what costs most of all here
             self._slow = {"first": health.first_seconds(50), "first99": health.first_seconds(99)}
@@ -165,6 +171,7 @@ class Looking:
             "readers": streams.readers if streams is not None else 0,
             "slow": scene.heart.far_behind(_FAR_BEHIND),
             "draining": scene.draining,
+            "silent": pulse is not None and pulse.silent,
             "records": watch.records,
             "bytes": watch.bytes,
             "whole": health.outcomes["complete"] + health.outcomes["resumed"],

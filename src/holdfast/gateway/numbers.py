@@ -6,10 +6,12 @@ workers share a port, and `PROMETHEUS_MULTIPROC_DIR` is set, whichever answers a
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
+from holdfast.gateway.journal import Pulse
 from holdfast.moments import Listener
 from holdfast.telemetry.measures import METRICS, Bounded, Measures, Metric
 from holdfast.telemetry.prometheus import PrometheusSink
@@ -42,11 +44,15 @@ REPLAYED = _metric(
 TAKEN_OVER = _metric("counter", "taken_over", "{stream}", "Streams that were taken over from another node.", "surface")
 RECORDS = _metric("counter", "records", "{record}", "Records that were written to the journal.", "surface")
 BYTES = _metric("counter", "written_bytes", "By", "Bytes of the records that were written.", "surface")
+EXCHANGES = _metric("counter", "journal_exchanges", "{exchange}", "Exchanges with a journal elsewhere.")
+EXCHANGED = _metric("counter", "journal_seconds", "s", "Seconds that these took, all together.")
+SILENCES = _metric("counter", "journal_silences", "{silence}", "Times that the journal did not answer any more.")
+SILENT = _metric("gauge", "journal_silent", "1", "Whether it does not answer at this moment.")
 REFUSED = _metric("counter", "refused", "{request}", "Requests that were answered with an error.", "status", "reason")
 
 GATEWAY_METRICS = (
     *(RUNNING, READERS, SLOW, DRAINING, OPENED, ENDED, JOINED, READ_AGAIN, REPLAYED, TAKEN_OVER),
-    *(RECORDS, BYTES, REFUSED),
+    *(RECORDS, BYTES, EXCHANGES, EXCHANGED, SILENCES, SILENT, REFUSED),
 )
 _TOLD = {"opened": OPENED, "joined": JOINED, "read_again": READ_AGAIN, "taken_over": TAKEN_OVER}
 
@@ -61,6 +67,7 @@ class Numbers:
         self._registry = prometheus_client.CollectorRegistry()
         self._sink = PrometheusSink(self._registry, (*METRICS, *GATEWAY_METRICS))
         self._bounded = Bounded()
+        self._pulse: tuple[float, float, float] = (0, 0.0, 0)
 
     @classmethod
     def made(cls) -> Self | None:
@@ -101,14 +108,20 @@ class Numbers:
         for metric, value in ((RUNNING, running), (READERS, readers), (SLOW, slow), (DRAINING, int(draining))):
             self._sink.tell(metric, value, {})
 
+    def journal(self, pulse: Pulse) -> None:
+        """Says how the journal answered since this was called last."""
+        now = pulse.exchanges, pulse.seconds, pulse.silences
+        for metric, new, old in zip((EXCHANGES, EXCHANGED, SILENCES), now, self._pulse, strict=True):
+            self._sink.tell(metric, max(0.0, new - old), {})
+        self._pulse = now
+        self._sink.tell(SILENT, int(pulse.silent), {})
+
     def text(self) -> tuple[bytes, str]:
         """Gives all numbers as Prometheus reads them, and their content type."""
         library, registry = self._library, self._registry
         if os.environ.get(SHARED_BY_WORKERS):
-            from prometheus_client import multiprocess  # noqa: PLC0415 - wants the directory to be there
-
             registry = library.CollectorRegistry()
-            multiprocess.MultiProcessCollector(registry)
+            importlib.import_module("prometheus_client.multiprocess").MultiProcessCollector(registry)
         return library.generate_latest(registry), library.CONTENT_TYPE_LATEST
 
     def _tell(self, metric: Metric, value: float, **labels: str) -> None:

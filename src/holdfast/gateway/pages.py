@@ -246,6 +246,9 @@ class Pages:
             slow=gateway.heart.far_behind(_FAR_BEHIND),
             draining=gateway.draining,
         )
+        pulse = gateway.journal.pulse if gateway.journal is not None else None
+        if pulse is not None:
+            watch.numbers.journal(pulse)
         body, kind = watch.numbers.text()
         return web.Response(body=body, headers={**_HEADERS, "Content-Type": kind})
 

@@ -54,6 +54,17 @@ class Shelved:
     """How many nodes have written it: more than one, and its upstream was asked anew."""
 
 
+@dataclass(slots=True)
+class Pulse:
+    """How a journal elsewhere answers: so many exchanges, the seconds they took together, and its silences."""
+
+    exchanges: int = 0
+    seconds: float = 0.0
+    silences: int = 0
+    silent: bool = False
+    """True while it does not answer."""
+
+
 class Writer(Protocol):
     """The right to write one stream: a lease, which is kept up until `end()` or `release()`."""
 
@@ -97,6 +108,10 @@ class Journal(Protocol):
     def shared(self) -> bool:
         """Whether other nodes see it: they can go on with what this one leaves."""
 
+    @property
+    def pulse(self) -> Pulse | None:
+        """How it answers, None for one in this process."""
+
     async def start(self, cancelled: Callable[[str], None]) -> None:
         """Begins what runs beside. `cancelled` is told of a stream written here that another node asks to stop."""
 
@@ -128,4 +143,4 @@ class Journal(Protocol):
         """Gives everything back."""
 
 
-__all__ = ["Entry", "Journal", "JournalError", "LeaseLost", "Shelved", "Writer"]
+__all__ = ["Entry", "Journal", "JournalError", "LeaseLost", "Pulse", "Shelved", "Writer"]

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from holdfast._errors import MissingExtra
+from holdfast.gateway.journal import Pulse
 
 SILENT = 0.25
 """Seconds without an answer after which Redis counts as silent."""
@@ -60,6 +61,7 @@ class Line:
         self._known = False
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self.pulse = Pulse()
         self.silent = False
         """True while Redis does not answer."""
         self.silent_since = 0.0
@@ -137,6 +139,7 @@ class Line:
     async def _answers(self) -> list[Any]:
         """Gives the answers to what was sent, however long it takes."""
         loop, tries = asyncio.get_running_loop(), 0
+        began = loop.time()
         self._watch()
         try:
             while True:
@@ -149,6 +152,8 @@ class Line:
                     await asyncio.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])
                     tries += 1
                 else:
+                    self.pulse.exchanges += 1
+                    self.pulse.seconds += loop.time() - began
                     if self.silent:
                         self.silent, self.back_at = False, loop.time()
                     return results
@@ -201,6 +206,7 @@ class Line:
     def _fall_silent(self) -> None:
         if not self.silent:
             self.silent, self.silent_since = True, asyncio.get_running_loop().time()
+            self.pulse.silences += 1
         for said in (*self._sent, *self._queue):
             quiet, said.quiet = said.quiet, None
             if quiet is not None:

@@ -37,6 +37,10 @@ class MemoryJournal:
         """When streams ended, the earliest first."""
         self._named: dict[tuple[str, str], str] = {}
 
+    @property
+    def pulse(self) -> None:
+        return None
+
     async def start(self, cancelled: Callable[[str], None]) -> None:
         """There is no other node, and nothing to run."""
 

@@ -22,7 +22,7 @@ import msgspec
 
 from holdfast._clock import SystemClock
 from holdfast._types import Head
-from holdfast.gateway.journal import Entry, JournalError, LeaseLost, Shelved, Writer, _scripts
+from holdfast.gateway.journal import Entry, JournalError, LeaseLost, Pulse, Shelved, Writer, _scripts
 from holdfast.gateway.journal._follow import Follower, fold
 from holdfast.gateway.journal._line import Line, Said
 from holdfast.gateway.log import Ending, Log
@@ -101,6 +101,11 @@ class RedisJournal:
         self._cancelled: Callable[[str], None] = lambda _: None
         self._renewal: asyncio.Task[None] | None = None
         self._sweeps = 0
+
+    @property
+    def pulse(self) -> Pulse:
+        self._line.pulse.silent = self._line.silent
+        return self._line.pulse
 
     async def start(self, cancelled: Callable[[str], None]) -> None:
         self._cancelled = cancelled

@@ -16,6 +16,7 @@ from holdfast.gateway.journal import Journal
 from holdfast.gateway.journal.open import journal_of
 from holdfast.gateway.server import Gateway
 from holdfast.gateway.upstreams import Upstreams
+from holdfast.gateway.workers import BACKLOG
 
 
 class Hasty(Random):
@@ -47,7 +48,7 @@ async def serving(set_: Settings, journal: Journal | None = None) -> AsyncIterat
     await gateway.start()
     runner = BoundedRunner(gateway.app, set_.limits, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, backlog=BACKLOG)
     await site.start()
     port = runner.addresses[0][1]
     try:

@@ -11,14 +11,15 @@ from contextlib import asynccontextmanager
 import pytest
 
 from holdfast._types import Head
-from holdfast.gateway.journal import Entry, JournalError, LeaseLost, Shelved
+from holdfast.gateway.journal import Entry, JournalError, LeaseLost, Shelved, redis
+from holdfast.gateway.journal._line import connect
 from holdfast.gateway.journal.redis import LEFT_OUT, RedisJournal, RedisWriter
 from holdfast.gateway.log import Ending, Log
 from holdfast.gateway.records import new_stream
 from tests.redis_server import RedisServer, redis_server
 
 HEAD = Head(headers={"content-type": "text/event-stream"})
-LEASE = 0.6
+LEASE = 0.5
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +29,8 @@ def server() -> Iterator[RedisServer]:
 
 
 @asynccontextmanager
-async def node(server: RedisServer, name: str = "", **settings: int) -> AsyncIterator[RedisJournal]:
-    journal = RedisJournal(server.url, node=name, lease=LEASE, **settings)
+async def node(server: RedisServer, max_stream: int = 1_000_000, keep: float = 600.0) -> AsyncIterator[RedisJournal]:
+    journal = RedisJournal(server.url, lease=LEASE, max_stream=max_stream, keep=keep)
     await journal.start(lambda _: None)
     try:
         yield journal
@@ -234,7 +235,7 @@ async def test_readers_elsewhere_are_known_of(server: RedisServer) -> None:
 
 
 async def test_a_stream_keeps_its_newest_bytes_and_an_old_one_goes(server: RedisServer) -> None:
-    async with node(server, max_stream=1000, keep=1, max_memory=10_000_000) as one, node(server) as two:
+    async with node(server, max_stream=1000, keep=1.2) as one, node(server) as two:
         writer = await opened(one)
         for _ in range(50):
             await writer.write([b"x" * 100])
@@ -271,3 +272,40 @@ async def test_a_journal_without_redis_says_so() -> None:
     with pytest.raises(JournalError, match="Redis cannot be had"):
         await journal.start(lambda _: None)
     await journal.aclose()
+
+
+async def test_where_redis_has_lost_a_stream_its_readers_here_are_told(server: RedisServer) -> None:
+    async with node(server) as one:
+        writer = await opened(one, b"a")
+        client = connect(server.url, socket_timeout=1)
+        await client.execute_command("FLUSHALL")
+        await client.aclose()
+        with pytest.raises(JournalError, match="lost this stream"):
+            await writer.write([b"b"])
+        await writer.write([b"error"])
+        await writer.end(Ending(kind="failed"))
+        assert await whole(one, writer.shelved) == b"aberror"
+        assert await one.find(writer.shelved.entry.stream) is None
+        await opened(one, b"another")
+
+
+async def test_readers_are_fed_alone_only_so_far_and_so_long(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis, "_ALONE", 1.0)
+    monkeypatch.setattr(redis, "_AHEAD", 1_000)
+    async with node(server) as one:
+        writer = await opened(one, b"a")
+        with server.frozen():
+            with pytest.raises(JournalError, match="silent"):
+                await _write_on(writer)
+            assert 5 < writer.shelved.log.last < 15
+            await writer.write([b"error"])
+            await writer.end(Ending(kind="failed"))
+            assert writer.shelved.log.ending is not None
+            assert one._line.waiting < 3_000
+
+
+async def _write_on(writer: RedisWriter) -> None:
+    for _ in range(100):
+        await writer.write([b"x" * 100])

@@ -1,7 +1,7 @@
 # The door to the project. Needs python3 (3.11 or newer) and make; everything else is installed into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help environments demo test test-tcp test-all test-uvloop test-lowest test-pythons lint types format bench scoreboard sdk-matrix headlines fleet soak fuzz constraints clean
+.PHONY: help environments demo test test-tcp test-all test-uvloop test-lowest test-pythons lint types format bench scoreboard sdk-matrix headlines fleet nodes soak fuzz constraints clean
 .DELETE_ON_ERROR:
 
 SHELL := /bin/bash
@@ -82,6 +82,9 @@ headlines: $(SCOREBOARD) ## asynchronous or threads, pooled or not, gzip or not,
 
 fleet: $(READY) ## 1,000 clients and upstreams with limits and bad days, on fake time: writes docs/fleet.md and .svg
 	$(BIN)/python -m bench fleet
+
+nodes: $(READY) ## kill, freeze and restart gateways over one Redis: writes docs/gateway-nodes.md
+	$(BIN)/python -m bench.nodes
 
 soak: $(READY) ## 10,000 streams over TCP with faults: nothing silent, hung or left behind
 	$(BIN)/python -m bench.soak

@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from holdfast.gateway import Settings, UpstreamSettings
 from holdfast.testing.server import Close, ReceivedRequest, Reply, ScriptedServer, Send, head, respond, sse, stream
@@ -42,7 +43,7 @@ def upstream(dialect: str = "openai", base_url: str = "/v1", **more: Any) -> Ups
 
 
 async def ask(
-    session: aiohttp.ClientSession, url: str, body: bytes | Mapping[str, Any] | None = None, **more: Any
+    session: aiohttp.ClientSession, url: str | URL, body: bytes | Mapping[str, Any] | None = None, **more: Any
 ) -> tuple[int, bytes]:
     data = body if isinstance(body, bytes | None) else json.dumps(body)
     async with session.request("GET" if body is None else "POST", url, data=data, **more) as response:
@@ -146,13 +147,15 @@ async def test_one_key_of_a_provider_stands_in_for_another(streamed: bool) -> No
         ("/v1/messages", b'{"model": "m"}', 404, "no upstream"),
         ("/v1/chat/nothing", b"{}", 404, "does not serve"),
         ("/v1beta/models/m:generateContent", b"{}", 404, "no upstream"),
+        ("/v1beta/models/a%2F..%2F..%2Fadmin:generateContent", b"{}", 400, "no model"),
+        ("/v1beta/models/%2E%2E:streamGenerateContent?alt=sse", b"{}", 400, "no model"),
     ],
 )
 async def test_what_cannot_be_asked_is_refused_in_the_client_s_words(
     path: str, body: bytes, status: int, word: str
 ) -> None:
     async with gateway([respond()], upstream()) as (server, url, session):
-        got, said = await ask(session, url + path, body)
+        got, said = await ask(session, URL(url + path, encoded=True), body)
         error = json.loads(said)["error"]
         assert got == status
         assert word in error["message"]

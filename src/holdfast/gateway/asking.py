@@ -7,6 +7,7 @@ some readers take the first and some the last, is refused.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ import msgspec
 from holdfast.gateway.refusals import Refusal, Refused
 from holdfast.gateway.surfaces import GEMINI, GEMINI_ARRAY, Surface
 
+_IN_PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,255}")
 _NAMES = (b'"model"', b'"stream"')
 """What is decided by here: once in a body, and without an escape, nothing else can be meant by it."""
 
@@ -36,6 +38,8 @@ def read_asked(surface: Surface, path: str, query: str, body: bytes) -> Asked:
     said = document(body)
     if surface.in_path:
         model = unquote(path.rpartition("/")[2].partition(":")[0])
+        if not _IN_PATH.fullmatch(model):  # it stands in the upstream's path, too, and must not lead elsewhere
+            raise Refused(Refusal(400, "invalid_request_error", "no model has such a name", param="model"))
         if surface is GEMINI and parse_qs(query).get("alt") != ["sse"]:
             surface = GEMINI_ARRAY
         return Asked(surface, model, surface.streamed)

@@ -127,11 +127,11 @@ class Site:
 
 
 @asynccontextmanager
-async def two_nodes(folder: Path, handler: Handler) -> AsyncIterator[Site]:
+async def two_nodes(folder: Path, handler: Handler, *, drain: float = 5.0) -> AsyncIterator[Site]:
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(ScriptedServer(handler))
         redis = stack.enter_context(redis_server())
-        chosen = settings(f"{upstream.url}/v1", journal=redis.url, drain=5.0, port=0)
+        chosen = settings(f"{upstream.url}/v1", journal=redis.url, drain=drain, port=0)
         session = await stack.enter_async_context(aiohttp.ClientSession())
         nodes = [await stack.enter_async_context(node(chosen)) for _ in range(2)]
         url = await stack.enter_async_context(nginx(folder, *(one.url for one in nodes)))
@@ -191,11 +191,27 @@ async def test_readers_go_on_behind_nginx_when_either_node_drains(tmp_path: Path
         assert len(site.upstream.requests) == 1
 
 
-async def _follow(site: Site, stream: str, token: str) -> bytes:
+async def test_what_a_drain_leaves_is_gone_on_with_by_the_other_node(tmp_path: Path) -> None:
+    held = Held()
+    async with two_nodes(tmp_path, held, drain=0.1) as site, site.ask() as response:
+        body = await response.content.readuntil(b"\n\n")
+        stream, token = (response.headers[f"X-Holdfast-{name}"] for name in ("Stream", "Read-Token"))
+        site.nodes[0].end()  # nginx took the first
+        rest, whole = await rest_of(response)
+        assert rest == b"retry: 500\n"
+        assert not whole
+        held.go.set()
+        body += await _follow(site, stream, token, body)
+    assert len(site.upstream.requests) == 2
+    lines = [line for line in body.splitlines(keepends=True) if not line.startswith((b"id: ", b": still here"))]
+    assert b"".join(lines) == b"".join(ANSWER)
+
+
+async def _follow(site: Site, stream: str, token: str, before: bytes = b"") -> bytes:
     """Reads as an EventSource does: it comes back with the last id until there is nothing more."""
     said = b""
     for _ in range(5):
-        async with site.read(stream, str((ids_of(said) or [""])[-1]), token) as response:
+        async with site.read(stream, str((ids_of(before + said) or [""])[-1]), token) as response:
             assert response.status in (200, 204), await response.read()
             rest, whole = await rest_of(response)
             said += rest.removesuffix(b"retry: 500\n")

@@ -51,8 +51,8 @@ class Beats(Protocol):
     def beat(self) -> None:
         """Nothing was sent for a while."""
 
-    def leave(self) -> None:
-        """Ends before the stream does, where the reader is one who comes back by itself."""
+    def leave(self, *, everybody: bool = False) -> None:
+        """Ends before the stream does, where the reader is one who comes back by itself, or `everybody` must go."""
 
 
 class Heart:
@@ -79,10 +79,10 @@ class Heart:
         """Says how many readers have more records than that before them."""
         return sum(reading.behind > records for reading in self._readings)
 
-    def send_away(self) -> None:
-        """Tells those who can come back to do so: other nodes have what they read."""
+    def send_away(self, *, everybody: bool = False) -> None:
+        """Tells those who can come back to do so, or `everybody`: other nodes have what they read."""
         for reading in tuple(self._readings):
-            reading.leave()
+            reading.leave(everybody=everybody)
 
     def _start(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._seconds / self._TICKS, self._tick)
@@ -204,9 +204,9 @@ class Reading:
         self._beats = True
         self._rouse()
 
-    def leave(self) -> None:
-        """Ends before the stream does, where the reader is one who comes back by itself."""
-        self.left = self._returns
+    def leave(self, *, everybody: bool = False) -> None:
+        """Ends before the stream does, where the reader is one who comes back by itself, or `everybody` must go."""
+        self.left = self._returns or (everybody and self._log.ending is None)
         self._rouse()
 
     def _wake(self) -> None:

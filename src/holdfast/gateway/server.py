@@ -222,8 +222,10 @@ class Gateway:
     async def _found(self, request: web.Request, stream: str) -> Running | None:
         """Gives a stream that who asks may read: of one that is somebody else's it is not even said that it exists."""
         running = await self.streams.find(stream) if self.streams is not None and is_stream(stream) else None
-        if running is not None and self.door.may_read(request, running.shelved.entry):
-            return running
+        if running is not None:
+            running.wait_for_readers()  # where none comes of this, it need not be followed here
+            if self.door.may_read(request, running.shelved.entry):
+                return running
         self.door.admit(request)  # who has no key is told that, whether there is such a stream or not
         return None
 
@@ -308,7 +310,11 @@ class Gateway:
                 await self.takeover.aclose()
             if self.journal.shared:
                 self.heart.send_away()
-            await self.streams.drain(self.settings.drain)
+            try:
+                await self.streams.drain(self.settings.drain)
+            finally:
+                if self.journal.shared:
+                    self.heart.send_away(everybody=True)
 
     async def aclose(self) -> None:
         """Lets streams end, and gives everything back."""

@@ -184,5 +184,5 @@ class _Passage:
         if self.body is not None and self.body.has_room:
             self.body.push(HEARTBEAT if self._rewrite is None else self._rewrite(HEARTBEAT))
 
-    def leave(self) -> None:
+    def leave(self, *, everybody: bool = False) -> None:
         """There is nothing to come back for."""

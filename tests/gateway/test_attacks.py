@@ -254,6 +254,7 @@ async def test_whatever_is_asked_for_is_answered_in_json(line: bytes) -> None:
         assert status == TARGETS[line] or (400 <= status < 500 and TARGETS[line] >= 400), told[:200]
         assert b"content-type: application/json" in told.lower() or b"text/html" in told.lower()
         assert b"\r\nX-Evil" not in told
+        assert b"aiohttp" not in told, "who asks is told of versions"
         assert not seen
 
 

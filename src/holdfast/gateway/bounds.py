@@ -22,6 +22,8 @@ from holdfast.gateway.settings import Limits
 from holdfast.gateway.surfaces import surface_for
 
 _log = logging.getLogger("holdfast.gateway")
+SERVER = "holdfast"
+"""Says who answers: what it is made of, and of which version, is nobody's business."""
 _END = b"\r\n\r\n"
 _SEND_BUFFER = 128 * 1024
 """Bytes that the system keeps for one reader; beside as many in this process, that is all that a slow one holds."""
@@ -84,7 +86,8 @@ class _Handler(web.RequestHandler):
         words = "the gateway failed" if status >= 500 else "this is no HTTP request that the gateway can read"
         refusal = Refusal(status, "internal_error" if status >= 500 else "bad_request", words)
         body = error_document(surface_for(request.path), refusal)
-        response = web.Response(status=status, body=body, content_type="application/json")
+        headers = {"Content-Type": "application/json", "Server": SERVER}
+        response = web.Response(status=status, body=body, headers=headers)
         response.force_close()
         return response
 

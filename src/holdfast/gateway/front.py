@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from holdfast.gateway.bounds import guard_of
+from holdfast.gateway.bounds import SERVER, guard_of
 from holdfast.gateway.door import Door
 from holdfast.gateway.refusals import Refusal, Refused, refusal_response
 from holdfast.gateway.settings import Settings
@@ -33,6 +33,7 @@ _BOUNDED = {"Idempotency-Key": 255, "Last-Event-ID": 64}
 def install(app: web.Application, settings: Settings, door: Door) -> None:
     """Has every request of an application pass here first."""
     app.middlewares.append(_front(settings, door))
+    app.on_response_prepare.append(_name)
     if settings.cors:
         app.on_response_prepare.append(_allow(settings))
 
@@ -58,6 +59,10 @@ def _front(settings: Settings, door: Door) -> Middleware:
                 guard.done(whole=request.content.is_eof())
 
     return front
+
+
+async def _name(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = SERVER
 
 
 def _check_headers(request: web.Request) -> None:

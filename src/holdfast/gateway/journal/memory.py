@@ -76,11 +76,11 @@ class MemoryJournal:
     def sweep(self) -> None:
         """Forgets what is old, or too much. Called now and then."""
         oldest = self._clock.now() - self._keep
-        size = sum(shelved.log.size for shelved in self._streams.values())
+        size = sum(map(_size, self._streams.values()))
         for stream, ended in list(self._ended.items()):
             if ended > oldest and size <= self._max_bytes:
                 break
-            size -= self._streams[stream].log.size
+            size -= _size(self._streams[stream])
             self._drop(stream)
 
     async def aclose(self) -> None:
@@ -95,6 +95,11 @@ class MemoryJournal:
         shelved = self._streams.pop(stream, None)
         if shelved is not None:
             self._named.pop((shelved.entry.owner, shelved.entry.idempotency_key), None)
+
+
+def _size(shelved: Shelved) -> int:
+    """Gives the bytes that a stream takes: its records, and the request that they answer."""
+    return shelved.log.size + len(shelved.entry.body)
 
 
 class _Writer:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -42,10 +43,15 @@ def by_address(url: str) -> Dialect | None:
     at = urlsplit(url)
     host, path = (at.hostname or "").lower(), at.path.rstrip("/")
     shape = _shape_at(path)
-    here = [dialect for dialect in DIALECTS.values() if any(_lives(host, known) for known in dialect.hosts)]
+    here = _at_host(host)
     if shape is None:
         return here[0] if here else None
     return next((dialect for dialect in here if type(dialect.wire) is type(shape.wire)), shape)
+
+
+@lru_cache(maxsize=256)  # mounts ask at every call
+def _at_host(host: str) -> tuple[Dialect, ...]:
+    return tuple(dialect for dialect in DIALECTS.values() if any(_lives(host, known) for known in dialect.hosts))
 
 
 def by_endpoint(url: str) -> Dialect | None:

@@ -80,6 +80,10 @@ class Mount:
     clock: Clock | None = None
     random: Random | None = None
     refused: set[str] = field(default_factory=set, repr=False, compare=False)
+    _layers: dict[tuple[str, bool], list[Callable[[Source[Any]], Source[Any]]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """The default ones by whose clocks they have, and whether for a feed: they hold settings, and nothing of a call."""
 
     def __post_init__(self) -> None:
         check_kind("traffic=", self.traffic, Sequence, "a sequence of layers")
@@ -176,8 +180,14 @@ class Mount:
         """Gives the default layers, with the clocks of whoever answers."""
         named = find(self.dialect)
         found = (by_endpoint(request.url) or AUTO) if named is AUTO else named
-        timeouts = Timeouts.of(self.timeouts).over(found.timeouts)
         feed = _is_feed(request, found)
+        layers = self._layers.get((found.name, feed))
+        if layers is None:
+            layers = self._layers[found.name, feed] = self._made(named, found, feed=feed)
+        return layers
+
+    def _made(self, named: Dialect, found: Dialect, *, feed: bool) -> list[Callable[[Source[Any]], Source[Any]]]:
+        timeouts = Timeouts.of(self.timeouts).over(found.timeouts)
         layers = default_layers(
             "sse" if feed else named,
             timeouts=timeouts,

@@ -208,6 +208,7 @@ INJECTIONS = {
     "an upgrade": b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: eA==\r\n",
     "h2c": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n",
     "an expectation": b"Expect: the impossible\r\n",
+    "an expectation that is no text": b"Expect: \xb0\r\n",
 }
 
 

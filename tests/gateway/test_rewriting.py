@@ -11,6 +11,7 @@ from holdfast.gateway.reading import HEARTBEAT
 from holdfast.gateway.records import new_stream, record
 from holdfast.gateway.rewriting import rewriting_for
 from holdfast.gateway.surfaces import CHAT, GEMINI, MESSAGES, RESPONSES, Surface
+from tests.properties.profile import examples
 
 STREAM = new_stream()
 PYTHON = {"X-Stainless-Lang": "python", "User-Agent": "AsyncOpenAI/Python 3.54.0"}
@@ -80,6 +81,7 @@ BLOCKS = st.sampled_from(
 )
 
 
+@examples(60)
 @given(st.lists(BLOCKS, max_size=8), st.sampled_from([PYTHON, HTTPX, GOOGLE]), st.integers(1, 3))
 def test_a_client_reads_the_same_events_however_they_come_together(
     blocks: list[bytes], headers: dict[str, str], size: int

@@ -44,7 +44,7 @@ async def healthy(request: ReceivedRequest) -> Reply:
 async def ask(session: aiohttp.ClientSession, served: Served, **headers: str) -> tuple[str, bytes]:
     async with session.post(f"{served.url}/v1/chat/completions", json=ASKED, headers={**TEAM, **headers}) as response:
         assert response.status == 200, await response.text()
-        return response.headers["X-Holdfast-Stream"], await response.read()
+        return response.headers.get("X-Holdfast-Stream", ""), await response.read()
 
 
 async def look(session: aiohttp.ClientSession, served: Served, events: int) -> list[dict[str, Any]]:
@@ -239,6 +239,34 @@ async def test_who_looks_is_told_what_moves_in_bounded_pieces(monkeypatch: pytes
         last = (await look(session, served, 1))[0]
         assert (last["sums"]["running"], last["streams"], last["sums"]["whole"]) == (0, [], 5)
         await eventually(lambda: "holdfast-looking" not in {one.get_name() for one in asyncio.all_tasks()})
+
+
+async def test_what_is_kept_nowhere_is_seen_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looking_on, "EVERY", 0.02)
+    chaos = ChaosServer(every=0.01, sentences=2)
+    async with chaos, aiohttp.ClientSession() as session:
+        set_ = settings(chaos.url, keys=KEYS, journal="none")
+        async with serving(set_) as served:
+            asked = asyncio.create_task(ask(session, served))
+            await eventually(lambda: len(served.gateway.watch.live) == 1)
+            moved = [row[0] for event in await look(session, served, 12) for row in event.get("moved", {}).values()]
+            assert 0 < moved[0] < moved[-1]
+            await asked
+            await eventually(lambda: not served.gateway.watch.live)
+            last = (await look(session, served, 1))[0]
+            assert ([one["how"] for one in last["ended"]], last["sums"]["running"]) == (["complete"], 0)
+            found = await numbers(session, served)
+            assert found['holdfast_gateway_ended_total{how="complete",surface="chat"}'] == 1
+
+
+async def test_what_ended_holds_nothing_of_what_was_said() -> None:
+    chaos = ChaosServer(schedule=Schedule(streams={"*": (ResetMidStream(after=30),)}))
+    async with chaos, serving(settings(chaos.url)) as served, aiohttp.ClientSession() as session:
+        await ask(session, served)
+        await eventually(lambda: not served.gateway.watch.live)
+        [(_, watched, _)] = served.gateway.watch.ended
+        assert (watched.report.faults, watched.entry.body, watched.log) == ([], b"", None)
+        assert len(watched.seams) == 1
 
 
 async def test_as_many_look_as_may(monkeypatch: pytest.MonkeyPatch) -> None:

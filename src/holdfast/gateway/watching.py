@@ -9,13 +9,14 @@ from __future__ import annotations
 import statistics
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
 from holdfast import moments
 from holdfast._clock import Clock, SystemClock
+from holdfast._core import Attempt, Call
 from holdfast._errors import BudgetExhausted, CircuitOpen, StreamError
 from holdfast._types import Request
 from holdfast.gateway.journal import Entry, Shelved
@@ -63,8 +64,9 @@ class Watched:
 
     __slots__ = (
         "_bytes",
+        "_call",
         "_records",
-        "_request",
+        "_tokens",
         "_watch",
         "began",
         "changes",
@@ -80,7 +82,8 @@ class Watched:
 
     def __init__(self, watch: Watch, entry: Entry, log: Log | None) -> None:
         self._watch = watch
-        self._request = Request()
+        self._call: Call | None = None
+        self._tokens = 0
         self.entry = entry
         self.log = log
         self._records, self._bytes = (0, 0) if log is None else (log.last, log.written)
@@ -99,7 +102,7 @@ class Watched:
 
     def begin(self, request: Request) -> None:
         """The call begins."""
-        self._request, self.report = request, request.call.report
+        self._call, self.report = request.call, request.call.report
         self._watch.live[self.entry.stream] = self
 
     def __call__(self, moment: Moment) -> None:
@@ -127,19 +130,26 @@ class Watched:
                 self._watch.health.note_breaker(moment.name, moment.new)
                 self._watch.add_news("breaker", "", name=moment.name, state=moment.new)
             case moments.Ended():
-                self._request = Request()  # the call holds its listeners: a circle would keep the answer in memory
+                self._tokens = self._call_tokens
+                self._call = None  # it holds its listeners: a circle would keep the answer in memory
                 self._watch.judged(self)
 
     @property
+    def _call_tokens(self) -> int:
+        return self._call.answer.tokens if self._call is not None else 0
+
+    @property
     def _asked(self) -> str:
-        attempt = self._request.call.attempt
-        return attempt.upstream if attempt is not None else ""
+        return self._attempt.upstream if self._attempt is not None else ""
+
+    @property
+    def _attempt(self) -> Attempt | None:
+        return self._call.attempt if self._call is not None else None
 
     def _hear_of_phase(self, moment: Moment) -> None:
         self.phase = _PHASES.get(type(moment), self.phase)
         if isinstance(moment, moments.Opening):
-            attempt = self._request.call.attempt
-            self.model = attempt.model[:100] if attempt is not None else ""
+            self.model = self._attempt.model[:100] if self._attempt is not None else ""
             self.phase = "mending" if moment.attempt > 1 else "asking"
 
     def grown(self) -> tuple[int, int]:
@@ -152,8 +162,8 @@ class Watched:
 
     @property
     def records(self) -> int:
-        """How many records there are."""
-        return self._records if self.log is None else self.log.last
+        """How many records there are; of an answer that is kept nowhere, about how many tokens came."""
+        return (self._records if self.log is None else self.log.last) or self._tokens or self._call_tokens
 
     @property
     def bytes(self) -> int:
@@ -260,7 +270,9 @@ class Watch:
     def _forget(self, watched: Watched, how: str) -> None:
         self._add(watched)
         self.live.pop(watched.entry.stream, None)
-        watched.log = None  # what it holds is many times what is shown of it
+        # What it holds is many times what is shown of it, and of errors hangs what had arrived.
+        watched.log = None
+        watched.report = replace(watched.report, error=None, faults=[], bills=[], seams=[])
         watched.entry = msgspec.structs.replace(watched.entry, body=b"", headers={})
         watched.took = self.clock.now() - watched.began
         self.number += 1

@@ -152,7 +152,7 @@ def _demo(args: argparse.Namespace) -> int:
     faults = (ResetMidStream(after=25), CleanCut(after=60), Healthy()) * 1000
     chaos = ChaosServer(schedule=Schedule(streams={"*": faults}), every=0.02)
     with in_background(chaos) as upstream:
-        names = ("deepseek", "openai-responses", "anthropic", "gemini")
+        names = ("deepseek", "gemini")  # which answer at all paths
         upstreams = tuple(UpstreamSettings(dialect=name, base_url=upstream.url, api_key="demo") for name in names)
         return _serve(replace(settings, upstreams=upstreams), args.log, demo=True)
 
@@ -208,7 +208,7 @@ def _greeting(settings: Settings, *, demo: bool) -> Iterator[str]:
     yield f"holdfast gateway on {url}: {_about(settings)}"
     yield from _served(settings)
     if demo:
-        yield f"Open {url}/try in a browser: every answer is cut twice on its way, and arrives whole. Or:"
+        yield f"Open {url}/try in a browser: every answer breaks on its way, and arrives whole. Or:"
     else:
         yield "Try it:"
     yield from _example(settings, url)
@@ -225,13 +225,13 @@ def _served(settings: Settings) -> Iterator[str]:
     """Says which paths are served, and by whom."""
     for surface in SURFACES.values():
         names = [one.name or one.dialect for one in settings.upstreams if surface.dialect_of(one.dialect) is not None]
-        if names:
-            yield f"  {_plain(surface.path):<48} {', '.join(names)}"
+        if names and surface.path:
+            yield f"  {_plain(surface.path):<46} {', '.join(names)}"
 
 
 def _plain(path: str) -> str:
-    """Gives a route as a person writes it."""
-    return re.sub(r"\{(\w+):[^{}]*\}", r"{\1}", path)
+    """Gives a route as a person writes it, with the newest of the versions that it takes."""
+    return re.sub(r"\{(\w+):[^{}]*\}", r"{\1}", path).replace("{version}", "v1beta")
 
 
 def _example(settings: Settings, url: str) -> Iterator[str]:

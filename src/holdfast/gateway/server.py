@@ -174,11 +174,13 @@ class Gateway:
         except JournalError as error:
             return refusal_response(surface, Refusal(503, "journal_unavailable", str(error), 1.0))
         with running:
+            await running.begun()
             production = running.production
-            if production is not None:
-                await production.begun.wait()
-                if production.refusal is not None:
-                    return refusal_response(surface, production.refusal)
+            if production is not None and production.refusal is not None:
+                return refusal_response(surface, production.refusal)
+            if running.shelved.log.head is None:  # it was joined, and has failed where it was written
+                words = "the stream with this Idempotency-Key failed before it began"
+                return refusal_response(surface, Refusal(503, "stream_failed", words, 1.0))
             return await self._shown(request, running, 0)
 
     def _entry(self, request: web.Request, surface: Surface, guest: Guest, body: bytes) -> Entry:

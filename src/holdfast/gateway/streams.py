@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Protocol, Self
 
 from holdfast._clock import Clock, SystemClock, Timer
-from holdfast.gateway.journal import Entry, Journal, Shelved, Writer
+from holdfast.gateway.journal import Entry, Journal, JournalError, Shelved, Writer
 from holdfast.gateway.production import Answer, Production
 
 
@@ -58,6 +58,20 @@ class Running:
         self._streams.journal.held(self.shelved, self.readers)
         if not self.readers:
             self.wait_for_readers()
+
+    async def begun(self) -> None:
+        """Returns once there is a head, or it is known that there will be none: here or where it is written."""
+        if self.production is not None:
+            await self.production.begun.wait()
+            return
+        log, woken = self.shelved.log, asyncio.Event()
+        unwatch = log.watch(woken.set)
+        try:
+            while log.head is None and log.ending is None:
+                woken.clear()
+                await woken.wait()
+        finally:
+            unwatch()
 
     def wait_for_readers(self) -> None:
         """Nobody reads: after the grace time it is given up."""
@@ -139,11 +153,13 @@ class Streams:
 
     async def find(self, stream: str) -> Running | None:
         """Gives a stream that runs here or elsewhere, or was read to its end not long ago."""
-        known = self._running.get(stream)
-        if known is not None:
-            return known
-        shelved = await self.journal.find(stream)
-        return None if shelved is None else self._of(shelved)
+        try:
+            shelved = await self.journal.find(stream)
+        except JournalError:
+            shelved = None
+            if stream not in self._running:
+                raise
+        return self._running.get(stream) if shelved is None else self._of(shelved)
 
     async def cancel(self, running: Running) -> None:
         """Gives a stream up at once, wherever it runs."""
@@ -165,7 +181,8 @@ class Streams:
         if running.readers:
             return
         if production is None or production.done:
-            self._running.pop(running.shelved.entry.stream, None)
+            if self._running.get(running.shelved.entry.stream) is running:
+                del self._running[running.shelved.entry.stream]
             self.journal.forget(running.shelved)
         elif await production.read_elsewhere():
             running.wait_for_readers()
@@ -205,8 +222,9 @@ class Streams:
         task.add_done_callback(self._tasks.discard)
 
     def _of(self, shelved: Shelved) -> Running:
-        stream = shelved.entry.stream
-        if stream not in self._running:
-            running = self._running[stream] = Running(self, shelved)
+        """Gives a stream by what the journal has of it, which may not be what readers here were told last of all."""
+        running = self._running.get(shelved.entry.stream)
+        if running is None or running.shelved is not shelved:
+            running = self._running[shelved.entry.stream] = Running(self, shelved)
             running.wait_for_readers()  # who asks for it may not be one who may read it
-        return self._running[stream]
+        return running

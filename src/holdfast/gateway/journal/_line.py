@@ -70,6 +70,11 @@ class Line:
         self.waiting = 0
         """Bytes that have no answer yet."""
 
+    @property
+    def hopeless(self) -> bool:
+        """True where Redis has been silent for so long that it is not worth asking: nothing piles up then."""
+        return self.silent and asyncio.get_running_loop().time() - self.silent_since > _ANSWER
+
     async def start(self) -> None:
         """Connects. Raises what the library does where Redis cannot be had."""
         await self._learn()
@@ -101,6 +106,9 @@ class Line:
                 result = await answer
         except (TimeoutError, asyncio.CancelledError):
             said.withdrawn = True
+            if not said.at:  # it need not be held any longer
+                self.waiting -= said.size
+                said.args, said.size = (), 0
             raise
         if isinstance(result, Exception):
             raise result
@@ -145,7 +153,7 @@ class Line:
             while True:
                 try:
                     results = await self._exchange(loop.time())
-                except (TimeoutError, OSError, _library().RedisError):
+                except Exception:  # noqa: BLE001 - Redis is gone, in whichever way: it is told again
                     self._known = False
                     if tries:
                         self._fall_silent()

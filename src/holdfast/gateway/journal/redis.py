@@ -130,8 +130,8 @@ class RedisJournal:
             told = await self._ask(_scripts.BEGIN, entry.stream, digest, packed, self._lease, self._keep)
         except (JournalError, asyncio.CancelledError):
             # It may be opened all the same, a little later: then nobody would write it, and others would take it over.
-            ending = msgspec.msgpack.encode(Ending(kind="abandoned"))
-            args = (self._prefix, entry.stream, 1, ending, packed, self._keep, 1)
+            ending, slim = msgspec.msgpack.encode(Ending(kind="abandoned")), msgspec.msgpack.encode(_slim(entry))
+            args = (self._prefix, entry.stream, 1, ending, slim, self._keep, 1)
             self._line.say(_scripts.END, *args, then=lambda _: None)
             raise
         if told.decode() != entry.stream:
@@ -241,6 +241,8 @@ class RedisJournal:
 
     async def take(self, stream: str) -> Taken | None:
         """Takes the lease of a stream that nobody writes, None where somebody does."""
+        if stream in self._writers:  # we do, and are only late
+            return None
         at = self._now()
         found = await self._ask(_scripts.TAKE, stream, self._lease, self._keep, LEFT_OUT)
         if found is None:
@@ -334,6 +336,8 @@ class RedisJournal:
         self._cancelled(stream)
 
     async def _ask(self, script: str, *args: str | bytes | int) -> Any:
+        if self._line.hopeless:
+            raise JournalError("Redis does not answer")
         try:
             return await self._line.ask(script, self._prefix, *args)
         except TimeoutError as error:
@@ -476,8 +480,7 @@ class RedisWriter:
             self.shelved.log.end(ending)
             return
         self._raise()
-        entry = msgspec.structs.replace(self.shelved.entry, body=b"", headers={})
-        packed = msgspec.msgpack.encode(ending), msgspec.msgpack.encode(entry)
+        packed = msgspec.msgpack.encode(ending), msgspec.msgpack.encode(_slim(self.shelved.entry))
         args = (*packed, self._keep, int(forget))
         self._say(_scripts.END, *args, shown=lambda: self.shelved.log.end(ending), acked=self._leave)
         await self._shown()
@@ -488,8 +491,11 @@ class RedisWriter:
             self._lose(LeaseLost("another node is to go on with this stream"))
 
     async def read_elsewhere(self) -> bool:
-        journal = self._journal
-        return bool(await journal._ask(_scripts.HEARD, self.shelved.entry.stream, journal.node))  # noqa: SLF001 - as above
+        journal, stream = self._journal, self.shelved.entry.stream
+        try:
+            return bool(await journal._ask(_scripts.HEARD, stream, journal.node))  # noqa: SLF001 - two halves of one thing
+        except JournalError:
+            return True  # nobody knows
 
     # -- waiting ---------------------------------------------------------------------------------
 
@@ -580,6 +586,11 @@ class _Once:
         do, self._do = self._do, None
         if do is not None:
             do()
+
+
+def _slim(entry: Entry) -> Entry:
+    """Gives what is kept of a stream that ended: nobody asks for it again."""
+    return msgspec.structs.replace(entry, body=b"", headers={})
 
 
 def _left_out(told: bytes | None) -> list[tuple[int, int]]:

@@ -211,7 +211,7 @@ async def test_the_log_of_a_gateway_is_read_like_any_other(tmp_path: Path, capsy
     assert next(line for line in lines if line["event"] == "gateway.opened")["owner"] == "team"
     assert main(["logs", str(log)]) == 0
     shown = capsys.readouterr().out
-    assert "asked at chat by team" in shown
+    assert "asked at chat  team" in shown
     assert "not used" not in shown
     assert main(["logs", str(log), "--check"]) == 0
 

@@ -223,7 +223,7 @@ class Pages:
         settings, upstream = self._gateway.upstreams.speaking(surface)[0]
         model = upstream.dialect.default_model or next((one for one in settings.models if "*" not in one), "")
         path = "/v1beta/models/MODEL:streamGenerateContent?alt=sse" if surface is GEMINI else surface.path
-        demo = (settings.name or "").startswith("demo")
+        demo = settings.api_key == "demo"  # the one that `--demo` brings asks for no other
         return {
             "surface": surface.name,
             "path": path,

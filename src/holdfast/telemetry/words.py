@@ -114,7 +114,7 @@ _SAID = {
     "events.dropped": ("dropped {count} events that came twice", ""),
     "recording.failed": ("the recording {path} was given up: {reason}", "yellow"),
     "stream.delivered": ("{items} items delivered, longest gap {longest_gap}", ""),
-    "gateway.opened": ("asked at {surface} by {owner}", ""),
+    "gateway.opened": ("asked at {surface}  {owner}", ""),
     "gateway.joined": ("joined by its idempotency key", ""),
     "gateway.read_again": ("a reader came back at record {place} of {last}", "magenta"),
     "gateway.cancelled": ("its owner cancelled it", "yellow"),

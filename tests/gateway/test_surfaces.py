@@ -195,7 +195,7 @@ async def test_models_are_those_of_all_upstreams_that_may_be_asked_for() -> None
         upstream(base_url="/a", models=("gpt-*",)),
         upstream(base_url="/b"),
         upstream(base_url="/gone", models=("named", "a-*")),
-    ) as (_, url, session):
+    ) as (server, url, session):
         status, said = await ask(session, f"{url}/v1/models")
         assert status == 200
         assert [one["id"] for one in json.loads(said)["data"]] == ["gpt-9", "kelp", "named"]
@@ -203,6 +203,7 @@ async def test_models_are_those_of_all_upstreams_that_may_be_asked_for() -> None
         assert (await ask(session, f"{url}/v1/models/other"))[0] == 404
         status, said = await ask(session, f"{url}/v1/models", headers={"anthropic-version": "2023-06-01"})
         assert json.loads(said) == {"data": [], "has_more": False, "first_id": None, "last_id": None}
+        assert len(server.requests) == 3  # whoever asks a hundred times asks the upstreams once
 
 
 # -- other paths -------------------------------------------------------------------------------------

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -38,6 +40,8 @@ from holdfast.moments import Listener
 from holdfast.upstreams import Upstream
 
 _MODELS_SECONDS = 5.0
+_MODELS_KEPT = 30.0
+"""Seconds for which what upstreams list is not asked for again."""
 _MOST_MODELS = 4 * 1024 * 1024  # bytes
 _PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[\w.:@~+-]+)+")
 """A path of plain segments: nothing that somebody on the way may take for another one."""
@@ -50,6 +54,7 @@ class Passing:
     def __init__(self, upstreams: Upstreams, *, most: int) -> None:
         self._upstreams = upstreams
         self._most = most
+        self._listed: dict[str, tuple[float, Sequence[Sequence[dict[str, Any]]]]] = {}
 
     async def whole(
         self,
@@ -95,7 +100,7 @@ class Passing:
         """Answers with the models of all upstreams that the client's wire is spoken by, in that one's words."""
         surface = _listing(request)
         upstreams = self._upstreams.speaking(surface)
-        lists = await asyncio.gather(*(self._models_of(settings, one) for settings, one in upstreams))
+        lists = await self._lists(surface)
         models: dict[str, dict[str, Any]] = {}
         for (settings, _), listed in zip(upstreams, lists, strict=True):
             for model in (*listed, *({"id": name} for name in settings.models if not set(name) & set("*?["))):
@@ -110,6 +115,16 @@ class Passing:
         if not found:
             raise Refused(Refusal(404, "model_not_found", f"the model {one[:100]!r} does not exist"))
         return web.json_response(found[0])
+
+    async def _lists(self, surface: Surface) -> Sequence[Sequence[dict[str, Any]]]:
+        """Gives what each upstream lists, as it was said not long ago: nobody is asked by us as often as we are."""
+        at, lists = self._listed.get(surface.name, (-math.inf, ()))
+        if time.monotonic() - at < _MODELS_KEPT:
+            return lists
+        asking = (self._models_of(settings, one) for settings, one in self._upstreams.speaking(surface))
+        lists = await asyncio.gather(*asking)
+        self._listed[surface.name] = time.monotonic(), lists
+        return lists
 
     async def _models_of(self, settings: UpstreamSettings, upstream: Upstream) -> Sequence[dict[str, Any]]:
         """Gives what an upstream lists; nothing of one that does not say it in time."""

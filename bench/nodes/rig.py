@@ -203,6 +203,11 @@ def truth(upstream: ChaosServer, prompt: str) -> str:
     return answer.reasoning + answer.text
 
 
+def truths(upstream: ChaosServer, prompt: str) -> list[str]:
+    """Gives what each of the upstream's answers says: more than one only where it answers otherwise each time."""
+    return [answer.reasoning + answer.text for answer in upstream.answers(prompt)]
+
+
 def paid(upstream: ChaosServer, prompts: list[str]) -> tuple[int, int]:
     """Gives how many tokens answers have, and how many more than those the upstream generated for them."""
     asked = set(prompts)

@@ -11,13 +11,13 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from bench.nodes.rig import Node, Reader, Story, nodes, truth
+from bench.nodes.rig import Node, Reader, Story, nodes, truth, truths
 from holdfast.testing.chaos import ChaosServer, Mode
 from tests.binaries import free_port
 from tests.redis_server import RedisServer, redis_server
 
 STREAMS = 20
-LEASE = 0.8
+LEASE = 1.0
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -35,6 +35,12 @@ class Rig:
         made = [(f"{name} {mode} {n}", mode) for n in range(count) for mode in modes]
         self.upstream.modes = {**self.upstream.modes, **dict(made)}
         return [prompt for prompt, _ in made]
+
+    async def asked(self, prompts: list[str], times: int = 1) -> None:
+        """Waits until the upstream was asked for each of them so often."""
+        async with asyncio.timeout(15):
+            while any(self.upstream.attempts.get(one, 0) < times for one in prompts):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.02)
 
     async def read(self, prompts: list[str]) -> list[Story]:
         return await asyncio.gather(*(self.reader.read(prompt, n // 2) for n, prompt in enumerate(prompts)))
@@ -65,7 +71,8 @@ async def test_a_node_is_killed_and_every_reader_has_the_identical_text_or_the_s
     prompts = there.prompts("kill", "ids", "no-ids", count=STREAMS // 2)
     others = there.prompts("kill", "divergent", count=4)
     reading = asyncio.create_task(there.read([*prompts, *others]))
-    await asyncio.sleep(0.5 + 0.3 * Random(there.upstream.seed).random())
+    await there.asked([*prompts, *others])
+    await asyncio.sleep(0.1 + 0.3 * Random(there.upstream.seed).random())
     await there.nodes[0].kill()
     restarted = asyncio.create_task(there.nodes[0].start())
     stories = await reading
@@ -73,15 +80,17 @@ async def test_a_node_is_killed_and_every_reader_has_the_identical_text_or_the_s
     whole, rest = stories[: len(prompts)], stories[len(prompts) :]
     assert sum(story.cuts for story in whole) >= 5
     await there.check(whole, [0, 1])
+    assert any(story.error for story in rest)
     for story in rest:
-        assert (story.error == "") == (story.cuts == 0), story
-        assert truth(there.upstream, story.prompt).startswith("".join(story.text))
+        assert story.error or "".join(story.text) in truths(there.upstream, story.prompt)
+        assert any(one.startswith("".join(story.text)) for one in truths(there.upstream, story.prompt))
         assert await there.reader.whole(1, story.stream) == story.data
 
 
 async def test_both_nodes_are_restarted_under_load_and_nothing_is_lost(there: Rig) -> None:
-    reading = asyncio.create_task(there.read(there.prompts("roll", "ids")))
-    await asyncio.sleep(0.3)
+    prompts = there.prompts("roll", "ids")
+    reading = asyncio.create_task(there.read(prompts))
+    await there.asked(prompts)
     for node in there.nodes:
         await node.stop()
         await node.start()
@@ -89,16 +98,14 @@ async def test_both_nodes_are_restarted_under_load_and_nothing_is_lost(there: Ri
 
 
 async def test_a_node_that_was_frozen_past_its_lease_writes_and_asks_nothing_more(there: Rig) -> None:
-    reading = asyncio.create_task(there.read(there.prompts("freeze", "ids")))
-    await asyncio.sleep(0.3)
-    before = len(there.upstream.served)
+    prompts = there.prompts("freeze", "ids")
+    reading = asyncio.create_task(there.read(prompts))
+    await there.asked(prompts)
     there.nodes[0].signal(signal.SIGSTOP)
-    async with asyncio.timeout(10):
-        while len(there.upstream.served) < before + STREAMS // 2:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.05)
+    await there.asked([one for n, one in enumerate(prompts) if n // 2 % 2 == 0], times=2)
     there.nodes[0].signal(signal.SIGCONT)
     stories = await reading
-    assert len(there.upstream.served) == before + STREAMS // 2
+    assert max(there.upstream.attempts[prompt] for prompt in prompts) == 2
     assert max(story.cuts for story in stories) == 0, "who reads at the frozen node is not even cut"
     await there.check(stories, [0, 1])
 
@@ -107,11 +114,11 @@ async def test_redis_is_silent_for_longer_than_a_lease_and_nothing_that_runs_sto
     there.upstream.every = 0.04
     prompts = there.prompts("silence", "ids", count=STREAMS // 2)
     reading = asyncio.create_task(there.read(prompts))
-    await asyncio.sleep(0.3)
+    await there.asked(prompts)
     with there.redis.frozen():
-        await asyncio.sleep(2 * LEASE)
+        await asyncio.sleep(1.5 * LEASE)
     stories = await reading
-    assert max(story.longest_gap for story in stories) < 2 * LEASE
+    assert max(story.longest_gap for story in stories) < 1.5 * LEASE
     assert max(story.cuts for story in stories) == 0
     assert {there.upstream.attempts[prompt] for prompt in prompts} == {1}
     await asyncio.sleep(0.1)

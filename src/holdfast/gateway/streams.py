@@ -63,7 +63,8 @@ class Running:
         """Returns once there is a head, or it is known that there will be none: here or where it is written."""
         if self.production is not None:
             await self.production.begun.wait()
-            return
+            if self.production.refusal is not None:
+                return
         log, woken = self.shelved.log, asyncio.Event()
         unwatch = log.watch(woken.set)
         try:

@@ -35,7 +35,7 @@ from holdfast.testing.server import (
 )
 from tests.binaries import binary, free_port
 from tests.gateway.serving import settings
-from tests.gateway.test_serve import Held, rest_of
+from tests.gateway.test_serve import Held, begun, rest_of
 from tests.gateway.test_server import ANSWER, BODY, ids_of
 from tests.redis_server import redis_server
 
@@ -98,9 +98,9 @@ async def node(chosen: Settings) -> AsyncIterator[Node]:
     started = asyncio.Event()
     alive, line = os.pipe()
     task = asyncio.create_task(serve(chosen, sock, started=started.set, alive=alive))
-    await asyncio.wait_for(started.wait(), 5)
     running = Node(f"http://127.0.0.1:{sock.getsockname()[1]}", line, task)
     try:
+        await begun(task, started)
         yield running
     finally:
         running.end()

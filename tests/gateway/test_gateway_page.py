@@ -15,6 +15,7 @@ from holdfast.gateway.workers import listen
 from holdfast.testing import ChaosServer, Schedule
 from holdfast.testing.faults import CleanCut, Healthy, ResetMidStream
 from tests.binaries import binary
+from tests.gateway.test_serve import begun
 from tests.pages import ROOT, write_files
 
 PAGE = ROOT / "docs/gateway.md"
@@ -38,8 +39,8 @@ async def demo(folder: Path) -> AsyncIterator[ChaosServer]:
         tell(folder, f"127.0.0.1:{sock.getsockname()[1]}")
         started = asyncio.Event()
         task = asyncio.create_task(serve(chosen, sock, started=started.set))
-        await asyncio.wait_for(started.wait(), 5)
         try:
+            await begun(task, started)
             yield upstream
         finally:
             task.cancel()

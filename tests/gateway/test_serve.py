@@ -79,13 +79,23 @@ async def served(**more: Any) -> AsyncIterator[Serving]:
         [sock] = listen(chosen)
         started = asyncio.Event()
         task = asyncio.create_task(serve(chosen, sock, started=started.set))
-        await asyncio.wait_for(started.wait(), 5)
         try:
+            await begun(task, started)
             yield Serving(f"http://127.0.0.1:{sock.getsockname()[1]}", held, task, session)
         finally:
             task.cancel()
             await asyncio.wait([task])
             sock.close()
+
+
+async def begun(task: asyncio.Task[None], started: asyncio.Event) -> None:
+    """Waits until a gateway serves, or raises why it does not."""
+    waiting = asyncio.create_task(started.wait())
+    await asyncio.wait([task, waiting], timeout=20, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if task.done():
+        task.result()
+    assert started.is_set()
 
 
 def end() -> None:

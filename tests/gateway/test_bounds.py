@@ -14,6 +14,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from holdfast.gateway.journal import Entry, JournalError, Shelved
+from holdfast.gateway.journal.memory import MemoryJournal
+from holdfast.gateway.log import Ending
 from holdfast.gateway.settings import Limits
 from holdfast.testing.server import (
     LAST_CHUNK,
@@ -261,6 +264,21 @@ async def test_all_bodies_together_are_bounded() -> None:
         assert 0 < served.gateway.bodies.held <= 150_000
         for task in told:
             task.cancel()
+
+
+async def test_requests_whose_streams_run_are_bounded_together_and_make_room_when_they_end() -> None:
+    journal = MemoryJournal(max_bytes=1_000, keep=600)
+
+    def entry(number: int) -> Entry:
+        return Entry(stream=f"{number:032x}", owner="", surface="chat", url="", headers={}, body=b"x" * 600, digest="")
+
+    first = await journal.begin(entry(1))
+    with pytest.raises(JournalError):
+        await journal.begin(entry(2))
+    assert await journal.find(entry(2).stream) is None
+    assert not isinstance(first, Shelved)
+    await first.end(Ending(kind="complete"))
+    assert not isinstance(await journal.begin(entry(3)), Shelved)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "gzip, identity", "x"])

@@ -79,6 +79,8 @@ class _Handler(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answers what is no HTTP, and mistakes of ours."""
+        if isinstance(exc, ConnectionError):
+            raise exc  # the client has left, and nobody is there to be told
         if isinstance(exc, UnicodeEncodeError) and "Expect" in request.headers:
             status = 417  # aiohttp quotes what it does not know, and this is no text that it could quote
         if status >= 500:

@@ -35,6 +35,8 @@ class MemoryJournal:
         self._streams: dict[str, Shelved] = {}
         self._ended: dict[str, float] = {}
         """When streams ended, the earliest first."""
+        self._size = 0
+        """Bytes of all of them as of the last sweep, and the requests that came since."""
         self._named: dict[tuple[str, str], str] = {}
 
     @property
@@ -53,6 +55,8 @@ class MemoryJournal:
             known = self._streams.get(self._named.get(name, ""))
             if known is not None:
                 return known
+        self._make_room(len(entry.body))
+        if entry.idempotency_key:
             self._named[name] = entry.stream
         shelved = Shelved(entry, Log(max_bytes=self._max_stream))
         self._streams[entry.stream] = shelved
@@ -75,16 +79,28 @@ class MemoryJournal:
 
     def sweep(self) -> None:
         """Forgets what is old, or too much. Called now and then."""
+        self._sweep(self._max_bytes)
+
+    def _sweep(self, most: int) -> None:
         oldest = self._clock.now() - self._keep
         size = sum(map(_size, self._streams.values()))
         for stream, ended in list(self._ended.items()):
-            if ended > oldest and size <= self._max_bytes:
+            if ended > oldest and size <= most:
                 break
             size -= _size(self._streams[stream])
             self._drop(stream)
+        self._size = size
 
     async def aclose(self) -> None:
         self._streams.clear()
+
+    def _make_room(self, size: int) -> None:
+        """Counts what a new stream brings. Raises `JournalError` where those that run are as much as may be."""
+        if self._size + size > self._max_bytes:
+            self._sweep(self._max_bytes - size)
+            if self._size + size > self._max_bytes:
+                raise JournalError("the streams that run here take as much memory as they may")
+        self._size += size
 
     def _end(self, stream: str) -> None:
         if stream in self._streams:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from holdfast.testing import ChaosServer, Schedule
 from holdfast.testing.faults import CleanCut, Healthy, ResetMidStream
 from tests.binaries import binary
 from tests.gateway.test_serve import begun
-from tests.pages import ROOT, write_files
+from tests.pages import ROOT, run, write_files
 
 PAGE = ROOT / "docs/gateway.md"
 ANSWER = "Why is the sky blue?"
@@ -30,7 +29,7 @@ def tell(folder: Path, place: str) -> None:
 @asynccontextmanager
 async def demo(folder: Path) -> AsyncIterator[ChaosServer]:
     """Serves what the page's programs ask, at the place that they are told in the folder's copies."""
-    faults = (ResetMidStream(after=25), CleanCut(after=60), Healthy()) * 10
+    faults = (ResetMidStream(after=25), Healthy(), CleanCut(after=60)) * 10
     async with ChaosServer(schedule=Schedule(streams={"*": faults}), every=0.001) as upstream:
         speak = ("deepseek", "anthropic")
         upstreams = tuple(UpstreamSettings(dialect=name, base_url=upstream.url, api_key="demo") for name in speak)
@@ -48,20 +47,18 @@ async def demo(folder: Path) -> AsyncIterator[ChaosServer]:
             sock.close()
 
 
-async def run(folder: Path, *command: str) -> str:
-    program = await asyncio.create_subprocess_exec(*command, cwd=folder, stdout=asyncio.subprocess.PIPE)
-    out, _ = await asyncio.wait_for(program.communicate(), 40)
-    assert program.returncode == 0
-    return out.decode()
+async def shell(folder: Path, script: str) -> None:
+    program = await asyncio.create_subprocess_exec(binary("sh"), "-e", script, cwd=folder)
+    assert await asyncio.wait_for(program.wait(), 40) == 0
 
 
 async def test_the_programs_of_the_page_get_whole_answers_and_come_back(tmp_path: Path) -> None:
     write_files(PAGE, tmp_path)
     async with demo(tmp_path) as upstream:
         openai, anthropic, _ = await asyncio.gather(
-            run(tmp_path, sys.executable, "ask.py"),
-            run(tmp_path, sys.executable, "claude.py"),
-            run(tmp_path, binary("sh"), "-e", "resume.sh"),
+            run("ask.py", cwd=tmp_path),
+            run("claude.py", cwd=tmp_path),
+            shell(tmp_path, "resume.sh"),
         )
         text = upstream.answer(ANSWER).text
     assert openai == anthropic == f"{len(text)} characters\n"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -246,8 +246,7 @@ class Watch:
 
     def count_written(self) -> None:
         """Adds up what was written since this was called last."""
-        for watched in self.live.values():
-            self._add(watched)
+        self._add(self.live.values())
 
     def running(self) -> Iterator[Watched]:
         """Gives the streams that this node writes, the newest first."""
@@ -268,7 +267,7 @@ class Watch:
             self._forget(watched, how)
 
     def _forget(self, watched: Watched, how: str) -> None:
-        self._add(watched)
+        self._add((watched,))
         self.live.pop(watched.entry.stream, None)
         # What it holds is many times what is shown of it, and of errors hangs what had arrived.
         watched.log = None
@@ -278,12 +277,17 @@ class Watch:
         self.number += 1
         self.ended.append((self.number, watched, how))
 
-    def _add(self, watched: Watched) -> None:
-        records, size = watched.grown()
-        self.records += records
-        self.bytes += size
-        if self.numbers is not None:
-            self.numbers.wrote(watched.entry.surface, records, size)
+    def _add(self, several: Iterable[Watched]) -> None:
+        sums: dict[str, tuple[int, int]] = {}
+        for watched in several:
+            records, size = watched.grown()
+            before = sums.get(watched.entry.surface, (0, 0))
+            sums[watched.entry.surface] = before[0] + records, before[1] + size
+        for surface, (records, size) in sums.items():
+            self.records += records
+            self.bytes += size
+            if self.numbers is not None:
+                self.numbers.wrote(surface, records, size)
 
 
 def _is_ours(error: StreamError) -> bool:

@@ -155,6 +155,7 @@ async def test_cancelled_at_every_await_an_answer_is_closed_and_a_reader_told() 
 async def test_two_thousand_streams_leave_no_task_behind() -> None:
     made = streams(grace=0.0)
     before = len(asyncio.all_tasks())
+    others = {id(one) for one in gc.get_objects() if type(one) is Running}  # of gateways that aiohttp still knows
     for _ in range(2_000):
         running = await made.open(entry())
         with running:
@@ -165,4 +166,4 @@ async def test_two_thousand_streams_leave_no_task_behind() -> None:
     made.journal.sweep()
     del running
     gc.collect()
-    assert not [one for one in gc.get_objects() if type(one) is Running]
+    assert not [one for one in gc.get_objects() if type(one) is Running and id(one) not in others]

@@ -132,11 +132,11 @@ async def play(streams: int, seeds: int) -> list[tuple[str, list[Counted]]]:
     """Plays all there is."""
     kinds: list[tuple[str, str, tuple[Mode, ...], int]] = [
         ("`kill -9`, upstream with event ids", "kill", ("ids",), seeds),
-        ("`kill -9`, upstream that answers the same again", "kill", ("no-ids",), max(1, seeds // 4)),
-        ("`kill -9`, upstream that answers otherwise", "kill", ("divergent",), max(1, seeds // 4)),
-        ("rolling restart of both", "roll", ("ids", "no-ids"), max(1, seeds // 4)),
-        ("node frozen for two leases", "freeze", ("ids", "no-ids"), max(1, seeds // 4)),
-        ("Redis silent for 3 s", "silence", ("ids", "no-ids"), max(1, seeds // 4)),
+        ("`kill -9`, upstream that answers the same again", "kill", ("no-ids",), max(1, seeds // 6)),
+        ("`kill -9`, upstream that answers otherwise", "kill", ("divergent",), max(1, seeds // 6)),
+        ("rolling restart of both", "roll", ("ids", "no-ids"), max(1, seeds // 6)),
+        ("node frozen for two leases", "freeze", ("ids", "no-ids"), max(1, seeds // 6)),
+        ("Redis silent for 3 s", "silence", ("ids", "no-ids"), max(1, seeds // 6)),
     ]
     played = []
     async with rig(7) as there:

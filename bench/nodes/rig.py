@@ -189,7 +189,10 @@ class Reader:
         """Reads a stream that ended from its beginning."""
         data = b""
         try:
-            async with self._session.get(f"{self._urls[place]}/v1/streams/{stream}") as response:
+            async with (
+                asyncio.timeout(self._patience),
+                self._session.get(f"{self._urls[place]}/v1/streams/{stream}") as response,
+            ):
                 async for more in response.content.iter_any():
                     data += more
         except aiohttp.ClientPayloadError:

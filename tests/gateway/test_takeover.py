@@ -12,7 +12,7 @@ import pytest
 from holdfast import parse_events
 from holdfast._types import Head
 from holdfast.gateway import Settings
-from holdfast.gateway.journal import Entry
+from holdfast.gateway.journal import Entry, JournalError
 from holdfast.gateway.journal.redis import RedisJournal, RedisWriter
 from holdfast.gateway.records import new_stream, record
 from holdfast.gateway.takeover import MOST
@@ -217,3 +217,22 @@ async def test_a_reader_of_what_was_never_written_is_told_so(redis: RedisServer)
     assert status == 200
     assert b"journal_unavailable" in data
     assert said(data) == ""
+
+
+async def test_one_that_cannot_be_read_now_is_tried_again_and_its_lease_not_kept(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries, failed = RedisJournal.entries, asyncio.Event()
+
+    async def at_second(self: RedisJournal, stream: str, number: int) -> list[tuple[int, list[bytes]]]:
+        if not failed.is_set():
+            failed.set()
+            raise JournalError("Redis does not answer")
+        return await entries(self, stream, number)
+
+    monkeypatch.setattr(RedisJournal, "entries", at_second)
+    entry = await leave(redis, ANSWER[:2])
+    async with ScriptedServer(Upstream(*ANSWER)) as http, serving(over(http, redis)) as served:
+        await failed.wait()
+        _, data = await rest(served.url, entry.stream)
+    assert said(data) == "one two three"

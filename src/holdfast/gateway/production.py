@@ -157,6 +157,8 @@ class Production:
             return
         entry = self.shelved.entry
         block = error_event(SURFACES[entry.surface], refusal)
-        with contextlib.suppress(LeaseLost, JournalError):
-            await self._writer.write([record(entry.stream, self._number + 1, block)])
-            await self._writer.end(Ending(kind=kind, error=refusal.code))
+        with contextlib.suppress(LeaseLost):
+            with contextlib.suppress(JournalError):  # readers here are to hear it all the same
+                await self._writer.write([record(entry.stream, self._number + 1, block)])
+            with contextlib.suppress(JournalError):
+                await self._writer.end(Ending(kind=kind, error=refusal.code))

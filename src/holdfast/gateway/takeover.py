@@ -87,8 +87,11 @@ class Takeover:
         if taken is None:
             return
         try:
-            with contextlib.suppress(LeaseLost, JournalError):
-                await self._go_on(taken)
+            await self._go_on(taken)
+        except LeaseLost:
+            pass  # another one has it
+        except JournalError:
+            taken.writer.let_go()  # else we would keep the lease of what we do not write
         except Exception as error:  # noqa: BLE001 - one stream that cannot be gone on with must not keep us from others
             told = {"message": "a stream could not be taken over", "exception": error}
             asyncio.get_running_loop().call_exception_handler(told)

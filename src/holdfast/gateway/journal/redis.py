@@ -47,7 +47,7 @@ _OFTEN = 1.0
 class Taken:
     """What a node took over: the right to write, and what there was. `last` is the number of its last record."""
 
-    writer: Writer
+    writer: RedisWriter
     last: int
     takeovers: int
     """How many nodes lost it without handing it over."""
@@ -395,6 +395,10 @@ class RedisWriter:
             self._lose(LeaseLost("the lease is not known to hold any more"))
         self._raise()
 
+    def let_go(self) -> None:
+        """Writes nothing more; the lease ends by itself, and another node has it then."""
+        self._lose(LeaseLost("this node does not write this stream any more"))
+
     def renewed(self, at: float) -> None:
         """The lease was given, or prolonged, by what was said at that time: it holds a little less than that long."""
         self._until = at + 0.9 * self._journal.lease
@@ -477,13 +481,17 @@ class RedisWriter:
 
     async def _end(self, ending: Ending, *, forget: bool) -> None:
         if self.alone:
+            self._show_all()
             self.shelved.log.end(ending)
             return
         self._raise()
         packed = msgspec.msgpack.encode(ending), msgspec.msgpack.encode(_slim(self.shelved.entry))
         args = (*packed, self._keep, int(forget))
         self._say(_scripts.END, *args, shown=lambda: self.shelved.log.end(ending), acked=self._leave)
-        await self._shown()
+        try:
+            await self._shown()
+        except JournalError:
+            self._show_all()
 
     async def release(self) -> None:
         if self.why is None and not self._left:

@@ -210,7 +210,7 @@ class Streams:
             for wait in waits:
                 wait.cancel()
             left = [one for one in productions if not one.done]
-            for one in left:
+            for one in left if self.journal.shared else ():
                 self.tell("handed_over", one.shelved, last=one.shelved.log.last)
             await asyncio.gather(*(one.hand_over() for one in left))
             for task in tuple(self._tasks):

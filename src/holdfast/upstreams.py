@@ -187,9 +187,9 @@ def _check_layers(layers: Sequence[object]) -> None:
         check_order(layers[:place], layer)
 
 
-def breaker_of(name: str) -> pybreaker.CircuitBreaker:
-    """Makes the breaker that is there where nobody gives one: five failures in a row open it for 30 s."""
-    return pybreaker.CircuitBreaker(fail_max=5, reset_timeout=30, name=name, throw_new_error_on_trip=False)
+def breaker_of(name: str, *, failures: int = 5, seconds: float = 30) -> pybreaker.CircuitBreaker:
+    """Makes the breaker that is there where nobody gives one: so many failures in a row open it for so long."""
+    return pybreaker.CircuitBreaker(fail_max=failures, reset_timeout=seconds, name=name, throw_new_error_on_trip=False)
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
-import pybreaker
-
 from holdfast._core import Source
 from holdfast.dialects import Dialect, Timeouts
 from holdfast.gateway.settings import Settings, UpstreamSettings
@@ -23,6 +21,7 @@ from holdfast.layers.rate_limit import RateLimit
 from holdfast.machines.concurrency import ConcurrencyLimiter
 from holdfast.machines.rate_limiter import RateLimiter
 from holdfast.machines.retry_budget import RetryBudget
+from holdfast.upstreams import breaker_of
 
 Layer = Callable[[Source[Any]], Source[Any]]
 
@@ -59,11 +58,7 @@ def timeouts_of(served: Sequence[tuple[UpstreamSettings, Dialect]]) -> Timeouts:
 
 def _breaker(name: str, settings: UpstreamSettings) -> CircuitBreaker:
     at = settings.breaker
-    return CircuitBreaker(
-        pybreaker.CircuitBreaker(
-            fail_max=at.failures, reset_timeout=at.seconds, name=name, throw_new_error_on_trip=False
-        )
-    )
+    return CircuitBreaker(breaker_of(name, failures=at.failures, seconds=at.seconds))
 
 
 def _limits(name: str, settings: UpstreamSettings) -> list[Layer]:

@@ -1,7 +1,7 @@
 # The door to the project. Needs python3 (3.11 or newer) and make; everything else is installed into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help environments demo test test-tcp test-all test-uvloop test-lowest test-pythons lint types format bench scoreboard sdk-matrix headlines fleet nodes soak fuzz constraints clean
+.PHONY: help environments demo test test-tcp test-all test-uvloop test-lowest test-pythons lint types format bench bench-gateway scoreboard sdk-matrix headlines fleet nodes soak fuzz constraints clean
 .DELETE_ON_ERROR:
 
 SHELL := /bin/bash
@@ -11,6 +11,7 @@ RUNS := .venv/.runs
 READY := .venv/.installed
 CHECKED := $(wildcard src tests bench examples fuzz tools)
 SCOREBOARD := .venv-scoreboard/.installed .venv-scoreboard-litellm/.installed
+GATEWAYS := .venv-gateway-litellm/.installed .venv-gateway-portkey/.installed
 SDKS := $(patsubst %,.venv-sdks-%/.installed,newest older litellm)
 TCP := $(wildcard tests/sources tests/test_*_tcp.py)
 SECONDS ?= 60
@@ -71,6 +72,9 @@ format: $(READY) ## let ruff rewrite what it can
 bench: $(READY) ## microseconds of CPU per event, against floors measured in the same run
 	$(BIN)/python -m bench
 
+bench-gateway: $(READY) $(GATEWAYS) ## the gateway beside nginx, a naive relay, Portkey and LiteLLM: writes docs/gateway-cost.md
+	$(BIN)/python -m bench.gateway --write
+
 scoreboard: $(SCOREBOARD) ## other clients and Holdfast against the same faults: writes docs/scoreboard.md and .svg
 	.venv-scoreboard/bin/python -m bench.scoreboard
 
@@ -126,6 +130,17 @@ $(READY): $(RUNS)
 .venv-scoreboard-litellm/.installed: bench/scoreboard/requirements-litellm.txt tools/venv
 	tools/venv make .venv-scoreboard-litellm
 	.venv-scoreboard-litellm/bin/$(PIP_INSTALL) -r bench/scoreboard/requirements-litellm.txt
+	touch $@
+
+.venv-gateway-litellm/.installed: bench/gateway/requirements-litellm.txt tools/venv
+	tools/venv make .venv-gateway-litellm
+	.venv-gateway-litellm/bin/$(PIP_INSTALL) --no-compile -r bench/gateway/requirements-litellm.txt
+	touch $@
+
+# Without node there is no Portkey: the page says so.
+.venv-gateway-portkey/.installed: bench/gateway/package.json
+	mkdir -p .venv-gateway-portkey && cp $< .venv-gateway-portkey/
+	cd .venv-gateway-portkey && (npm install --no-audit --no-fund --silent || echo "npm cannot install Portkey's gateway")
 	touch $@
 
 # What is installed there is what the page was written with; who wants newer versions freezes them anew. Not compiled:

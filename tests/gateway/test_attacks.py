@@ -218,7 +218,7 @@ async def test_no_header_becomes_another_one_or_a_failure_of_ours(what: str, cap
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n" % len(body)
     async with gateway() as (served, _session, seen):
         told = await raw(served, head + INJECTIONS[what] + b"Connection: close\r\n\r\n" + body)
-        assert told, what
+        assert told or what == "an upgrade", what  # older versions of aiohttp close that without a word
         assert all(status in (200, 400, 417) for status in statuses(told)), told[:300]
         assert b"\r\nX-Evil" not in told
         for request in seen:

@@ -1,14 +1,17 @@
 """The gateway's own numbers for Prometheus, beside those that every stream tells: docs/metrics.md lists both.
 
 They are counted when a stream opens, ends or is come back to, or when somebody asks for them; never per event. Where
-workers share a port, and `PROMETHEUS_MULTIPROC_DIR` is set, whichever answers a scrape tells of all of them.
+workers share a port they keep them in files beside each other, and whichever answers a scrape tells of all of them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from holdfast.gateway.journal import Pulse
@@ -120,6 +123,7 @@ class Numbers:
         """Gives all numbers as Prometheus reads them, and their content type."""
         library, registry = self._library, self._registry
         if os.environ.get(SHARED_BY_WORKERS):
+            _forget_the_dead(Path(os.environ[SHARED_BY_WORKERS]))
             registry = library.CollectorRegistry()
             importlib.import_module("prometheus_client.multiprocess").MultiProcessCollector(registry)
         return library.generate_latest(registry), library.CONTENT_TYPE_LATEST
@@ -128,4 +132,30 @@ class Numbers:
         self._sink.tell(metric, value, {name: self._bounded(name, text) for name, text in labels.items()})
 
 
-__all__ = ["GATEWAY_METRICS", "SHARED_BY_WORKERS", "Numbers"]
+@contextlib.contextmanager
+def shared_by_workers() -> Iterator[None]:
+    """Has the processes that are forked meanwhile share their numbers, where whoever started us has not seen to it."""
+    if os.environ.get(SHARED_BY_WORKERS):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="holdfast-", ignore_cleanup_errors=True) as folder:
+        os.environ[SHARED_BY_WORKERS] = folder
+        try:
+            yield
+        finally:
+            del os.environ[SHARED_BY_WORKERS]
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """What runs in a worker that died runs no more; what it counted stays counted."""
+    for file in folder.glob("gauge_live*_*.db"):
+        pid = file.stem.rpartition("_")[2]
+        try:
+            os.kill(int(pid), 0)
+        except (ProcessLookupError, ValueError):
+            file.unlink(missing_ok=True)
+        except OSError:
+            pass  # somebody else's process has the number now
+
+
+__all__ = ["GATEWAY_METRICS", "SHARED_BY_WORKERS", "Numbers", "shared_by_workers"]

@@ -12,6 +12,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import os
 import re
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
@@ -22,6 +23,7 @@ from aiohttp import web
 
 from holdfast.gateway.door import Guest
 from holdfast.gateway.looking import Crowded, Looking
+from holdfast.gateway.numbers import SHARED_BY_WORKERS, Numbers
 from holdfast.gateway.refusals import Refusal, RefusalResponse, Refused, refusal_response
 from holdfast.gateway.surfaces import CHAT, GEMINI, MESSAGES, RESPONSES, Surface
 
@@ -35,6 +37,8 @@ _MAX_FORM = 4096
 """Bytes."""
 _LONGEST_LOOK = 3600.0
 """Seconds: who looks on asks again then, and is known or not."""
+_STOCK = 2.0
+"""Seconds from one time that a worker among several says how things are to the next."""
 _PATIENCE = 20.0
 """Seconds for which who looks may take nothing."""
 _FAR_BEHIND = 256
@@ -85,6 +89,7 @@ class Pages:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._stock: asyncio.Task[None] | None = None
         self._ui, self._try, self._login = Page("ui"), Page("try"), Page("login")
         settings = gateway.settings
         self._looking = Looking(
@@ -111,6 +116,7 @@ class Pages:
         ):
             app.router.add_route(method, path, _told(handler))
         app.on_response_prepare.append(self._count)
+        app.on_startup.append(self._start)
         app.on_shutdown.append(self._end)
 
     # -- who looks -------------------------------------------------------------------------------
@@ -234,12 +240,19 @@ class Pages:
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         self._admit(request)
         gateway = self._gateway
-        watch, streams = gateway.watch, gateway.streams
+        watch = gateway.watch
         if watch.numbers is None:
             words = "numbers need prometheus-client: pip install 'holdfast[prometheus]'"
             raise Refused(Refusal(501, "not_implemented", words))
+        self._take_stock(watch.numbers)
+        body, kind = watch.numbers.text()
+        return web.Response(body=body, headers={**_HEADERS, "Content-Type": kind})
+
+    def _take_stock(self, numbers: Numbers) -> None:
+        gateway = self._gateway
+        watch, streams = gateway.watch, gateway.streams
         watch.count_written()
-        watch.numbers.state(
+        numbers.state(
             running=len(watch.live),
             readers=streams.readers if streams is not None else 0,
             slow=gateway.heart.far_behind(_FAR_BEHIND),
@@ -247,9 +260,18 @@ class Pages:
         )
         pulse = gateway.journal.pulse if gateway.journal is not None else None
         if pulse is not None:
-            watch.numbers.journal(pulse)
-        body, kind = watch.numbers.text()
-        return web.Response(body=body, headers={**_HEADERS, "Content-Type": kind})
+            numbers.journal(pulse)
+
+    async def _start(self, _app: web.Application) -> None:
+        numbers = self._gateway.watch.numbers
+        if numbers is not None and os.environ.get(SHARED_BY_WORKERS):
+            self._stock = asyncio.create_task(self._keep_stock(numbers), name="holdfast-numbers")
+
+    async def _keep_stock(self, numbers: Numbers) -> None:
+        """A scrape is answered by any worker, and must know of this one."""
+        while True:
+            self._take_stock(numbers)
+            await asyncio.sleep(_STOCK)
 
     # -- what is counted -------------------------------------------------------------------------
 
@@ -259,6 +281,8 @@ class Pages:
 
     async def _end(self, _app: web.Application) -> None:
         self._looking.close()
+        if self._stock is not None:
+            self._stock.cancel()
 
 
 def add_to(app: web.Application, gateway: Gateway) -> None:

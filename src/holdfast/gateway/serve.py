@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
+import os
 import signal
 import socket
 import ssl
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -22,6 +25,8 @@ from holdfast.gateway.bounds import BoundedRunner
 from holdfast.gateway.collector import spare
 from holdfast.gateway.config import check
 from holdfast.gateway.journal.open import journal_of
+from holdfast.gateway.numbers import shared_by_workers
+from holdfast.gateway.numbers import SHARED_BY_WORKERS
 from holdfast.gateway.server import Gateway
 from holdfast.gateway.settings import Settings
 from holdfast.gateway.workers import BACKLOG, Workers, listen
@@ -52,7 +57,12 @@ def serve_port(
     def part(sock: socket.socket, ready: Callable[[], None], alive: int) -> int:
         return work(lambda: run(bound, sock, started=ready, alive=alive))
 
-    return Workers(part, sockets, settings.workers, lambda: started(bound), tell).run()
+    if bound.secret is None and bound.journal == "none":  # a journal that nodes share has one for all of them
+        bound = replace(bound, secret=secrets.token_hex(32))
+    with shared_by_workers():
+        with tempfile.TemporaryDirectory(prefix="holdfast-numbers-") as shared:
+        os.environ.setdefault(SHARED_BY_WORKERS, shared)  # any of them tells the numbers of all
+        return Workers(part, sockets, settings.workers, lambda: started(bound), tell).run()
 
 
 def run(

@@ -27,6 +27,9 @@ _MOST = 512
 _PAUSES = (0.05, 0.1, 0.25, 0.5)
 """Seconds between tries to reach a Redis that is gone."""
 
+_PASSING = ("ReadOnlyError", "BusyLoadingError", "MasterDownError")
+"""What a Redis answers that will answer otherwise in a moment: it is as good as silent."""
+
 Arg = str | bytes | int
 
 
@@ -53,12 +56,12 @@ class Line:
     """`say()` puts a script into the queue, `ask()` waits for its answer."""
 
     def __init__(self, url: str, scripts: Sequence[str]) -> None:
-        self._client = connect(url, socket_timeout=_ANSWER)
-        self._sha = {script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest() for script in scripts}
+        self._client = connect(url, socket_timeout=None)
+        self._connection: Any = None
+        self._heads = {script: _head_of(script) for script in scripts}
         self._queue: deque[Said] = deque()
         self._sent: list[Said] = []
         self._wake: asyncio.Future[None] | None = None
-        self._known = False
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.pulse = Pulse()
@@ -77,7 +80,8 @@ class Line:
 
     async def start(self) -> None:
         """Connects. Raises what the library does where Redis cannot be had."""
-        await self._learn()
+        async with asyncio.timeout(_ANSWER):
+            self._connection = await self._connect()
         self._task = asyncio.create_task(self._run(), name="holdfast-journal")
 
     def say(
@@ -123,6 +127,7 @@ class Line:
             await stop(self._task)
         if self._timer is not None:
             self._timer.cancel()
+        await self._hang_up()
         with suppress(Exception):  # it may be gone in any way
             await self._client.aclose()
             await self._client.connection_pool.disconnect(inuse_connections=True)
@@ -154,7 +159,7 @@ class Line:
                 try:
                     results = await self._exchange(loop.time())
                 except Exception:  # noqa: BLE001 - Redis is gone, in whichever way: it is told again
-                    self._known = False
+                    await self._hang_up()
                     if tries:
                         self._fall_silent()
                     await asyncio.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])
@@ -170,34 +175,57 @@ class Line:
                 self._timer.cancel()
 
     async def _exchange(self, now: float) -> list[Any]:
-        if not self._known:
-            await self._learn()
-        results: list[Any] = [None] * len(self._sent)
-        left = [place for place, said in enumerate(self._sent) if not said.withdrawn]
-        for _ in range(2):
-            async with self._client.pipeline(transaction=False) as pipe:
+        """Says what is to be sent, in one write, and gives the answers."""
+        async with asyncio.timeout(_ANSWER):
+            if self._connection is None:
+                self._connection = await self._connect()
+            results: list[Any] = [None] * len(self._sent)
+            left = [place for place, said in enumerate(self._sent) if not said.withdrawn]
+            for _ in range(2):
+                packed = []
                 for place in left:
                     said = self._sent[place]
                     said.at = now
-                    pipe.execute_command("EVALSHA", self._sha[said.script], 0, *said.args)
-                answers = await pipe.execute(raise_on_error=False) if left else []
-            for place, answer in zip(left, answers, strict=True):
-                results[place] = answer
-            left = [place for place in left if type(results[place]).__name__ == "NoScriptError"]
-            if not left:
-                break
-            await self._learn()
-        for result in results:
-            if isinstance(result, OSError) or type(result).__name__ in ("ReadOnlyError", "BusyLoadingError"):
-                raise result
+                    packed.append(_packed(self._heads[said.script], said.args))
+                await self._connection.send_packed_command(packed, check_health=False)
+                for place in left:
+                    results[place] = await self._answer()
+                left = [place for place in left if type(results[place]).__name__ == "NoScriptError"]
+                if not left:
+                    break
+                await self._learn(self._connection)
         return results
 
-    async def _learn(self) -> None:
-        async with self._client.pipeline(transaction=False) as pipe:
-            for script in self._sha:
-                pipe.execute_command("SCRIPT LOAD", script)
-            await pipe.execute()
-        self._known = True
+    async def _answer(self) -> Any:
+        try:
+            return await self._connection.read_response(disable_decoding=True)
+        except _library().ResponseError as error:
+            if type(error).__name__ in _PASSING:
+                raise
+            return error
+
+    async def _connect(self) -> Any:
+        # Not by way of its commands, whose packing and parsing cost more than all the rest of an append.
+        connection = await self._client.connection_pool.get_connection()
+        try:
+            await self._learn(connection)
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            await self._client.connection_pool.release(connection)
+            raise
+        return connection
+
+    async def _learn(self, connection: Any) -> None:
+        for script in self._heads:
+            await connection.send_command("SCRIPT", "LOAD", script)
+            await connection.read_response(disable_decoding=True)
+
+    async def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(Exception):  # it may be gone in any way
+                await connection.disconnect(nowait=True)
+                await self._client.connection_pool.release(connection)
 
     # -- silence ---------------------------------------------------------------------------------
 
@@ -226,6 +254,21 @@ async def stop(task: asyncio.Task[None]) -> None:
     while not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=0.1)
+
+
+def _head_of(script: str) -> bytes:
+    return b"$7\r\nEVALSHA\r\n$40\r\n%b\r\n$1\r\n0\r\n" % (
+        hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest().encode()
+    )
+
+
+def _packed(head: bytes, args: Sequence[Arg]) -> bytes:
+    """Gives a script's call as Redis reads it: https://redis.io/docs/latest/develop/reference/protocol-spec/."""
+    parts = [b"*%d\r\n%b" % (len(args) + 3, head)]
+    for arg in args:
+        data = arg if type(arg) is bytes else str(arg).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(parts)
 
 
 def connect(url: str, *, socket_timeout: float | None) -> Any:

@@ -56,13 +56,13 @@ START = (
     + """
 local state, records = ARGV[1] .. 's:' .. ARGV[2], ARGV[1] .. 'r:' .. ARGV[2]
 local right, last, ending = mine(state, ARGV[3])
-if right ~= 1 then return {right, 0} end
+if right ~= 1 then return right end
 if redis.call('HEXISTS', state, 'head') == 0 and not ending then
   redis.call('HSET', state, 'head', ARGV[4])
   redis.call('XADD', records, '0-1', 'h', ARGV[4])
   redis.call('PEXPIRE', records, ARGV[5])
 end
-return {1, 0}
+return 1
 """
 )
 """prefix, stream, fence, head, ms to keep -> 1, or why not: -1 there is no such stream, -2 another node writes it."""
@@ -73,10 +73,10 @@ APPEND = (
 local prefix, stream = ARGV[1], ARGV[2]
 local state, records = prefix .. 's:' .. stream, prefix .. 'r:' .. stream
 local right, last, ending, cancel = mine(state, ARGV[3])
-if right ~= 1 then return {right, 0} end
+if right ~= 1 then return right end
 local first, count = tonumber(ARGV[4]), tonumber(ARGV[5])
-if first + count - 1 <= last then return {1, cancel and 1 or 0} end
-if first ~= last + 1 or ending then return {-3, 0} end
+if first + count - 1 <= last then return cancel and 2 or 1 end
+if first ~= last + 1 or ending then return -3 end
 redis.call('XADD', records, first .. '-0', 'd', ARGV[6])
 if ARGV[7] ~= '' then
   redis.call('HSET', state, 'last', first + count - 1, 'notes', ARGV[7])
@@ -94,11 +94,11 @@ if size > most then
   end
   redis.call('HSET', prefix .. 'sizes', stream, size)
 end
-return {1, cancel and 1 or 0}
+return cancel and 2 or 1
 """
 )
-"""prefix, stream, fence, number of the first record, how many, records, notes or '', most bytes -> 1 and whether the
-stream is to be cancelled; or why not: -1 and -2 as above, -3 they do not follow."""
+"""prefix, stream, fence, number of the first record, how many, records, notes or '', most bytes -> 1, or 2
+where the stream is to be cancelled; or why not: -1 and -2 as above, -3 they do not follow."""
 
 RENEW = (
     _NOW
@@ -141,7 +141,7 @@ END = (
 local prefix, stream = ARGV[1], ARGV[2]
 local state, records = prefix .. 's:' .. stream, prefix .. 'r:' .. stream
 local right, last, ending = mine(state, ARGV[3])
-if right ~= 1 then return {right, 0} end
+if right ~= 1 then return right end
 if not ending then
   redis.call('HSET', state, 'ending', ARGV[4], 'entry', ARGV[5])
   redis.call('XADD', records, (last + 1) .. '-0', 'e', ARGV[4])
@@ -158,7 +158,7 @@ if not ending then
   redis.call('ZADD', prefix .. 'done', now, stream)
 end
 redis.call('ZREM', prefix .. 'leases', stream)
-return {1, 0}
+return 1
 """
 )
 """prefix, stream, fence, ending, entry as it is kept from here on, ms to keep, 1: forget its name -> as START."""
@@ -167,13 +167,13 @@ RELEASE = (
     _MINE
     + """
 local right, last, ending = mine(ARGV[1] .. 's:' .. ARGV[2], ARGV[3])
-if right ~= 1 then return {right, 0} end
+if right ~= 1 then return right end
 if not ending then
   redis.call('HINCRBY', ARGV[1] .. 's:' .. ARGV[2], 'handed', 1)
   redis.call('ZADD', ARGV[1] .. 'leases', 0, ARGV[2])
   redis.call('XADD', ARGV[1] .. 'free', 'MAXLEN', '~', 64, '*', 's', ARGV[2])
 end
-return {1, 0}
+return 1
 """
 )
 """prefix, stream, fence -> as START. Whoever follows `free` hears of it at once."""

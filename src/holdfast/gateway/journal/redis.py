@@ -524,12 +524,12 @@ class RedisWriter:
             if isinstance(result, Exception):
                 self.alone = True
                 self._lose(JournalError(f"Redis refuses what is written: {type(result).__name__}"))
-            elif result[0] != 1:
-                self._refused(result[0])
+            elif result not in (1, 2):
+                self._refused(result)
             else:
                 acked()
                 self._show(shows)
-                if result[1]:
+                if result == 2:
                     self._journal._cancel(self.shelved.entry.stream)  # noqa: SLF001 - two halves of one thing
 
         said: Said = self._line.say(

@@ -10,11 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import os
 import signal
 import socket
 import ssl
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -26,7 +24,6 @@ from holdfast.gateway.collector import spare
 from holdfast.gateway.config import check
 from holdfast.gateway.journal.open import journal_of
 from holdfast.gateway.numbers import shared_by_workers
-from holdfast.gateway.numbers import SHARED_BY_WORKERS
 from holdfast.gateway.server import Gateway
 from holdfast.gateway.settings import Settings
 from holdfast.gateway.workers import BACKLOG, Workers, listen
@@ -60,8 +57,6 @@ def serve_port(
     if bound.secret is None and bound.journal == "none":  # a journal that nodes share has one for all of them
         bound = replace(bound, secret=secrets.token_hex(32))
     with shared_by_workers():
-        with tempfile.TemporaryDirectory(prefix="holdfast-numbers-") as shared:
-        os.environ.setdefault(SHARED_BY_WORKERS, shared)  # any of them tells the numbers of all
         return Workers(part, sockets, settings.workers, lambda: started(bound), tell).run()
 
 

@@ -232,6 +232,7 @@ async def test_what_has_no_price_is_not_sent_for_a_key_with_money_and_has_one_in
 
 
 async def test_nodes_with_one_redis_share_the_limits_of_a_key() -> None:
+    pytest.importorskip("redis")
     with redis_server() as redis:
         set_ = Settings(keys=(one(requests_per_minute=30, concurrency=1, money=1.0),), journal=redis.url)
         nodes = [Allowances(set_), Allowances(set_)]

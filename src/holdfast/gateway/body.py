@@ -46,7 +46,7 @@ class Body:
 
 async def begun(request: web.BaseRequest, response: web.StreamResponse) -> Body:
     """Sends an answer's head and gives its body."""
-    if request.version >= HttpVersion11 and request.method != "HEAD":
+    if request.version >= HttpVersion11:
         response.enable_chunked_encoding()
     await response.prepare(request)
     return Body(request, response)

@@ -255,8 +255,6 @@ class Gateway:
         body = await begun(request, response)
         if self.journal is None:
             raise AssertionError("what is read is kept somewhere")
-        if request.method == "HEAD":
-            return response
         rewriting = rewriting_for(request.headers, SURFACES[shelved.entry.surface])
         reading = Reading(running, place, self.journal, rewriting, returns=request.method == "GET")
         await reading.run(body, self.heart)

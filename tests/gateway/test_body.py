@@ -17,8 +17,8 @@ async def raw(url: str, version: str) -> tuple[bytes, bytes]:
     port = int(url.rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     body = json.dumps(BODY).encode()
-    head = f"POST /v1/chat/completions HTTP/{version}\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: {len(body)}"
-    writer.write(head.encode() + b"\r\nContent-Type: application/json\r\n\r\n" + body)
+    lines = ["Host: 127.0.0.1", "Connection: close", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+    writer.write("\r\n".join([f"POST /v1/chat/completions HTTP/{version}", *lines, "", ""]).encode() + body)
     async with asyncio.timeout(5):
         answer = await reader.read()
     writer.close()

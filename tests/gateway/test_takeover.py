@@ -16,7 +16,17 @@ from holdfast.gateway.journal import Entry, JournalError
 from holdfast.gateway.journal.redis import RedisJournal, RedisWriter
 from holdfast.gateway.records import new_stream, record
 from holdfast.gateway.takeover import MOST
-from holdfast.testing.server import ReceivedRequest, Reply, ScriptedServer, sse, stream
+from holdfast.testing.server import (
+    STREAM_HEAD,
+    ReceivedRequest,
+    Reply,
+    ScriptedServer,
+    Send,
+    Stall,
+    chunked,
+    sse,
+    stream,
+)
 from tests.gateway.serving import serving, settings
 from tests.redis_server import RedisServer, redis_server
 
@@ -236,3 +246,36 @@ async def test_one_that_cannot_be_read_now_is_tried_again_and_its_lease_not_kept
         await failed.wait()
         _, data = await rest(served.url, entry.stream)
     assert said(data) == "one two three"
+
+
+async def test_a_key_joins_and_a_cancel_is_heard_on_another_node(redis: RedisServer) -> None:
+    async def slow(request: ReceivedRequest) -> Reply:
+        return [Send(STREAM_HEAD), Send(chunked(ANSWER[0])), Stall()]
+
+    key = {"Idempotency-Key": new_stream()}
+    async with (
+        ScriptedServer(slow) as http,
+        serving(over(http, redis)) as one,
+        serving(over(http, redis)) as two,
+        aiohttp.ClientSession() as session,
+        asyncio.timeout(10),
+        session.post(f"{one.url}/v1/chat/completions", data=BODY, headers=key) as first,
+        session.post(f"{two.url}/v1/chat/completions", data=BODY, headers=key) as joined,
+    ):
+        name = first.headers["X-Holdfast-Stream"]
+        assert joined.headers["X-Holdfast-Stream"] == name
+        assert first.headers["X-Holdfast-Read-Token"].count(".") == 1
+        event = await first.content.readuntil(b"\n\n")
+        assert event == await joined.content.readuntil(b"\n\n")
+        other = msgspec.json.encode({"model": "other", "messages": [], "stream": True})
+        async with session.post(f"{two.url}/v1/chat/completions", data=other, headers=key) as conflict:
+            assert conflict.status == 409
+        token = {"token": first.headers["X-Holdfast-Read-Token"]}
+        async with session.get(f"{two.url}/v1/streams/{name}", params=token) as read:
+            assert await read.content.readuntil(b"\n\n") == event
+            async with session.delete(f"{two.url}/v1/streams/{name}") as cancelled:
+                assert cancelled.status == 204
+            for reader in (first, joined, read):
+                assert b'"cancelled"' in await reader.content.readuntil(b"\n\n")
+        while http.open_connections:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)

@@ -69,7 +69,7 @@ class Line:
         """True while Redis does not answer."""
         self.silent_since = 0.0
         self.back_at = float("-inf")
-        """When it answered again after a silence."""
+        """When it answered again after a silence, or first."""
         self.waiting = 0
         """Bytes that have no answer yet."""
 
@@ -82,6 +82,7 @@ class Line:
         """Connects. Raises what the library does where Redis cannot be had."""
         async with asyncio.timeout(_ANSWER):
             self._connection = await self._connect()
+        self.back_at = asyncio.get_running_loop().time()  # nobody knows what was before
         self._task = asyncio.create_task(self._run(), name="holdfast-journal")
 
     def say(

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +31,14 @@ import requests
 
 from bench.contenders import BODY
 from holdfast import mounts
+from holdfast._background import Worker
+from holdfast._foreground import foreground
+from holdfast._types import Delta, Event, Head, Request
+from holdfast.dialects import find
+from holdfast.machines.cursor import Cursor
+from holdfast.machines.sse import SseParser
+from holdfast.mounts._relay import Mount
+from holdfast.testing.server import sse
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "mounts.md"
@@ -225,6 +234,83 @@ async def _timed_async(stream: AsyncIterator[int]) -> tuple[int, float, float]:
     return events, time.process_time() - cpu, first
 
 
+# -- what no mount can be cheaper than -------------------------------------------------------------
+
+
+def floor(events: int, pause: float) -> dict[str, float]:
+    """Gives the microseconds of CPU that an event costs without any client, with a pause before each.
+
+    "parse": reading it, which is what tells a whole answer from a torn one. "pipe": that and all layers, in the thread
+    that asks. "hop": to another thread and back, which a pipe that runs elsewhere costs besides.
+    """
+    wire = [sse(json.dumps(_chunk(number))) for number in range(events)]
+    return {
+        "parse": _paced(_parse(wire), events, pause),
+        "pipe": _paced(_pipe(wire), events, pause),
+        "hop": _paced(_hop(), events, pause),
+    }
+
+
+def _chunk(number: int) -> dict[str, Any]:
+    choice = {"index": 0, "delta": {"content": f"word{number} "}, "finish_reason": None}
+    return {"id": "a", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+
+
+def _paced(step: Callable[[], object], times: int, pause: float) -> float:
+    """Gives the median of what a step costs, in microseconds of the process's CPU time."""
+    taken = []
+    for _ in range(times):
+        if pause:
+            time.sleep(pause)
+        begun = time.process_time_ns()
+        step()
+        taken.append(time.process_time_ns() - begun)
+    return statistics.median(taken) / 1000
+
+
+def _parse(wire: Sequence[bytes]) -> Callable[[], object]:
+    left, cursor = iter(wire), Cursor()
+    parser, reader = SseParser(cursor), find("openai-compatible").reader(BODY, cursor)
+
+    def step() -> None:
+        found: list[Event] = []
+        deltas: list[Delta] = []
+        parser.feed((next(left),), found)
+        reader.feed(found, deltas)
+
+    return step
+
+
+@dataclass(slots=True)
+class _Wire:
+    """A source and its stream, which has everything at hand."""
+
+    left: Iterator[bytes]
+    head: Head = field(default_factory=lambda: Head(status=200, headers={"content-type": "text/event-stream"}))
+
+    async def open(self, request: Request) -> _Wire:
+        return self
+
+    async def receive(self) -> Sequence[bytes]:
+        return (next(self.left),)
+
+    async def aclose(self) -> None:
+        pass
+
+
+def _pipe(wire: Sequence[bytes]) -> Callable[[], object]:
+    loop = foreground()
+    request = Request(url=f"http://localhost{CHAT}", method="POST", body=BODY)
+    relay = Mount().relay(_Wire(iter(wire)), request, {}, lambda inner: inner)
+    loop.run(relay.open())
+    return lambda: loop.run(relay.receive())
+
+
+def _hop() -> Callable[[], object]:
+    there = Worker()
+    return lambda: there.submit(int).result()
+
+
 # -- all of them, in turns -------------------------------------------------------------------------
 
 
@@ -276,10 +362,22 @@ with and without in turns. "16 a read": the events come in bursts. "1 a read": e
 The first token is timed from the call on, over a connection that is there already. The aim is for what is added to an
 event: 10 % of an asynchronous SDK's own cost, 25 % of a blocking one's, 10 us for a plain client.
 
-The transports that a mount makes for itself take what comes straight from asyncio, without the scope, the timer and the
-two system calls that httpcore spends on each read: that pays for the pipe. A transport of yours is not touched. What a
-blocking client pays where events come one at a time is the way over the background loop: for each, two more wake-ups of
-a thread, three with requests. Bursts share them.
+The asynchronous transports that a mount makes for itself take what comes straight from asyncio, without the scope, the
+timer and the two system calls that httpcore spends on each read: that pays for the pipe. A transport of yours is not
+touched. A blocking client is read in its own thread, and hops to no other.
+
+What is left is the pipe, and where events come one at a time, {pace} a second, most of that is a processor that has
+forgotten it since the last one. Measured in the same run, without any client:
+
+| microseconds an event | one after another | {pace} a second |
+|---|---:|---:|
+| parsing it, which tells a whole answer from a torn one | {hot[parse]:.1f} | {cold[parse]:.0f} |
+| the pipe: that, and all layers | {hot[pipe]:.1f} | {cold[pipe]:.0f} |
+| a hop to another thread and back, which is saved | {hot[hop]:.1f} | {cold[hop]:.0f} |
+
+Parsing alone is beyond 10 us there, so no plain client can keep to that aim at one event a read, and a blocking SDK
+only where an event costs it four times the pipe. [The decision](adr/0020-a-blocking-client-drives-its-own-pipe.md) says
+more.
 """
 
 
@@ -310,6 +408,8 @@ def write(measured: dict[str, dict[str, Figures]], rounds: int) -> None:
         rounds=rounds,
         pace=BURSTS_A_SECOND[1],
         table=table(measured),
+        hot=floor(2000, 0),
+        cold=floor(400, 1 / BURSTS_A_SECOND[1]),
     )
     page = PAGE.read_text(encoding="utf-8")
     before, _, after = re.sub(r"## What it costs\n.*?\n(?=## )", "", page, flags=re.DOTALL).partition("## aiohttp\n")

@@ -158,7 +158,6 @@ that go to the other node with `Last-Event-ID` when they are cut. The incident c
 began, at a time and a node that the seed chooses; a lease is {lease:g} s here. Each reader's text is held against the
 upstream's own, and each stream is read once more, from its beginning, at both nodes: *identical* are readers whose
 bytes are all of these.
-
 """
 COLUMNS = (
     "incident",
@@ -175,9 +174,11 @@ COLUMNS = (
 NOTES = """
 - *Paid again* are tokens that the upstream generated beyond those of its answers. An upstream that goes on behind an id
   is paid only for what the dead node had been sent and nobody had been shown. One that cannot generates its answer once
-  more: what had been shown is compared, piece by piece, and nothing is let through before it agrees.
+  more: what had been shown is compared, piece by piece, and nothing is let through before it agrees. In the last
+  three lines half of the streams are of either kind; a replay comes at the pace of the first answer, so it is waited for.
 - An upstream that answers otherwise cannot be gone on with exactly: where `seams` is off, its readers get what there
-  was and an error event, on both nodes the same. Those whose node lived have their whole answer.
+  was and an error event, on both nodes the same. Those whose node lived have their whole answer, and so have
+  those of whom nothing had been shown when it died.
 - A node that was frozen comes back, finds its lease gone, and sends nothing upstream; who reads there is not even cut,
   and goes on reading what the other node writes.
 - While Redis is silent, readers are fed from memory; nothing is asked of the upstream again.

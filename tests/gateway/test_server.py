@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import aiohttp
+import pytest
 
 from holdfast import parse_events
+from holdfast.gateway.reading import HEARTBEAT
 from holdfast.testing.server import ReceivedRequest, Reply, ScriptedServer, sse, stream
 from tests.gateway.serving import serving, settings
 
@@ -45,3 +49,42 @@ async def test_a_stream_arrives_with_ids_and_otherwise_as_it_was_sent() -> None:
 
 def ids_of(body: bytes) -> list[str | None]:
     return [event.id for event in parse_events(body).events]
+
+
+@pytest.mark.parametrize("journal", ["memory", "none"])
+async def test_a_line_is_kept_while_the_upstream_has_not_even_sent_a_head(journal: str) -> None:
+    """Some models think before their server says anything, and a load balancer ends a line that says nothing."""
+    go_on = asyncio.Event()
+
+    async def upstream(request: ReceivedRequest) -> Reply:
+        await go_on.wait()
+        return stream(*ANSWER)
+
+    async with (
+        ScriptedServer(upstream) as http,
+        serving(settings(f"http://127.0.0.1:{http.port}/v1", journal=journal, heartbeat=0.1)) as served,
+        aiohttp.ClientSession() as session,
+        session.post(f"{served.url}/v1/chat/completions", json=BODY) as response,
+    ):
+        assert response.status == 200
+        assert await response.content.readline() == HEARTBEAT
+        go_on.set()
+        rest = await response.read()
+        data = [event.data for event in parse_events(HEARTBEAT + rest).events]
+        assert data == [event.data for event in parse_events(ANSWER).events]
+
+
+async def test_a_reader_that_leaves_before_the_head_gives_an_answer_up_that_is_kept_nowhere() -> None:
+    async def upstream(request: ReceivedRequest) -> Reply:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with (
+        ScriptedServer(upstream) as http,
+        serving(settings(f"http://127.0.0.1:{http.port}/v1", journal="none", heartbeat=0.1)) as served,
+        aiohttp.ClientSession() as session,
+    ):
+        async with session.post(f"{served.url}/v1/chat/completions", json=BODY) as response:
+            assert await response.content.readline() == HEARTBEAT
+        assert await http.all_closed()
+        assert served.gateway.through.producing == 0

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from holdfast._errors import StreamError, UsageError
+from holdfast._tasks import outlast
 from holdfast._types import Head
 from holdfast.gateway.journal import JournalError, LeaseLost, Shelved, Writer
 from holdfast.gateway.log import Ending, EndKind
@@ -37,9 +38,9 @@ class Answer(Protocol):
 
 
 class Production:
-    """Writes one stream. `answer` is not opened yet; `taken_over`: its first records are another node's."""
+    """Writes one stream, from where its log ends. `answer` is not opened yet; `patience` is how long a client waits."""
 
-    def __init__(self, writer: Writer, answer: Answer, *, patience: float, taken_over: bool = False) -> None:
+    def __init__(self, writer: Writer, answer: Answer, *, patience: float) -> None:
         self.shelved: Shelved = writer.shelved
         self.refusal: Refusal | None = None
         """Why there is no stream at all, once that is known."""
@@ -50,7 +51,6 @@ class Production:
         self._reason: EndKind | None = None
         self._handing_over = False
         self._task = asyncio.create_task(self._run(), name=f"holdfast-production-{self.shelved.entry.stream[:8]}")
-        self._taken_over = taken_over
         self.begun = asyncio.Event()
         """Set once there is a head, or it is known that there will be none."""
         if self.shelved.log.head is not None:
@@ -111,15 +111,17 @@ class Production:
 
     async def _produce(self) -> None:
         answer, writer = self._answer, self._writer
-        head = await answer.open()
+        # Until there is something to show, a failure can be answered with a status; but no client, and no load balancer
+        # before it, waits for a head for ever.
+        late = asyncio.create_task(self._begin_late())
         try:
-            # Until there is something to show, a failure can be answered with a status; but no client waits for ever.
-            async with asyncio.timeout(None if self._taken_over else self._patience):
-                blocks = await answer.blocks()
-        except TimeoutError:
-            await self._begin(head)
+            head = await answer.open()
             blocks = await answer.blocks()
-        if not self.begun.is_set():
+        finally:
+            if not self.begun.is_set():
+                late.cancel()
+            await outlast(late)
+        if not self.begun.is_set():  # what kept it from beginning late is met again, and raised, here
             await self._begin(head)
         stream = self.shelved.entry.stream
         if not self._number and blocks and blocks[0].startswith(BOM):
@@ -131,6 +133,12 @@ class Production:
             await writer.write(records)
             blocks = await answer.blocks()
         await writer.end(Ending(kind="complete"))
+
+    async def _begin_late(self) -> None:
+        if not self.begun.is_set():
+            await asyncio.sleep(self._patience)
+            with contextlib.suppress(LeaseLost, JournalError):
+                await self._begin(Head())
 
     async def _begin(self, head: Head) -> None:
         await self._writer.start(head)

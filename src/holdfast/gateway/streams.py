@@ -143,9 +143,7 @@ class Streams:
     def produce(self, writer: Writer, answer: Answer | None = None) -> Running:
         """Begins to write a stream, or goes on with one that another node has left."""
         running = self._of(writer.shelved)
-        running.production = Production(
-            writer, answer or self._answer(writer), patience=self._patience, taken_over=answer is not None
-        )
+        running.production = Production(writer, answer or self._answer(writer), patience=self._patience)
         running.production.then(partial(self.tell, "ended", writer.shelved))
         if answer is not None:
             self.tell("taken_over", writer.shelved, last=writer.shelved.log.last)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from holdfast._errors import StreamError, UsageError
+from holdfast._tasks import outlast
 from holdfast._types import Head
 from holdfast.gateway.body import Body, begun
 from holdfast.gateway.journal import Entry, Shelved
@@ -94,10 +95,12 @@ class Through:
 class _Passage:
     """One answer on its way."""
 
-    __slots__ = ("_answer", "_rewrite", "_shelved", "body", "ending", "quiet", "stopped")
+    __slots__ = ("_answer", "_first", "_rewrite", "_shelved", "body", "ending", "quiet", "stopped")
 
     def __init__(self, shelved: Shelved, answer: Answer, rewrite: Rewrite | None) -> None:
         self._answer = answer
+        self._first: asyncio.Task[tuple[Head, list[bytes]]] | None = None
+        """What came first, or is waited for."""
         self._rewrite = rewrite
         self._shelved = shelved
         self.body: Body | None = None
@@ -108,20 +111,21 @@ class _Passage:
 
     async def open(self, patience: float) -> tuple[Head, list[bytes] | None]:
         """Gives the head and the first blocks, None where they take longer than any client waits for a head."""
+        first = self._first = asyncio.create_task(self._opened())
         try:
-            head = await self._answer.open()
-            self._shelved.log.start(head)
-            try:
-                async with asyncio.timeout(patience):
-                    return head, await self._answer.blocks()
-            except TimeoutError:
-                return head, None
+            done, _ = await asyncio.wait([first], timeout=patience)
+            return await first if done else (Head(), None)
         except StreamError as error:
             refusal = refusal_of(error)
             self.ending = Ending(kind="failed", error=refusal.code)
             raise Refused(refusal) from error
         except (LookupError, UsageError) as error:
             raise Refused(Refusal(400, "invalid_request_error", str(error))) from error
+
+    async def _opened(self) -> tuple[Head, list[bytes]]:
+        head = await self._answer.open()
+        self._shelved.log.start(head)
+        return head, await self._answer.blocks()
 
     async def run(self, blocks: list[bytes] | None) -> None:
         """Sends all that comes, to its end, whatever that is. Raises `ConnectionError` where the reader is gone."""
@@ -144,8 +148,8 @@ class _Passage:
         body, rewrite, more = self.body, self._rewrite, self._answer.blocks
         if body is None:
             raise AssertionError("a body is sent behind its head")
-        if blocks is None:
-            blocks = await more()
+        if blocks is None and self._first is not None:
+            _, blocks = await self._first
         while blocks:
             data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
             if rewrite is not None:
@@ -168,8 +172,15 @@ class _Passage:
 
     async def aclose(self) -> None:
         """Gives the answer up, or back what is left of it."""
-        with contextlib.suppress(StreamError, UsageError):
-            await self._answer.aclose()
+        try:
+            if self._first is not None:
+                self._first.cancel()
+                await outlast(self._first)
+                if not self._first.cancelled():
+                    self._first.exception()  # it was told, or nobody is there any more to be told
+        finally:
+            with contextlib.suppress(StreamError, UsageError):
+                await self._answer.aclose()
 
     # -- what a heart knows of it ------------------------------------------------------------------
 

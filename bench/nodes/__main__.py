@@ -175,7 +175,7 @@ NOTES = """
 - *Paid again* are tokens that the upstream generated beyond those of its answers. An upstream that goes on behind an id
   is paid only for what the dead node had been sent and nobody had been shown. One that cannot generates its answer once
   more: what had been shown is compared, piece by piece, and nothing is let through before it agrees. In the last
-  three lines half of the streams are of either kind; a replay comes at the pace of the first answer, so it is waited for.
+  three lines half of the streams are of either kind; a replay comes no faster than the first answer did.
 - An upstream that answers otherwise cannot be gone on with exactly: where `seams` is off, its readers get what there
   was and an error event, on both nodes the same. Those whose node lived have their whole answer, and so have
   those of whom nothing had been shown when it died.

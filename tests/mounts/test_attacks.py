@@ -23,7 +23,7 @@ import pytest
 
 from holdfast import UsageError, mounts
 from holdfast.testing.background import in_background
-from holdfast.testing.server import ReceivedRequest, Reset, ScriptedServer, Stall, Step
+from holdfast.testing.server import ReceivedRequest, Repeat, Reset, ScriptedServer, Stall, Step, chunked
 from tests.mounts.shop import BODY, CHAT, EVENTS, TEXT, WIRE, Nought, begun, healthy, text_of
 
 SETTINGS: dict[str, Any] = {"trust_env": False, "verify": False, "random": Nought()}
@@ -284,6 +284,22 @@ async def test_a_generator_that_is_forgotten_closes_its_stream(library: Any) -> 
             break
         gc.collect()
         assert await server.all_closed()
+
+
+async def test_a_stream_that_is_forgotten_while_much_of_it_waits_ends_in_silence(library: Any) -> None:
+    """Its task waits for room then, which nobody else knows of. What complains of it is a failure of this test."""
+    flood = begun(Repeat(chunked(b": " + bytes([65]) * 60_000 + b"\n\n"), 0))
+    with in_background(ScriptedServer([flood])) as server:
+        async with BOTH[library](**SETTINGS) as client:
+            request = client.build_request("POST", f"{server.url}{CHAT}", json=BODY)
+            response = await client.send(request, stream=True)
+            await anext(aiter(response.stream))
+            await asyncio.sleep(0.1)
+            del response
+            for _ in range(50):
+                gc.collect()
+                await asyncio.sleep(0.01)
+            assert await asyncio.to_thread(closed, server)
 
 
 async def test_timeouts_within_timeouts_are_told_apart(library: Any) -> None:

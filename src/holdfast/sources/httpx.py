@@ -236,6 +236,10 @@ def _pairs(headers: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in pairs if name.lower() not in ("content-length", "transfer-encoding")]
 
 
+_living: set[asyncio.Task[Exception]] = set()
+"""Tasks of responses. A loop holds its tasks weakly, and one that waits for room nobody else holds."""
+
+
 class HttpxStream(BodyStream):
     """One response and the task that it lives in."""
 
@@ -274,6 +278,7 @@ class HttpxStream(BodyStream):
         self._closed = False
         self._task = asyncio.create_task(self._live(send), name="holdfast-httpx")
         self._task.add_done_callback(self._gone)
+        _living.add(self._task)
 
     # -- what the task does ----------------------------------------------------------------------
 
@@ -326,6 +331,7 @@ class HttpxStream(BodyStream):
             self._room = None
 
     def _gone(self, task: asyncio.Task[Exception]) -> None:
+        _living.discard(task)
         self._over = UsageError("this stream was closed") if task.cancelled() else task.result()
         self._wake()
 

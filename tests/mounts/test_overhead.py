@@ -35,10 +35,13 @@ def test_the_table_has_a_row_for_each_client_and_the_page_takes_it(
     measured = {
         name: {"without": figures, "with": figures, "added": dict.fromkeys(figures, 5.0)} for name in bench.CLIENTS
     }
-    bench.write(measured, 3)
+    hot = bench.floor(20, 0)
+    bench.write(measured, 3, hot, hot)
     once = page.read_text(encoding="utf-8")
-    bench.write(measured, 3)
+    bench.write(measured, 3, hot, hot)
     assert page.read_text(encoding="utf-8") == once
     assert once.index("Text.") < once.index("## What it costs") < once.index("## aiohttp")
     assert "| openai, async | 10 us | +5 us (+50%) | 100 us | +5 us (+5%) | 1.0 ms | +5.0 ms | 10 % |" in once
+    assert 0 < hot["parse"] < hot["pipe"]
+    assert f"| the pipe: that, and all layers | {hot['pipe']:.1f} |" in once
     assert "| requests | 10 us | +5 us | 100 us | +5 us | 1.0 ms | +5.0 ms | 10 us |" in once

@@ -158,7 +158,11 @@ class Foreground(asyncio.AbstractEventLoop):
             raise UsageError("this stream was begun before a fork, and is the parent's")
         if running is not None:
             return _elsewhere(partial(self.run, coroutine))
-        self._turn.acquire()
+        try:
+            self._turn.acquire()
+        except BaseException:  # interrupted while others ran it
+            coroutine.close()
+            raise
         try:
             task = asyncio.Task(coroutine, loop=self)
             try:

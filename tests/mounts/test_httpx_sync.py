@@ -17,6 +17,7 @@ import pytest
 
 from holdfast import mounts
 from holdfast._errors import StreamBroken
+from holdfast.dialects import Timeouts
 from holdfast.mounts.httpx import HttpxSyncTransport, HttpxTransport
 from holdfast.mounts.httpx2 import Httpx2SyncTransport, Httpx2Transport
 from holdfast.testing.background import in_background
@@ -128,6 +129,45 @@ def test_closing_early_closes_the_connection(client: Any) -> None:
             for _ in response.iter_raw():
                 break
         assert closed(server)
+
+
+@pytest.mark.parametrize("slow", [[], [Send(b"HTTP/1.1 200 OK\r\n")]])
+def test_a_head_that_does_not_come_is_given_up_at_once(library: Any, slow: list[Step]) -> None:
+    """Its thread waits for the network, and is woken: no thread is left, and no connection."""
+    clocks = Timeouts(open=0.2)
+    with in_background(ScriptedServer([[*slow, Stall()]])) as server:
+        transport = BOTH[library][0](timeouts=clocks, max_requests=1)
+        with library.Client(transport=transport, timeout=60) as c:
+            with pytest.raises(library.TimeoutException):
+                ask(c, server)
+            assert closed(server)
+
+
+def test_a_clock_ends_a_read_that_blocks(library: Any) -> None:
+    clocks = Timeouts(first_token=0.3, progress=0.3)
+    with in_background(ScriptedServer([begun(Stall())])) as server:
+        transport = BOTH[library][0](timeouts=clocks, max_requests=1)
+        with library.Client(transport=transport, timeout=60) as c:
+            with pytest.raises(library.ReadTimeout):
+                ask(c, server)
+            assert closed(server)
+
+
+def test_closing_the_client_wakes_its_readers(library: Any) -> None:
+    with in_background(ScriptedServer([begun(Stall())])) as server, ThreadPoolExecutor(1) as pool:
+        c = library.Client(transport=BOTH[library][0](random=Nought()), timeout=60)
+        reading = pool.submit(ask, c, server)
+        time.sleep(0.3)
+        c.close()
+        with pytest.raises(library.TransportError):
+            reading.result(5)
+        assert closed(server)
+        assert len(server.requests) == 1
+
+
+async def test_a_blocking_client_may_be_used_where_a_loop_runs(client: Any) -> None:
+    with in_background(ScriptedServer([begun(Reset()), healthy()])) as server, client() as c:
+        assert text_of(ask(c, server)) == TEXT
 
 
 def test_a_download_that_is_left_is_closed(client: Any) -> None:

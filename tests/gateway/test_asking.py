@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,6 +43,30 @@ def test_whoever_reads_a_body_that_is_let_through_reads_the_same(body: str) -> N
         last: dict[str, Any] = json.loads(body)
         for read in (first, last):
             assert asked == Asked(CHAT, read.get("model") or "", read.get("stream") is True)
+
+
+@pytest.mark.parametrize("name", ["Model", "MODEL", "\\u004dodel", "Stream", "\u017ftream", "\\u017Ftream"])
+def test_a_name_that_only_some_read_as_one_that_is_decided_by_is_refused(name: str) -> None:
+    for body in (f'{{"model":"cheap","{name}":"dear"}}', f'{{"{name}":"dear"}}'):
+        with pytest.raises(Refused, match="another case"):
+            read_asked(CHAT, "/v1/chat/completions", "", body.encode())
+    said = json.dumps({"model": "m", "messages": [{"content": "Model", "Model": "Stream"}]})
+    assert read_asked(CHAT, "/v1/chat/completions", "", said.encode()) == Asked(CHAT, "m", False)
+
+
+@pytest.mark.parametrize("model", ["\ud800", "m" * 1025])
+def test_a_model_that_has_no_name_is_none(model: str) -> None:
+    for more in ({}, {"x": "\x01"}):
+        with pytest.raises(Refused):
+            read_asked(CHAT, "/v1/chat/completions", "", json.dumps({"model": model, **more}).encode())
+
+
+@pytest.mark.parametrize("value", ["[]", "{}", '""'])
+def test_a_body_of_values_alone_is_refused_before_they_are_made(value: str) -> None:
+    body = b'{"model":"m","a":[' + (value + ",").encode() * 2_100_000 + b"1]}"
+    with pytest.raises(Refused) as refused:
+        read_asked(CHAT, "/v1/chat/completions", "", body)
+    assert refused.value.refusal.status == 413
 
 
 def test_a_stream_of_gemini_is_asked_for_by_its_query() -> None:

@@ -9,9 +9,12 @@ import pytest
 
 from holdfast._errors import StatusError, UsageError
 from holdfast._types import Head
+from holdfast.gateway.journal import Writer
+from holdfast.gateway.journal.memory import MemoryJournal
 from holdfast.gateway.log import Log
+from holdfast.gateway.production import Answer
 from holdfast.gateway.records import record
-from holdfast.gateway.streams import Running
+from holdfast.gateway.streams import Running, Streams
 from holdfast.testing import cancel_everywhere
 from tests.gateway.acting import Broke, ScriptedAnswer, entry, streams
 
@@ -83,6 +86,20 @@ async def test_whoever_waits_for_a_head_gets_one_after_a_while() -> None:
     assert running.shelved.log.last == 0
     late.set()
     assert (await ended(running)).last == 3
+
+
+async def test_a_stream_for_which_no_answer_can_be_made_is_not_kept() -> None:
+    def fails(_: Writer) -> Answer:
+        raise ValueError("a mistake of ours")
+
+    journal = MemoryJournal(max_bytes=10)
+    made = Streams(journal, fails, grace=60.0, patience=1.0, max_streams=10)
+    for _ in range(9):
+        asked = entry()
+        with pytest.raises(ValueError, match="a mistake"):
+            await made.open(asked)
+        assert await journal.find(asked.stream) is None
+        journal.sweep()
 
 
 async def test_a_cancelled_stream_says_so_and_gives_its_answer_up() -> None:

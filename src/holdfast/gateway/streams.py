@@ -6,12 +6,14 @@ A reader that leaves is no cancel: its stream goes on for the grace time. Who ma
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol, Self
 
 from holdfast._clock import Clock, SystemClock, Timer
-from holdfast.gateway.journal import Entry, Journal, JournalError, Shelved, Writer
+from holdfast.gateway.journal import Entry, Journal, JournalError, LeaseLost, Shelved, Writer
+from holdfast.gateway.log import Ending
 from holdfast.gateway.production import Answer, Production
 
 
@@ -137,16 +139,28 @@ class Streams:
                 raise Conflict
             self.tell("joined", got)
             return self._of(got)
+        try:
+            answer = self._answer(got)
+        except BaseException:
+            # Nobody would ever write it, and what is never ended is never forgotten.
+            with contextlib.suppress(LeaseLost, JournalError):
+                await got.drop()
+            got.shelved.log.end(Ending(kind="failed", error="internal_error"))
+            raise
         self.tell("opened", got.shelved)
-        return self.produce(got)
+        return self._produce(got, answer)
 
     def produce(self, writer: Writer, answer: Answer | None = None) -> Running:
-        """Begins to write a stream, or goes on with one that another node has left."""
-        running = self._of(writer.shelved)
-        running.production = Production(writer, answer or self._answer(writer), patience=self._patience)
-        running.production.then(partial(self.tell, "ended", writer.shelved))
+        """Goes on with a stream that another node has left, or begins it where nothing of it was shown."""
+        running = self._produce(writer, answer or self._answer(writer))
         if answer is not None:
             self.tell("taken_over", writer.shelved, last=writer.shelved.log.last)
+        return running
+
+    def _produce(self, writer: Writer, answer: Answer) -> Running:
+        running = self._of(writer.shelved)
+        running.production = Production(writer, answer, patience=self._patience)
+        running.production.then(partial(self.tell, "ended", writer.shelved))
         running.wait_for_readers()
         return running
 

@@ -187,9 +187,20 @@ def _check_layers(layers: Sequence[object]) -> None:
         check_order(layers[:place], layer)
 
 
-def breaker_of(name: str, *, failures: int = 5, seconds: float = 30) -> pybreaker.CircuitBreaker:
-    """Makes the breaker that is there where nobody gives one: so many failures in a row open it for so long."""
-    return pybreaker.CircuitBreaker(fail_max=failures, reset_timeout=seconds, name=name, throw_new_error_on_trip=False)
+def breaker_of(
+    name: str,
+    *,
+    failures: int = 5,
+    seconds: float = 30,
+    harmless: Sequence[type[Exception] | Callable[[Exception], bool]] = (),
+) -> pybreaker.CircuitBreaker:
+    """Makes the breaker that is there where nobody gives one: so many failures in a row open it for so long.
+
+    `harmless` are failures that count as successes.
+    """
+    return pybreaker.CircuitBreaker(
+        fail_max=failures, reset_timeout=seconds, exclude=harmless, name=name, throw_new_error_on_trip=False
+    )
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
 import aiohttp
 import pytest
 
+from holdfast import parse_events
 from holdfast.dialects import Timeouts, find
 from holdfast.gateway.settings import (
     BreakerSettings,
@@ -17,11 +19,12 @@ from holdfast.gateway.settings import (
     UpstreamSettings,
 )
 from holdfast.gateway.traffic import Traffic, timeouts_of
-from holdfast.testing.server import ReceivedRequest, Reply, ScriptedServer, Stall, respond, stream
+from holdfast.testing.server import ReceivedRequest, Reply, Reset, ScriptedServer, Stall, respond, stream
 from tests.gateway.serving import serving, settings
 from tests.gateway.test_server import ANSWER, BODY
 
 OPENAI = UpstreamSettings(dialect="openai", api_key="sk")
+WHOLE = parse_events(ANSWER).events
 
 
 def names(layers: list[Any]) -> list[str]:
@@ -80,3 +83,28 @@ async def test_an_upstream_that_has_no_answer_in_time_is_left_for_the_next(troub
             assert response.status == 200
             assert (await response.read()).count(b"data: ") == 4
         assert [request.path.split("/")[1] for request in http.requests] == ["slow", "other"]
+
+
+async def test_a_line_that_takes_many_answers_with_it_shuts_nobody_out() -> None:
+    """Each of them is cut, one behind the other and before any has come to its end; each is asked for again."""
+    together = asyncio.Barrier(20)
+
+    async def upstream(request: ReceivedRequest) -> Reply:
+        if sum(one.body == request.body for one in http.requests) > 1:
+            return stream(*ANSWER)
+        await together.wait()
+        return [*stream(*ANSWER)[:2], Reset()]
+
+    async def ask(number: int) -> bytes:
+        body = {**BODY, "user": str(number)}
+        async with session.post(f"{served.url}/v1/chat/completions", json=body) as response:
+            return await response.read()
+
+    async with (
+        ScriptedServer(upstream) as http,
+        serving(settings(http.url)) as served,
+        aiohttp.ClientSession() as session,
+    ):
+        for told in await asyncio.gather(*map(ask, range(20))):
+            assert [event.data for event in parse_events(told).events] == [event.data for event in WHOLE]
+    assert len(http.requests) == 40

@@ -28,6 +28,7 @@ from holdfast._types import Head, Request
 from holdfast.dialects import Timeouts
 from holdfast.gateway.asking import Asked
 from holdfast.gateway.counting import note_usage
+from holdfast.gateway.discretion import Discretion
 from holdfast.gateway.door import Guest
 from holdfast.gateway.headers import to_client, to_upstream, with_query
 from holdfast.gateway.refusals import Refusal, Refused, refusal_of
@@ -66,7 +67,7 @@ class Passing:
         at_wire: Sequence[Callable[[Source[Any]], Source[Any]]] = (),
     ) -> web.Response:
         """Answers a request for a whole answer. `at_wire` are layers that see what is sent. Raises `Refused`."""
-        serving = self._upstreams.serving(asked)
+        serving, discretion = self._upstreams.serving(asked), self._upstreams.discretion
         sent = request_of(asked, serving.dialect, {**to_upstream(request.headers), "Accept": "application/json"}, body)
         clocks = Timeouts.of(serving.mount.timeouts).over(serving.dialect.timeouts)
         mount = serving.mount
@@ -89,12 +90,15 @@ class Passing:
                 answer = b"".join(await stream.read())
                 head = stream.head
         except StreamError as error:
+            discretion.error(error)
             raise Refused(refusal_of(error)) from error
         except UsageError as error:
             raise Refused(Refusal(400, "invalid_request_error", str(error))) from error
-        answer = self._upstreams.without_keys(answer)
-        kind = head.headers.get("content-type", "application/json")
-        return web.Response(status=head.status, body=answer, headers={**to_client(head.headers), "Content-Type": kind})
+        return web.Response(
+            status=head.status,
+            body=discretion.text(answer),
+            headers=_headers(discretion.headers(head.headers), "application/json"),
+        )
 
     async def models(self, request: web.BaseRequest, guest: Guest) -> web.Response:
         """Answers with the models of all upstreams that the client's wire is spoken by, in that one's words."""
@@ -151,9 +155,10 @@ class Passing:
         timed = pipe | Deadline(open=upstream.dialect.timeouts.open, total=upstream.dialect.timeouts.total)
         try:
             async with timed.stream(sent) as stream:
-                return await _passed_on(request, stream)
+                return await _passed_on(request, stream, self._upstreams.discretion)
         except StreamError as error:
             told = upstream.dialect.refine(error) if isinstance(error, StatusError) else error
+            self._upstreams.discretion.error(told)
             raise Refused(refusal_of(told)) from error
 
     def _upstream_for(self, request: web.Request) -> Upstream:
@@ -168,16 +173,22 @@ class Passing:
         return upstreams[0][1]
 
 
-async def _passed_on(request: web.Request, stream: Any) -> web.StreamResponse:
+def _headers(headers: Mapping[str, str], kind: str) -> dict[str, str]:
+    """Gives an answer's headers. Whatever an upstream calls its answer, no browser is to run it as a page of ours."""
+    safe = {"Content-Security-Policy": "sandbox; default-src 'none'", "X-Content-Type-Options": "nosniff"}
+    return {**to_client(headers), **safe, "Content-Type": headers.get("content-type", kind)}
+
+
+async def _passed_on(request: web.Request, stream: Any, discretion: Discretion) -> web.StreamResponse:
     head: Head = stream.head
-    kind = head.headers.get("content-type", "application/octet-stream")
-    response = web.StreamResponse(status=head.status, headers={**to_client(head.headers), "Content-Type": kind})
+    headers = _headers(discretion.headers(head.headers), "application/octet-stream")
+    response = web.StreamResponse(status=head.status, headers=headers)
     await response.prepare(request)
     if request.method == "HEAD" or head.status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
         return response
     try:
         while batch := await stream.read():
-            await response.write(b"".join(batch))
+            await response.write(discretion.text(b"".join(batch)))
     except StreamError:  # the head is out: that it is no whole answer can only be told by the connection
         if request.transport is not None:
             request.transport.close()

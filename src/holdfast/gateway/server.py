@@ -103,14 +103,15 @@ class Gateway:
             teller=teller,
         )
         writer.note(call=relay.reader.report.stream_id)
-        return allowances.answer(owner, relay, begun=resume is not None)
+        return allowances.answer(owner, self.upstreams.discretion.answer(relay), begun=resume is not None)
 
     def _passed(self, shelved: Shelved) -> Answer:
         """An answer that is kept nowhere."""
         entry = shelved.entry
         listeners = self.watch.listen(entry, shelved.log)
         at_wire = self.allowances.at_wire(entry.owner)
-        return self.allowances.answer(entry.owner, self.upstreams.relay(entry, listeners=listeners, at_wire=at_wire))
+        relay = self.upstreams.relay(entry, listeners=listeners, at_wire=at_wire)
+        return self.allowances.answer(entry.owner, self.upstreams.discretion.answer(relay))
 
     # -- asking ----------------------------------------------------------------------------------
 

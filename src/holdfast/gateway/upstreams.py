@@ -20,6 +20,7 @@ from holdfast._errors import StatusError
 from holdfast._types import Partial, Request
 from holdfast.dialects import Dialect, Teller
 from holdfast.gateway.asking import Asked, read_asked
+from holdfast.gateway.discretion import Discretion
 from holdfast.gateway.headers import secrets_in, with_query
 from holdfast.gateway.journal import Entry
 from holdfast.gateway.refusals import Refusal, Refused
@@ -92,6 +93,7 @@ class Upstreams:
         self.traffic = Traffic(settings, self.names)
         self.breakers = self.traffic.breakers
         """One for each upstream, whatever it is asked for."""
+        self.discretion = Discretion(settings.upstreams)
         self.source = AiohttpSource(session)
         self._servings: dict[tuple[str, tuple[str, ...]], Serving] = {}
         self._there = {surface.name: self._speaking(surface) for surface in SURFACES.values()}
@@ -163,13 +165,6 @@ class Upstreams:
     def dialects(self, surface: Surface) -> list[Dialect]:
         """Gives the dialects that answer at a surface."""
         return [upstream.dialect for _, upstream in self._there[surface.name]]
-
-    def without_keys(self, data: bytes) -> bytes:
-        """Takes the upstreams' keys out of a text: some quote them, and some with a status that says all is well."""
-        for one in self.settings.upstreams:
-            for secret in secrets_in({"authorization": one.api_key or "", **one.headers}):
-                data = data.replace(secret.encode(), b"[redacted]")
-        return data
 
     async def aclose(self) -> None:
         """Closes the connections."""

@@ -7,7 +7,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from holdfast import configure_logs
 from holdfast.cli import main
 from holdfast.gateway import Settings, UpstreamSettings
 from holdfast.gateway import looking as looking_on
-from holdfast.gateway.settings import KeySettings
+from holdfast.gateway.settings import KeySettings, Limits
 from holdfast.testing.chaos import ChaosServer
 from holdfast.testing.faults import ResetMidStream
 from holdfast.testing.schedule import Schedule
@@ -119,6 +119,26 @@ async def test_a_browser_trades_its_key_for_a_cookie_that_scripts_and_other_site
                     assert (said, response.status) == (said, status)
                 async with other.post(f"{served.url}/v1/chat/completions", json=BODY, headers=sent) as response:
                     assert response.status == 401
+
+
+@pytest.mark.parametrize("form", ["application/x-www-form-urlencoded", "multipart/form-data", "x/y; charset=no"])
+async def test_a_form_that_is_none_or_does_not_come_opens_nothing_and_is_not_waited_for(form: str) -> None:
+    limits = Limits(body_timeout=0.05)
+    async with (
+        serving(settings("http://127.0.0.1:9/v1", keys=KEYS, limits=limits)) as served,
+        aiohttp.ClientSession(headers={"Content-Type": form}) as session,
+    ):
+        for body in (b"", b"\xff\xfe=%ff", b"key=\xff%ff%00", b"key", b"&" * 4000, b'{"key":1}'):
+            async with session.post(f"{served.url}/ui", data=body) as response:
+                assert (body, response.status) == (body, 403)
+        sent = {"Content-Length": "9"}
+        async with asyncio.timeout(5), session.post(f"{served.url}/ui", data=slow(), headers=sent) as response:
+            assert response.status == 408
+
+
+async def slow() -> AsyncIterator[bytes]:
+    yield b"key="
+    await asyncio.Event().wait()
 
 
 async def test_no_site_can_point_its_name_at_a_gateway_without_keys() -> None:

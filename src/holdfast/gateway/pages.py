@@ -17,6 +17,7 @@ import re
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
 import msgspec
 from aiohttp import web
@@ -150,8 +151,8 @@ class Pages:
             raise Refused(Refusal(403, "permission_denied", "this form is filled in on the gateway's own page"))
         if request.content_length is None or request.content_length > _MAX_FORM:
             raise Refused(Refusal(413, "request_too_large", "that is no key"))
-        given = (await request.post()).get("key", "")
-        guest = self._gateway.door.known(given) if isinstance(given, str) else None
+        form = parse_qs((await self._gateway.bodies.read(request)).decode("latin-1"), encoding="latin-1")
+        guest = self._gateway.door.known(form.get("key", [""])[0])
         if guest is None or not guest.may("ui"):
             return self._login.response(403)
         until = str(self._now() + COOKIE_SECONDS)

@@ -318,6 +318,28 @@ async def test_http_1_0_is_answered_without_chunks_until_the_connection_ends() -
         assert told.endswith(b"\n\n")
 
 
+@pytest.mark.parametrize("other", ["", "pass"])
+async def test_who_speaks_http_1_0_and_keeps_connections_is_told_the_end_too(other: str) -> None:
+    async with gateway(other=other or "refuse") as served:
+        for path in ("/v1/chat/completions", *(["/v1/embeddings"] if other else [])):
+            async with line(served) as old:
+                old.send(post(ASKED, "Connection: keep-alive", version="1.0", path=path))
+                assert b"[DONE]" in await old.rest()
+        async with line(served) as old:
+            old.send(b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            assert b"keep-alive" in await old.until(b'"ok"}')
+
+
+async def test_behind_a_body_that_was_not_read_there_is_no_other_request() -> None:
+    async with gateway(limits=SHORT) as served, line(served) as sly:
+        head = b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n"
+        sly.send(head)
+        told = await sly.until(b"\r\n\r\n")
+        assert b"Connection: close" in told
+        sly.send(b"12345GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + b"X-A: y\r\n")
+        assert b"HTTP/1" not in await sly.rest()
+
+
 async def test_pipelined_requests_are_answered_in_their_order() -> None:
     other = json.dumps({**BODY, "stream": 7}).encode()
     async with gateway() as served, line(served) as one:

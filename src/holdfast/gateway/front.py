@@ -12,7 +12,7 @@ import re
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.typedefs import Handler, Middleware
 
 from holdfast.gateway.bounds import SERVER, guard_of
@@ -34,6 +34,7 @@ def install(app: web.Application, settings: Settings, door: Door) -> None:
     """Has every request of an application pass here first."""
     app.middlewares.append(_front(settings, door))
     app.on_response_prepare.append(_name)
+    app.on_response_prepare.append(_be_the_last)
     if settings.cors:
         app.on_response_prepare.append(_allow(settings))
 
@@ -63,6 +64,17 @@ def _front(settings: Settings, door: Door) -> Middleware:
 
 async def _name(_request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = SERVER
+
+
+async def _be_the_last(request: web.Request, response: web.StreamResponse) -> None:
+    """Has the connection end behind an answer whose own end nothing else tells, or a request that was not read.
+
+    What came behind such a request would be the rest of its body to one side, and another request to the other.
+    """
+    endless = request.version < HttpVersion11 and "Content-Length" not in response.headers
+    if endless or not request.content.is_eof():
+        response.force_close()
+        response.headers["Connection"] = "close"
 
 
 def _check_headers(request: web.Request) -> None:

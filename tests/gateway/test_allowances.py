@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from holdfast._errors import BudgetExhausted
 from holdfast.gateway.allowances import Allowances
 from holdfast.gateway.door import digest_of
 from holdfast.gateway.settings import KeySettings, Settings, UpstreamSettings
+from holdfast.stores import RedisState
 from holdfast.testing.clock import FakeClock
 from holdfast.testing.server import (
     STREAM_HEAD,
@@ -151,6 +153,29 @@ class _Answer:
 
     async def aclose(self) -> None:
         pass
+
+
+async def test_who_leaves_while_a_request_is_counted_keeps_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def counts_for_ever(self: RedisState, *_: Any, **__: Any) -> float:
+        await asyncio.Event().wait()
+        return 0.0
+
+    monkeypatch.setattr(RedisState, "take", counts_for_ever)
+    shared = RedisState("redis://127.0.0.1:1")  # nobody is there, so each node decides alone on places
+    allowances = Allowances(Settings(keys=(one(concurrency=1, requests_per_minute=100),)), shared=shared)
+    for _ in range(2):
+        with pytest.raises(TimeoutError):  # and not refused: the place is free again
+            async with asyncio.timeout(0.2), allowances.held("one"):
+                raise AssertionError("it was let in")
+    await allowances.aclose()
+
+
+@pytest.mark.parametrize("journal", ["memory", "none"])
+async def test_a_stream_that_was_not_let_in_is_no_stream(journal: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with gateway(SHORT, key=one(requests_per_minute=1), journal=journal) as (served, session, _):
+        assert [(await asked(session))[0] for _ in range(3)] == [200, 429, 429]
+        assert served.gateway.watch.health.outcomes.total() == 1
+    assert not caplog.records
 
 
 async def test_a_key_without_limits_costs_nothing() -> None:

@@ -105,9 +105,13 @@ class Allowance:
                     f"this key has {most} requests running at the gateway, which is as many as it may", _SOON
                 )
             return Place(None, None, None)
-        wait = 0.0 if begun else await self._wait()
+        wait = math.inf
+        try:
+            wait = 0.0 if begun else await self._wait()
+        finally:  # also where who asked has left meanwhile
+            if wait:
+                await place.end()
         if wait:
-            await place.end()
             raise _refusal("this key has sent the gateway as many requests as it may in this time", wait)
         return place
 
@@ -180,7 +184,8 @@ class _Allowed:
 
     async def aclose(self) -> None:
         try:
-            await self._answer.aclose()
+            if self._place is not None:  # else it was never opened, and nobody is to hear of its end
+                await self._answer.aclose()
         finally:
             place, self._place = self._place, None
             if place is not None:

@@ -49,6 +49,8 @@ class Production:
         self._patience = patience
         self._number = self.shelved.log.last
         self._reason: EndKind | None = None
+        self._ending = False
+        """True once its last words are on their way, or it was told to say them."""
         self._handing_over = False
         self._task = asyncio.create_task(self._run(), name=f"holdfast-production-{self.shelved.entry.stream[:8]}")
         self.begun = asyncio.Event()
@@ -68,14 +70,20 @@ class Production:
     async def stop(self, reason: EndKind) -> None:
         """Gives the answer up, upstream too; readers are told why. Returns when that is done."""
         self._reason = self._reason or reason
-        self._task.cancel()
+        self._interrupt()
         await asyncio.wait([self._task])
 
     async def hand_over(self) -> None:
         """Stops in the middle: another node goes on from the last record, and readers find it there."""
-        self._handing_over = True
-        self._task.cancel()
+        self._handing_over = not self._ending
+        self._interrupt()
         await asyncio.wait([self._task])
+
+    def _interrupt(self) -> None:
+        """Stops it once: whoever else comes must not cut off its last words, without which a stream has no end."""
+        if not self._ending:
+            self._ending = True
+            self._task.cancel()
 
     async def wait(self) -> None:
         """Returns when nothing more is written."""
@@ -132,6 +140,7 @@ class Production:
             self._number = number + len(records)  # first: who is cancelled here has said them, and they will be shown
             await writer.write(records)
             blocks = await answer.blocks()
+        self._ending = True
         await writer.end(Ending(kind="complete"))
 
     async def _begin_late(self) -> None:
@@ -157,11 +166,13 @@ class Production:
                 await self._fail(Refusal(499, kind, f"the stream was {kind}"), kind=kind)
 
     async def _fail(self, refusal: Refusal, *, kind: EndKind = "failed") -> None:
+        self._ending = True
         if not self.begun.is_set():
             self.refusal = refusal
-            with contextlib.suppress(LeaseLost, JournalError):
-                await self._writer.drop()
-            self.shelved.log.end(Ending(kind=kind, error=refusal.code))
+            with contextlib.suppress(LeaseLost):  # else another node goes on with it, and it has no end yet
+                with contextlib.suppress(JournalError):
+                    await self._writer.drop()
+                self.shelved.log.end(Ending(kind=kind, error=refusal.code))
             return
         entry = self.shelved.entry
         block = error_event(SURFACES[entry.surface], refusal)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 
+import aiohttp
 import pytest
 
+from holdfast.gateway.journal import JournalError
 from holdfast.gateway.journal._line import connect
-from holdfast.gateway.journal.redis import RedisJournal
+from holdfast.gateway.journal.redis import LEFT_OUT, RedisJournal
 from holdfast.gateway.log import Ending
 from holdfast.gateway.streams import Streams
+from holdfast.testing.server import STREAM_HEAD, ReceivedRequest, Reply, ScriptedServer, Send, Stall, chunked
 from tests.gateway.acting import ScriptedAnswer
-from tests.gateway.test_redis_journal import entry, node, until
+from tests.gateway.serving import serving
+from tests.gateway.test_redis_journal import LEASE, entry, node, opened, until
+from tests.gateway.test_takeover import ANSWER, BODY, over, rest
 from tests.redis_server import RedisServer, redis_server
 
 BLOCK = b"data: one\n\n"
@@ -36,6 +42,10 @@ async def tell(server: RedisServer, *words: str | int) -> object:
         return await client.execute_command(*words)
     finally:
         await client.aclose()
+
+
+async def answers_once(request: ReceivedRequest) -> Reply:
+    return [Send(STREAM_HEAD), Send(chunked(ANSWER[0])), Stall()]
 
 
 async def test_a_cancel_while_the_end_is_written_comes_too_late(server: RedisServer) -> None:
@@ -66,3 +76,120 @@ async def test_who_cancels_twice_does_not_cut_off_the_last_words(server: RedisSe
             await asyncio.gather(first, made.cancel(running))
         await until(lambda: running.shelved.log.ending)
         assert not one._writers, "its lease would be kept for ever"
+
+
+async def test_a_reader_elsewhere_of_what_redis_has_lost_is_told(server: RedisServer) -> None:
+    async with (
+        ScriptedServer(answers_once) as http,
+        serving(over(http, server)) as one,
+        serving(over(http, server)) as two,
+        aiohttp.ClientSession() as session,
+        session.post(f"{one.url}/v1/chat/completions", data=BODY) as first,
+    ):
+        await first.content.readuntil(b"\n\n")
+        reading = asyncio.create_task(rest(two.url, first.headers["X-Holdfast-Stream"]))
+        await asyncio.sleep(0.1)
+        await tell(server, "FLUSHALL")
+        status, data = await reading
+        assert (status, b"journal_unavailable" in data, data.endswith(b"(cut)")) == (200, True, True)
+        _, again = await rest(two.url, first.headers["X-Holdfast-Stream"], 1)
+        assert b"journal_unavailable" in again, "and no 204: that would be an end"
+        async with session.delete(f"{one.url}/v1/streams/{first.headers['X-Holdfast-Stream']}") as deleted:
+            assert deleted.status == 204, "who writes it knows of it still"
+
+
+async def test_a_reader_elsewhere_does_not_wait_for_a_redis_that_stays_away(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.gateway.journal.redis._ALONE", 0.2)
+    async with node(server) as one, node(server) as two:
+        shelved = await two.find((await opened(one, b"a")).shelved.entry.stream)
+        assert shelved is not None
+        with server.frozen():
+            two.held(shelved, 1)
+            await _asked(two)
+            two.sweep()
+        assert shelved.log.lost
+
+
+async def _asked(journal: RedisJournal) -> None:
+    with contextlib.suppress(JournalError):
+        await journal.find("0" * 32)
+
+
+async def test_a_takeover_that_fails_in_its_middle_leaves_readers_here_following(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: object) -> None:
+        raise JournalError("Redis does not answer")
+
+    async with node(server) as one, node(server) as two, node(server) as three:
+        stream = (await opened(one, b"a")).shelved.entry.stream
+        shelved = await two.find(stream)
+        assert shelved is not None
+        assert one._renewal is not None
+        one._renewal.cancel()
+        two._follower.discard(stream)  # it is behind
+        shelved.log.withdraw(0)
+        await asyncio.sleep(LEASE + 0.1)
+        with monkeypatch.context() as patch:
+            patch.setattr(two, "entries", refused)
+            with pytest.raises(JournalError):
+                await two.take(stream)
+        await asyncio.sleep(LEASE + 0.1)
+        taken = await three.take(stream)
+        assert taken is not None
+        await taken.writer.end(Ending(kind="complete"))
+        await until(lambda: shelved.log.ending)
+
+
+async def test_a_redis_that_lost_what_it_had_acknowledged_takes_no_end_for_it(server: RedisServer) -> None:
+    async with node(server) as one, node(server) as two:
+        writer = await opened(one, b"a")
+        await writer.write([b"b"])
+        stream = writer.shelved.entry.stream
+        await tell(server, "HSET", f"{PREFIX}s:{stream}", "last", 1)
+        await tell(server, "XDEL", f"{PREFIX}r:{stream}", "2-0")
+        with contextlib.suppress(Exception):
+            await writer.end(Ending(kind="complete"))
+        shelved = await two.find(stream)
+        assert shelved is not None
+        assert shelved.log.ending is None
+
+
+async def test_who_has_read_what_redis_lost_gets_nothing_of_what_comes_instead(server: RedisServer) -> None:
+    async with node(server) as one, node(server) as two, node(server) as three:
+        writer = await opened(one, b"a")
+        stream = writer.shelved.entry.stream
+        shelved = await two.find(stream)
+        assert shelved is not None
+        await writer.write([b"b", b"c", b"d"])
+        await until(lambda: shelved.log.last == 4)
+        await tell(server, "HSET", f"{PREFIX}s:{stream}", "last", 1)
+        await tell(server, "DEL", f"{PREFIX}r:{stream}")
+        await tell(server, "XADD", f"{PREFIX}r:{stream}", "1-0", "d", b"\x91\xc4\x01a")  # type: ignore[arg-type]
+        assert one._renewal is not None
+        one._renewal.cancel()
+        await asyncio.sleep(LEASE + 0.1)
+        taken = await three.take(stream)
+        assert taken is not None
+        await taken.writer.write([b"b", b"c", b"d", b"e"])
+        await until(lambda: shelved.log.last > LEFT_OUT)
+        with pytest.raises(JournalError, match="none of this stream"):
+            await two.read(shelved, 4)
+        assert await two.read(shelved, 1) == (b"bcde", 1 + LEFT_OUT + 4)
+
+
+async def test_while_redis_is_gone_nothing_piles_up(server: RedisServer) -> None:
+    async with node(server) as one:
+        shelved = (await opened(one, b"a")).shelved
+        with server.frozen():
+            await _asked(one)
+            await asyncio.sleep(0.5)
+            before = len(one._line._queue)
+            for _ in range(100):
+                with pytest.raises(JournalError):
+                    await one.begin(entry("k"))
+                one.held(shelved, 1)
+                one.held(shelved, 0)
+            assert len(one._line._queue) == before

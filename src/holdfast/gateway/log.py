@@ -31,7 +31,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 class Log:
     """The records of one stream. `head` is None until the upstream's head is known, `ending` until all are here."""
 
-    __slots__ = ("_gone", "_records", "_wakers", "ending", "first", "head", "left_out", "max_bytes", "size")
+    __slots__ = ("_gone", "_records", "_wakers", "ending", "first", "head", "left_out", "lost", "max_bytes", "size")
 
     def __init__(self, *, max_bytes: int) -> None:
         self.first = 1
@@ -39,6 +39,8 @@ class Log:
         self.head: Head | None = None
         self.ending: Ending | None = None
         self.left_out: list[tuple[int, int]] = []
+        self.lost = False
+        """True where nobody knows how it went on."""
         self.max_bytes = max_bytes
         self.size = 0
         """Bytes of the records that are here."""
@@ -76,6 +78,12 @@ class Log:
         if self.ending is None:
             self.ending = ending
             self._wake()
+
+    def lose(self) -> None:
+        """Nobody knows how it went on: who reads it is told so, and that is no end of the stream."""
+        if self.ending is None:
+            self.lost = True
+            self.end(Ending(kind="failed", error="JournalError"))
 
     def leave_out(self, count: int) -> None:
         """The next `count` numbers are nobody's: another node writes from here on.

@@ -186,6 +186,8 @@ class Reading:
                         data = self._rewrite(data)
                     if data:  # else it is nothing that this reader can read
                         await to.write(data)
+                elif log.lost:
+                    raise JournalError("the journal has lost this stream, or cannot be had")
                 elif log.ending is not None:
                     return
                 elif self._beats:

@@ -224,7 +224,11 @@ class Gateway:
 
     async def _found(self, request: web.Request, stream: str) -> Running | None:
         """Gives a stream that who asks may read: of one that is somebody else's it is not even said that it exists."""
-        running = await self.streams.find(stream) if self.streams is not None and is_stream(stream) else None
+        try:
+            running = await self.streams.find(stream) if self.streams is not None and is_stream(stream) else None
+        except JournalError as error:
+            self.door.admit(request)
+            raise Refused(Refusal(503, "journal_unavailable", str(error), 1.0)) from error
         if running is not None:
             running.wait_for_readers()  # where none comes of this, it need not be followed here
             if self.door.may_read(request, running.shelved.entry):
@@ -240,7 +244,7 @@ class Gateway:
                 surface, Refusal(400, "invalid_last_event_id", "this Last-Event-ID is none of this stream")
             )
         log = running.shelved.log
-        if log.ending is not None and place >= log.last:
+        if log.ending is not None and place >= log.last and not log.lost:
             return web.Response(status=204)
         if place:
             self.watch.tell("read_again", running.shelved, place=place, last=log.last)
@@ -267,7 +271,10 @@ class Gateway:
         running = await self._found(request, request.match_info["stream"])
         if running is None or self.streams is None:
             return refusal_response(CHAT, Refusal(404, "stream_not_found", "there is no such stream (any more)"))
-        await self.streams.cancel(running)
+        try:
+            await self.streams.cancel(running)
+        except JournalError as error:
+            return refusal_response(CHAT, Refusal(503, "journal_unavailable", str(error), 1.0))
         return web.Response(status=204)
 
     # -- itself ----------------------------------------------------------------------------------

@@ -77,6 +77,7 @@ if right ~= 1 then return right end
 local first, count = tonumber(ARGV[4]), tonumber(ARGV[5])
 if first + count - 1 <= last then return cancel and 2 or 1 end
 if first ~= last + 1 or ending then return -3 end
+if last == 0 and redis.call('HEXISTS', state, 'head') == 0 then return -3 end
 redis.call('XADD', records, first .. '-0', 'd', ARGV[6])
 if ARGV[7] ~= '' then
   redis.call('HSET', state, 'last', first + count - 1, 'notes', ARGV[7])
@@ -125,14 +126,19 @@ for i = 5, 4 + 2 * writing, 2 do
 end
 local node = ARGV[5 + 2 * writing]
 for i = 6 + 2 * writing, #ARGV do
-  redis.call('ZADD', prefix .. 'p:' .. ARGV[i], now + lease, node)
-  redis.call('PEXPIRE', prefix .. 'p:' .. ARGV[i], math.ceil(lease))
+  if redis.call('EXISTS', prefix .. 's:' .. ARGV[i]) == 1 then
+    redis.call('ZADD', prefix .. 'p:' .. ARGV[i], now + lease, node)
+    redis.call('PEXPIRE', prefix .. 'p:' .. ARGV[i], math.ceil(lease))
+    told[#told + 1] = 1
+  else
+    told[#told + 1] = -1
+  end
 end
 return told
 """
 )
 """prefix, ms of the lease, ms to keep, how many are written; each with its fence; node; those that are read -> for each
-that is written 1, 2 where it is to be cancelled, or why not."""
+that is written 1, 2 where it is to be cancelled, or why not; for each that is read 1, or -1 where there is none."""
 
 END = (
     _NOW
@@ -143,6 +149,7 @@ local state, records = prefix .. 's:' .. stream, prefix .. 'r:' .. stream
 local right, last, ending = mine(state, ARGV[3])
 if right ~= 1 then return right end
 if not ending then
+  if last ~= tonumber(ARGV[8]) then return -3 end
   redis.call('HSET', state, 'ending', ARGV[4], 'entry', ARGV[5])
   redis.call('XADD', records, (last + 1) .. '-0', 'e', ARGV[4])
   local named = redis.call('HGET', state, 'named')
@@ -161,7 +168,8 @@ redis.call('ZREM', prefix .. 'leases', stream)
 return 1
 """
 )
-"""prefix, stream, fence, ending, entry as it is kept from here on, ms to keep, 1: forget its name -> as START."""
+"""prefix, stream, fence, ending, entry as it is kept from here on, ms to keep, 1: forget its name, number of the last
+record -> as APPEND: a Redis that lost what it had acknowledged must not take the rest for a whole stream."""
 
 RELEASE = (
     _MINE

@@ -97,7 +97,7 @@ class RedisJournal:
         self._follower = Follower(url, self._prefix, self.node, self._freed)
         self._known: dict[str, Shelved] = {}
         self._writers: dict[str, RedisWriter] = {}
-        self._read: set[str] = set()
+        self._read: dict[str, Shelved] = {}
         self._cancelled: Callable[[str], None] = lambda _: None
         self._renewal: asyncio.Task[None] | None = None
         self._sweeps = 0
@@ -126,12 +126,13 @@ class RedisJournal:
         named = f"{entry.owner}\0{entry.idempotency_key}".encode()
         digest = hashlib.sha256(named).hexdigest() if entry.idempotency_key else ""
         packed, at = msgspec.msgpack.encode(entry), self._now()
+        self._check()
         try:
             told = await self._ask(_scripts.BEGIN, entry.stream, digest, packed, self._lease, self._keep)
         except (JournalError, asyncio.CancelledError):
             # It may be opened all the same, a little later: then nobody would write it, and others would take it over.
             ending, slim = msgspec.msgpack.encode(Ending(kind="abandoned")), msgspec.msgpack.encode(_slim(entry))
-            args = (self._prefix, entry.stream, 1, ending, slim, self._keep, 1)
+            args = (self._prefix, entry.stream, 1, ending, slim, self._keep, 1, 0)
             self._line.say(_scripts.END, *args, then=lambda _: None)
             raise
         if told.decode() != entry.stream:
@@ -176,6 +177,8 @@ class RedisJournal:
         for number, records in await self.entries(shelved.entry.stream, after + 1):
             if number > place + 1:
                 break
+            if number <= place < number + len(records) - 1 and not records[0]:
+                raise JournalError("what was read last is none of this stream: the node that served it was lost")
             fresh = records[place + 1 - number :]
             out += fresh
             place += len(fresh)
@@ -202,10 +205,11 @@ class RedisJournal:
     def held(self, shelved: Shelved, readers: int) -> None:
         stream = shelved.entry.stream
         if not readers:
-            self._read.discard(stream)
-        elif stream not in self._read:
-            self._read.add(stream)
-            if stream not in self._writers:
+            if self._read.get(stream) is shelved:  # else others read what the journal has of it by now
+                del self._read[stream]
+        elif self._read.get(stream) is not shelved:
+            self._read[stream] = shelved
+            if stream not in self._writers and not self._line.silent:  # else it is said when leases are renewed
                 args = (self._prefix, self._presence, self._keep, 0, self.node, stream)
                 self._line.say(_scripts.RENEW, *args, then=lambda _: None)
 
@@ -220,6 +224,9 @@ class RedisJournal:
         for shelved in self._known.values():
             shelved.log.max_bytes = most
         self._sweeps += 1
+        if self._line.silent and asyncio.get_running_loop().time() > self._line.silent_since + _ALONE:
+            for stream in self._follower:
+                self._lose(stream)
         if not self._line.silent and self._sweeps % 4 == 0:
             args = (self._prefix, self._keep, self._max_memory)
             self._line.say(_scripts.SWEEP, *args, then=lambda _: None)
@@ -258,7 +265,12 @@ class RedisJournal:
         if head:
             log.start(msgspec.msgpack.decode(head, type=Head))
             if log.last < last + LEFT_OUT:
-                await self._catch_up(shelved, last)
+                try:
+                    await self._catch_up(shelved, last)
+                except BaseException:
+                    if self._known.get(stream) is shelved:  # its readers here shall hear whoever writes it then
+                        self._follow(shelved)
+                    raise
                 log.leave_out(LEFT_OUT)
         log.left_out[:] = _left_out(left_out)
         writer = self._write(shelved, at)
@@ -301,8 +313,12 @@ class RedisJournal:
         args = (self._prefix, lease, self._keep, len(writers), *owned, self.node, *read)
 
         def then(results: Any) -> None:
-            for writer, result in zip(writers, results, strict=True) if isinstance(results, list) else ():
-                writer.told(result, said.at)
+            if isinstance(results, list):  # else leases end, where this goes on
+                for writer, result in zip(writers, results, strict=False):
+                    writer.told(result, said.at)
+                for stream, result in zip(read, results[len(writers) :], strict=True):
+                    if result == -1:
+                        self._lose(stream)
             if not answered.done():
                 answered.set_result(None)
 
@@ -318,6 +334,16 @@ class RedisJournal:
         if shelved.log.ending is None:
             self._follower.add(shelved)
             self._line.say(_scripts.WAKE, self._prefix, self.node, then=lambda _: None)
+
+    def _lose(self, stream: str) -> None:
+        """What is read here, and written elsewhere, is no longer to be had: nobody must wait for the rest of it."""
+        shelved = self._read.get(stream) or self._known.get(stream)
+        if shelved is None or stream in self._writers:
+            return
+        if self._known.get(stream) is shelved:
+            del self._known[stream]
+            self._follower.discard(stream)
+        shelved.log.lose()
 
     def _left(self, writer: RedisWriter) -> None:
         """A writer writes no more: whoever reads here what it wrote reads what the journal has of it."""
@@ -335,9 +361,12 @@ class RedisJournal:
     def _cancel(self, stream: str) -> None:
         self._cancelled(stream)
 
-    async def _ask(self, script: str, *args: str | bytes | int) -> Any:
+    def _check(self) -> None:
         if self._line.hopeless:
             raise JournalError("Redis does not answer")
+
+    async def _ask(self, script: str, *args: str | bytes | int) -> Any:
+        self._check()
         try:
             return await self._line.ask(script, self._prefix, *args)
         except TimeoutError as error:
@@ -425,13 +454,14 @@ class RedisWriter:
             self._lose(LeaseLost("another node writes this stream"))
 
     def _lose(self, why: Exception) -> None:
-        if self.why is not None or self._left:
+        if self.why is not None:
             return
         self.why = why
-        if isinstance(why, LeaseLost):
-            self.shelved.log.withdraw(max(self.acked, 0))
-            self._unseen.clear()
-        self._leave()
+        if not self._left:
+            if isinstance(why, LeaseLost):
+                self.shelved.log.withdraw(max(self.acked, 0))
+                self._unseen.clear()
+            self._leave()
         self._wake()
 
     def _leave(self) -> None:
@@ -486,7 +516,7 @@ class RedisWriter:
             return
         self._raise()
         packed = msgspec.msgpack.encode(ending), msgspec.msgpack.encode(_slim(self.shelved.entry))
-        args = (*packed, self._keep, int(forget))
+        args = (*packed, self._keep, int(forget), self._number)
         self._say(_scripts.END, *args, shown=lambda: self.shelved.log.end(ending), acked=self._leave)
         try:
             await self._shown()

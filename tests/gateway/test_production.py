@@ -92,7 +92,7 @@ async def test_a_stream_for_which_no_answer_can_be_made_is_not_kept() -> None:
     def fails(_: Writer) -> Answer:
         raise ValueError("a mistake of ours")
 
-    journal = MemoryJournal(max_bytes=10)
+    journal = MemoryJournal(max_bytes=10_000)
     made = Streams(journal, fails, grace=60.0, patience=1.0, max_streams=10)
     for _ in range(9):
         asked = entry()

@@ -14,6 +14,10 @@ from holdfast._types import Head
 from holdfast.gateway.journal import Entry, JournalError, Shelved, Writer
 from holdfast.gateway.log import Ending, Log
 
+_OF_A_STREAM = 4096
+"""Bytes that a stream takes beside what it says: an answer may be shorter than what it is kept in."""
+_OF_A_RECORD = 48
+
 
 class MemoryJournal:
     """A `Journal` for one process."""
@@ -96,8 +100,9 @@ class MemoryJournal:
 
     def _make_room(self, size: int) -> None:
         """Counts what a new stream brings. Raises `JournalError` where those that run are as much as may be."""
+        size += _OF_A_STREAM
         if self._size + size > self._max_bytes:
-            self._sweep(self._max_bytes - size)
+            self._sweep(self._max_bytes - self._max_bytes // 16 - size)  # some more, so that not each of them looks
             if self._size + size > self._max_bytes:
                 raise JournalError("the streams that run here take as much memory as they may")
         self._size += size
@@ -114,8 +119,9 @@ class MemoryJournal:
 
 
 def _size(shelved: Shelved) -> int:
-    """Gives the bytes that a stream takes: its records, and the request that they answer."""
-    return shelved.log.size + len(shelved.entry.body)
+    """Gives the bytes that a stream takes: its records, the request that they answer, and what holds them."""
+    log = shelved.log
+    return log.size + _OF_A_RECORD * (log.last + 1 - log.first) + len(shelved.entry.body) + _OF_A_STREAM
 
 
 class _Writer:

@@ -7,12 +7,14 @@ import gzip
 import io
 import json
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 import pytest
+from msgspec.structs import replace
 
 from holdfast.gateway.journal import Entry, JournalError, Shelved
 from holdfast.gateway.journal.memory import MemoryJournal
@@ -267,10 +269,12 @@ async def test_all_bodies_together_are_bounded() -> None:
 
 
 async def test_requests_whose_streams_run_are_bounded_together_and_make_room_when_they_end() -> None:
-    journal = MemoryJournal(max_bytes=1_000, keep=600)
+    journal = MemoryJournal(max_bytes=100_000, keep=600)
 
     def entry(number: int) -> Entry:
-        return Entry(stream=f"{number:032x}", owner="", surface="chat", url="", headers={}, body=b"x" * 600, digest="")
+        return Entry(
+            stream=f"{number:032x}", owner="", surface="chat", url="", headers={}, body=b"x" * 60_000, digest=""
+        )
 
     first = await journal.begin(entry(1))
     with pytest.raises(JournalError):
@@ -279,6 +283,36 @@ async def test_requests_whose_streams_run_are_bounded_together_and_make_room_whe
     assert not isinstance(first, Shelved)
     await first.end(Ending(kind="complete"))
     assert not isinstance(await journal.begin(entry(3)), Shelved)
+
+
+async def test_thousands_of_short_streams_are_kept_within_the_bound_too() -> None:
+    journal = MemoryJournal(max_bytes=1_000_000, keep=600)
+    tracemalloc.start()
+    for number in range(2_000):
+        asked = Entry(stream=f"{number:032x}", owner="", surface="chat", url="", headers={}, body=b"{}", digest="")
+        writer = await journal.begin(replace(asked, idempotency_key=str(number)))
+        assert not isinstance(writer, Shelved)
+        await writer.write([b": %d\n\n" % n for n in range(20)])
+        await writer.end(Ending(kind="complete"))
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < 1_000_000
+    assert isinstance(await journal.begin(replace(asked, idempotency_key="1999")), Shelved), "the newest are kept"
+
+
+async def test_a_journal_that_does_not_answer_is_no_failure_of_ours() -> None:
+    class Silent(MemoryJournal):
+        async def find(self, stream: str) -> Shelved | None:
+            raise JournalError("the journal is silent")
+
+    async with (
+        serving(settings("http://127.0.0.1:9/v1"), Silent()) as served,
+        aiohttp.ClientSession(served.url) as session,
+    ):
+        for method in ("GET", "DELETE"):
+            async with session.request(method, f"/v1/streams/{'0' * 32}") as response:
+                assert (response.status, response.headers["Retry-After"]) == (503, "1")
+                assert (await response.json())["error"]["code"] == "journal_unavailable"
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "gzip, identity", "x"])

@@ -17,6 +17,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from holdfast.gateway.bounds import SERVER, guard_of
 from holdfast.gateway.door import Door
+from holdfast.gateway.journal import JournalError
 from holdfast.gateway.refusals import Refusal, Refused, refusal_response
 from holdfast.gateway.settings import Settings
 from holdfast.gateway.surfaces import surface_for
@@ -52,6 +53,9 @@ def _front(settings: Settings, door: Door) -> Middleware:
             return _preflight(request, settings) or await handler(request)
         except Refused as refused:
             return refusal_response(surface_for(request.path), refused.refusal)
+        except JournalError as error:
+            refusal = Refusal(503, "journal_unavailable", str(error), 1.0)
+            return refusal_response(surface_for(request.path), refusal)
         except web.HTTPException as error:
             refusal = Refusal(error.status, "invalid_request_error", error.reason or "")
             return refusal_response(surface_for(request.path), refusal)

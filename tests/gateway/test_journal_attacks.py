@@ -18,7 +18,7 @@ from holdfast.testing.server import STREAM_HEAD, ReceivedRequest, Reply, Scripte
 from tests.gateway.acting import ScriptedAnswer
 from tests.gateway.serving import serving
 from tests.gateway.test_redis_journal import LEASE, entry, node, opened, until
-from tests.gateway.test_takeover import ANSWER, BODY, over, rest
+from tests.gateway.test_takeover import ANSWER, BODY, Upstream, leave, over, rest, said
 from tests.redis_server import RedisServer, redis_server
 
 BLOCK = b"data: one\n\n"
@@ -193,3 +193,57 @@ async def test_while_redis_is_gone_nothing_piles_up(server: RedisServer) -> None
                 one.held(shelved, 1)
                 one.held(shelved, 0)
             assert len(one._line._queue) == before
+
+
+async def test_a_redis_that_is_full_is_not_asked_without_a_pause(server: RedisServer) -> None:
+    upstream = Upstream(*ANSWER)
+    async with ScriptedServer(upstream) as http, serving(over(http, server)) as served:
+        left = await leave(server, ANSWER[:1])
+        await tell(server, "CONFIG", "SET", "maxmemory", 1)
+        try:
+            await asyncio.sleep(LEASE)
+            pulse = served.gateway.journal.pulse if served.gateway.journal is not None else None
+            assert pulse is not None
+            before = pulse.exchanges
+            await asyncio.sleep(0.5)
+            assert pulse.exchanges - before < 50
+            assert upstream.asked == []
+        finally:
+            await tell(server, "CONFIG", "SET", "maxmemory", 0)
+        _, data = await rest(served.url, left.stream)
+    assert said(data) == "one two three"
+
+
+async def test_a_takeover_that_is_given_up_in_its_middle_leaves_it_to_others_at_once(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def slow(*_: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with ScriptedServer(Upstream(*ANSWER)) as http, serving(over(http, server)) as served:
+        monkeypatch.setattr(served.gateway.journal, "entries", slow)
+        left = await leave(server, ANSWER[:1])
+        await asyncio.wait_for(begun.wait(), 3)
+        assert served.gateway.takeover is not None
+        await served.gateway.takeover.aclose()
+        async with node(server) as other:
+            await asyncio.sleep(0.05)
+            assert await other.take(left.stream) is not None
+
+
+async def test_what_piled_up_goes_out_in_parts(server: RedisServer) -> None:
+    """All of one part must be answered within seconds, or it is said again from its beginning, for ever."""
+    async with node(server) as one:
+        writers = [await opened(one) for _ in range(8)]
+        with server.frozen():
+            await asyncio.gather(*(writer.write([b"x" * 400_000]) for writer in writers))
+            await asyncio.sleep(0.3)
+        sizes = [sum(said.size for said in one._line._sent)]
+        while one._line.waiting:
+            sizes.append(sum(said.size for said in one._line._sent))
+            await asyncio.sleep(0)
+        assert max(sizes) <= 1024 * 1024 + 1_000
+        assert [writer.acked for writer in writers] == [1] * 8

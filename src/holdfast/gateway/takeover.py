@@ -76,28 +76,34 @@ class Takeover:
                     await self._freed.wait()
             self._freed.clear()
             with contextlib.suppress(JournalError):
+                # Where none can be had they are due again at once, and a Redis that refuses must not be asked for ever.
                 while due := await self._journal.due(_AT_ONCE):
-                    await asyncio.gather(*(self._take(stream) for stream in due))
+                    if not any(await asyncio.gather(*(self._take(stream) for stream in due))):
+                        break
 
-    async def _take(self, stream: str) -> None:
+    async def _take(self, stream: str) -> bool:
         try:
             taken = await self._journal.take(stream)
         except JournalError:
-            return  # it is due again when that lease is over
+            return False  # it is due again when that lease is over
         if taken is None:
-            return
+            return False
         try:
             await self._go_on(taken)
         except LeaseLost:
             pass  # another one has it
         except JournalError:
             taken.writer.let_go()  # else we would keep the lease of what we do not write
+        except asyncio.CancelledError:
+            await taken.writer.release()  # as above, and other nodes need not wait
+            raise
         except Exception as error:  # noqa: BLE001 - one stream that cannot be gone on with must not keep us from others
             told = {"message": "a stream could not be taken over", "exception": error}
             asyncio.get_running_loop().call_exception_handler(told)
             with contextlib.suppress(LeaseLost, JournalError):
                 words = f"the gateway failed: {type(error).__name__}"
                 await _end(taken.writer, Refusal(500, "internal_error", words))
+        return True
 
     async def _go_on(self, taken: Taken) -> None:
         writer = taken.writer

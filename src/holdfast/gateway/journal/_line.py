@@ -24,6 +24,8 @@ _ANSWER = 2.0
 """Seconds after which a connection is given up and another one made: the other end may be gone without a word."""
 _MOST = 512
 """Commands that go out together."""
+_MOST_BYTES = 1024 * 1024
+"""What goes out together: all of it must be there, and answered, before a connection is given up."""
 _PAUSES = (0.05, 0.1, 0.25, 0.5)
 """Seconds between tries to reach a Redis that is gone."""
 
@@ -139,7 +141,7 @@ class Line:
             if not self._queue:
                 self._wake = loop.create_future()
                 await self._wake
-            self._sent = [self._queue.popleft() for _ in range(min(_MOST, len(self._queue)))]
+            self._sent = self._next()
             results = await self._answers()
             sent, self._sent = self._sent, []
             for said, result in zip(sent, results, strict=True):
@@ -149,6 +151,15 @@ class Line:
                 except Exception as error:  # noqa: BLE001 - one that cannot bear its answer must not end the line
                     told = {"message": "an answer of the journal was not borne", "exception": error}
                     loop.call_exception_handler(told)
+
+    def _next(self) -> list[Said]:
+        """Takes what goes out together off the queue: one at the least, however much it is."""
+        sent, size = list[Said](), 0
+        while self._queue and len(sent) < _MOST and (not sent or size + self._queue[0].size <= _MOST_BYTES):
+            said = self._queue.popleft()
+            size += said.size
+            sent.append(said)
+        return sent
 
     async def _answers(self) -> list[Any]:
         """Gives the answers to what was sent, however long it takes."""

@@ -56,6 +56,13 @@ class Settings(TypedDict, total=False):
     random: Random | None
 
 
+class _Made(dict[tuple[str, bool], list[Callable[[Source[Any]], Source[Any]]]]):
+    """What was made once, and is made anew where a mount is unpickled: layers hold functions."""
+
+    def __reduce__(self) -> tuple[type[_Made], tuple[()]]:
+        return _Made, ()
+
+
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Mount:
     """How streams are mended inside a client: the keywords that every mount takes.
@@ -80,9 +87,7 @@ class Mount:
     clock: Clock | None = None
     random: Random | None = None
     refused: set[str] = field(default_factory=set, repr=False, compare=False)
-    _layers: dict[tuple[str, bool], list[Callable[[Source[Any]], Source[Any]]]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    _layers: _Made = field(default_factory=_Made, init=False, repr=False, compare=False)
     """The default ones by whose clocks they have, and whether for a feed: they hold settings, and nothing of a call."""
 
     def __post_init__(self) -> None:

@@ -163,6 +163,25 @@ async def test_what_cannot_be_asked_is_refused_in_the_client_s_words(
         assert not server.requests
 
 
+async def test_an_error_with_a_status_that_says_all_is_well_is_an_error_and_another_upstream_is_asked() -> None:
+    told = b'{"error": {"message": "try later", "type": "overloaded_error", "code": "busy"}}'
+    fits = b'{"id": "r", "object": "response", "status": "failed", "error": {"message": "no"}, "output": []}'
+
+    def reply(request: ReceivedRequest) -> Reply:
+        return respond(fits if request.path.endswith("responses") else told, **JSON)
+
+    body = {"model": "m", "stream": False}
+    async with gateway(reply, upstream()) as (_, url, session):
+        status, said = await ask(session, f"{url}/v1/chat/completions", body)
+        assert status >= 500
+        assert json.loads(said)["error"]["message"] == "try later"
+        # Where it is a part of an answer it is the answer's.
+        assert await ask(session, f"{url}/v1/responses", body) == (200, fits)
+    replies = [respond(told, **JSON), respond(b'{"choices": []}', **JSON)]
+    async with gateway(lambda _: replies.pop(0), upstream(), upstream()) as (_, url, session):
+        assert (await ask(session, f"{url}/v1/chat/completions", body))[0] == 200
+
+
 async def test_gemini_is_a_stream_with_alt_sse_and_a_whole_array_without() -> None:
     said = json.dumps(GEMINI)
 

@@ -46,6 +46,8 @@ _MODELS_KEPT = 30.0
 _MOST_MODELS = 4 * 1024 * 1024  # bytes
 _PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[\w.:@~+-]+)+")
 """A path of plain segments: nothing that somebody on the way may take for another one."""
+_ANSWERS = {"choices", "output", "content", "candidates"}
+"""By what an answer is known."""
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -306,7 +308,7 @@ class _WholeStream:
             self._end = failure
             raise
         whole = b"".join(self._parts)
-        wrong = _wrong_with(whole, self.head)
+        wrong = _wrong_with(whole, self.head) or _error_in(whole, self._request)
         if wrong is not None:
             self._end = wrong
             raise wrong
@@ -333,3 +335,17 @@ def _wrong_with(body: bytes, head: Head) -> StreamError | None:
             return Truncated("the answer's JSON ends before it is whole")
         return NotAStream(f"the upstream sent {head.content_type or 'something'} in the place of JSON")
     return None
+
+
+def _error_in(body: bytes, request: Request) -> StreamError | None:
+    """Finds an error that came with a status which says all is well: most clients would take it for an answer."""
+    if b'"error"' not in body or request.dialect is None:
+        return None
+    try:
+        said = msgspec.json.decode(body)
+    except (ValueError, RecursionError):  # halves of characters, for one: no error has them
+        return None
+    # Some answers say beside what they have why they have no more.
+    if not isinstance(said, dict) or said.keys() & _ANSWERS:
+        return None
+    return request.dialect.wire.error_in(body)

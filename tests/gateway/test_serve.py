@@ -106,7 +106,7 @@ async def rest_of(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
     """Reads to the end, and says whether it was a clean one."""
     said = b""
     try:
-        while data := await asyncio.wait_for(response.content.readany(), 5):
+        while data := await asyncio.wait_for(response.content.readany(), 30):
             said += data
     except aiohttp.ClientPayloadError:
         return said, False

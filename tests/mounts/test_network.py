@@ -150,14 +150,17 @@ async def test_a_reset_comes_behind_what_had_arrived(core: Any) -> None:
 
 
 async def test_a_write_that_nobody_takes_is_the_librarys_timeout(core: Any) -> None:
+    heard = asyncio.Event()
+
     async def deaf(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.pause_reading()  # type: ignore[attr-defined]  # it reads, too
-        await asyncio.sleep(0.2)
+        await heard.wait()
         writer.transport.abort()
 
     async with connected(core, deaf) as line:
         with pytest.raises(core.WriteTimeout):
             await line.write(bytes(16 * 2**20), timeout=0.02)
+        heard.set()
 
 
 async def test_closed_it_neither_reads_nor_writes(core: Any) -> None:

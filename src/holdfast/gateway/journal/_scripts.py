@@ -190,7 +190,7 @@ DUE = (
     _NOW
     + """
 local prefix = ARGV[1]
-local found = redis.call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', now, 'LIMIT', 0, ARGV[2])
+local found = redis.call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', ARGV[3] == '1' and 0 or now, 'LIMIT', 0, ARGV[2])
 local due = {}
 for _, stream in ipairs(found) do
   if redis.call('EXISTS', prefix .. 's:' .. stream) == 1 then
@@ -203,7 +203,7 @@ end
 return due
 """
 )
-"""prefix, how many at most -> streams that nobody writes."""
+"""prefix, how many at most, 1 for those alone that were handed over -> streams that nobody writes."""
 
 TAKE = (
     _NOW

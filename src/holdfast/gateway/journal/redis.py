@@ -241,10 +241,11 @@ class RedisJournal:
     # -- taking over -----------------------------------------------------------------------------
 
     async def due(self, most: int) -> list[str]:
-        """Gives streams that nobody writes: none for a while after a silence, when others are late, too."""
-        if self._line.silent or asyncio.get_running_loop().time() < self._line.back_at + self.lease:
+        """Gives streams that nobody writes: for a while after a silence, when others are late, only those handed over."""
+        if self._line.silent:
             return []
-        return [name.decode() for name in await self._ask(_scripts.DUE, most)]
+        late = asyncio.get_running_loop().time() < self._line.back_at + self.lease
+        return [name.decode() for name in await self._ask(_scripts.DUE, most, int(late))]
 
     async def take(self, stream: str) -> Taken | None:
         """Takes the lease of a stream that nobody writes, None where somebody does."""

@@ -268,6 +268,34 @@ async def test_all_bodies_together_are_bounded() -> None:
             task.cancel()
 
 
+@pytest.mark.parametrize("asked", [{**BODY, "stream": False}, BODY], ids=["whole", "stream"])
+async def test_the_bodies_of_requests_that_wait_for_their_answers_are_bounded_too(asked: dict[str, Any]) -> None:
+    asked_for = asyncio.Event()
+
+    async def upstream(request: ReceivedRequest) -> Reply:
+        asked_for.set()
+        return [Stall()]
+
+    limits, body = Limits(max_bodies=150_000), json.dumps({**asked, "x": "x" * 100_000}).encode()
+    async with (
+        ScriptedServer(upstream) as http,
+        serving(settings(f"http://127.0.0.1:{http.port}/v1", limits=limits, journal="none")) as served,
+        line(served) as first,
+        line(served) as second,
+    ):
+        first.send(post(body))
+        await asked_for.wait()
+        second.send(post(body))
+        assert (await second.until(b"}}"))[8:].startswith(b" 503 ")
+        assert served.gateway.bodies.held == len(body)
+        first.writer.transport.abort()
+        for _ in range(500):
+            await asyncio.sleep(0.002)
+            if not served.gateway.bodies.held:
+                break
+        assert not served.gateway.bodies.held
+
+
 async def test_requests_whose_streams_run_are_bounded_together_and_make_room_when_they_end() -> None:
     journal = MemoryJournal(max_bytes=100_000, keep=600)
 

@@ -305,12 +305,18 @@ def guard_of(request: web.BaseRequest) -> _Guard | None:
 
 
 class Bodies:
-    """Reads requests' bodies, each within bounds, and all together."""
+    """Reads requests' bodies, each within bounds, and all together for as long as their requests are answered."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self.held = 0
-        """Bytes of bodies that are being read."""
+        """Bytes of bodies that are here."""
+        self._of: dict[int, int] = {}
+        """Those of each request, which is known by its identity while it is answered."""
+
+    def let_go(self, request: web.BaseRequest) -> None:
+        """A request was answered, and its body is needed no more."""
+        self.held -= self._of.pop(id(request), 0)
 
     async def read(self, request: web.BaseRequest) -> bytes:
         """Gives a request's body. Raises `Refused` for one that is too large, too slow, packed or broken."""
@@ -331,18 +337,16 @@ class Bodies:
     async def _read(self, request: web.BaseRequest) -> bytes:
         parts: list[bytes] = []
         size = 0
-        try:
-            async for part in request.content.iter_any():
-                parts.append(part)
-                size += len(part)
-                self.held += len(part)
-                if size > self._limits.max_body:
-                    raise self._too_large()
-                if self.held > self._limits.max_bodies:
-                    raise Refused(Refusal(503, "overloaded", "the gateway reads as much as it may", 1.0))
-            return b"".join(parts)
-        finally:
-            self.held -= size
+        async for part in request.content.iter_any():
+            parts.append(part)
+            size += len(part)
+            self.held += len(part)
+            self._of[id(request)] = size
+            if size > self._limits.max_body:
+                raise self._too_large()
+            if self.held > self._limits.max_bodies:
+                raise Refused(Refusal(503, "overloaded", "the gateway has as much to answer as it may", 1.0))
+        return b"".join(parts)
 
     def _too_large(self) -> Refused:
         words = f"the body of this request is larger than {self._limits.max_body} bytes"

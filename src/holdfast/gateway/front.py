@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from aiohttp import HttpVersion11, web
 from aiohttp.typedefs import Handler, Middleware
 
-from holdfast.gateway.bounds import SERVER, guard_of
+from holdfast.gateway.bounds import SERVER, Bodies, guard_of
 from holdfast.gateway.door import Door
 from holdfast.gateway.journal import JournalError
 from holdfast.gateway.refusals import Refusal, Refused, refusal_response
@@ -31,16 +31,16 @@ _BOUNDED = {"Idempotency-Key": 255, "Last-Event-ID": 64}
 """Characters at most, all of them visible ASCII."""
 
 
-def install(app: web.Application, settings: Settings, door: Door) -> None:
+def install(app: web.Application, settings: Settings, door: Door, bodies: Bodies) -> None:
     """Has every request of an application pass here first."""
-    app.middlewares.append(_front(settings, door))
+    app.middlewares.append(_front(settings, door, bodies))
     app.on_response_prepare.append(_name)
     app.on_response_prepare.append(_be_the_last)
     if settings.cors:
         app.on_response_prepare.append(_allow(settings))
 
 
-def _front(settings: Settings, door: Door) -> Middleware:
+def _front(settings: Settings, door: Door, bodies: Bodies) -> Middleware:
     @web.middleware
     async def front(request: web.Request, handler: Handler) -> web.StreamResponse:
         guard = guard_of(request)
@@ -60,6 +60,7 @@ def _front(settings: Settings, door: Door) -> Middleware:
             refusal = Refusal(error.status, "invalid_request_error", error.reason or "")
             return refusal_response(surface_for(request.path), refusal)
         finally:
+            bodies.let_go(request)
             if guard is not None:
                 guard.done(whole=request.content.is_eof())
 

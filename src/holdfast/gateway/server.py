@@ -76,7 +76,7 @@ class Gateway:
 
     def _app(self) -> web.Application:
         app = web.Application()
-        front.install(app, self.settings, self.door)
+        front.install(app, self.settings, self.door, self.bodies)
         for surface in SURFACES.values():
             if surface.path:
                 app.router.add_post(surface.path, self._asked(surface))

@@ -136,7 +136,7 @@ class Limits:
 
     max_body: int = 32 * 1024 * 1024
     max_bodies: int = 512 * 1024 * 1024
-    """All bodies together that are being read."""
+    """All bodies together of requests that are read or answered."""
     max_header: int = 32 * 1024
     """A request's line and headers together."""
     header_timeout: float = 10.0

@@ -247,3 +247,19 @@ async def test_what_piled_up_goes_out_in_parts(server: RedisServer) -> None:
             await asyncio.sleep(0)
         assert max(sizes) <= 1024 * 1024 + 1_000
         assert [writer.acked for writer in writers] == [1] * 8
+
+
+async def test_who_lost_its_lease_before_redis_fell_silent_shows_nothing_by_itself(server: RedisServer) -> None:
+    """A node that was frozen wakes up and is slow to hear of Redis: another one may write the stream by then."""
+    async with node(server) as one:
+        writer = await opened(one, b"a")
+        assert one._renewal is not None
+        one._renewal.cancel()
+        with server.frozen():
+            writer.renewed(one._now() - 1)
+            writing = asyncio.create_task(writer.write([b"b"]))
+            await until(lambda: one._line.silent)
+            await asyncio.sleep(0.05)
+            assert writer.shelved.log.last == 1
+        await asyncio.wait_for(writing, 3)
+        assert writer.shelved.log.last == 2

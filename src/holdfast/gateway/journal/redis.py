@@ -579,10 +579,16 @@ class RedisWriter:
     def _quiet(self) -> None:
         """Redis is silent: readers here go on, for as long and as far as may be."""
         room = self.ahead <= _AHEAD and self._line.waiting <= _AHEAD_OF_ALL and self._number - self.acked < LEFT_OUT - 1
-        if room and self.why is None and self._left_alone > 0:
+        if room and self.why is None and self._left_alone > 0 and self._held_it:
             self._show_all()
         else:
             self._wake()
+
+    @property
+    def _held_it(self) -> bool:
+        """Whether the lease held when the silence began: where this node had been frozen, another one writes by now."""
+        silent_for = asyncio.get_running_loop().time() - self._line.silent_since
+        return self._until > self._journal._now() - silent_for  # noqa: SLF001 - two halves of one thing
 
     def _show_all(self) -> None:
         unseen, self._unseen = self._unseen, []

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from holdfast import mounts
+from holdfast.mounts._blocking import bursts
 from holdfast.testing.background import in_background
 from holdfast.testing.server import LAST_CHUNK, STREAM_HEAD, Pause, ScriptedServer, Send, Step, chunked
 from tests.mounts.shop import BODY, CHAT, EVENTS, WIRE, Nought
@@ -68,3 +69,19 @@ def test_any_cut_of_the_wire_gives_the_same(read: Any) -> None:
         parts: list[Step] = [Send(wire[place : place + size]) for place in range(0, len(wire), size)]
         with in_background(ScriptedServer([[Send(STREAM_HEAD), *parts]])) as server:
             assert b"".join(read(f"{server.url}{CHAT}")) == WIRE
+
+
+def test_a_failure_comes_after_what_had_arrived_before_it() -> None:
+    told: list[bytes | Exception] = [b"a", b"b", OSError("torn"), b""]
+
+    def read() -> bytes:
+        one = told.pop(0)
+        if isinstance(one, Exception):
+            raise one
+        return one
+
+    read_all = bursts(read, lambda _: True)
+    assert read_all() == b"ab"
+    with pytest.raises(OSError, match="torn"):
+        read_all()
+    assert not read_all()

@@ -138,6 +138,32 @@ class BlockingStream(BodyStream):
             self._close()
 
 
+def bursts(read: Callable[[], bytes | None], has_more: Callable[[bytes], bool]) -> Callable[[], bytes | None]:
+    """Gives what reads all that is there, of what reads a piece at a time and waits where there is none.
+
+    `has_more` says whether another piece is there behind one. A failure comes after what had arrived before it.
+    """
+    failed: list[Exception] = []
+
+    def read_all() -> bytes | None:
+        if failed:
+            raise failed.pop()
+        piece = read()
+        if not piece or not has_more(piece):
+            return piece
+        pieces = [piece]
+        try:
+            while True:
+                pieces.append(piece := read() or b"")
+                if not piece or not has_more(piece):
+                    break
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the next one's
+            failed.append(error)
+        return b"".join(pieces)
+
+    return read_all
+
+
 async def close_in(worker: Worker, close: Callable[[], object]) -> None:
     """Has a worker close something as his last work, and waits for that, but not for long."""
     closing = worker.submit(close)
@@ -160,4 +186,4 @@ async def done(job: Any) -> None:
     await over.wait()
 
 
-__all__ = ["BlockingStream", "close_in", "done"]
+__all__ = ["BlockingStream", "bursts", "close_in", "done"]

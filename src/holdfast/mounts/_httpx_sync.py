@@ -21,7 +21,7 @@ from holdfast._errors import StreamError, UsageError
 from holdfast._foreground import Foreground, Pull, foreground
 from holdfast._types import Request
 from holdfast.mounts._attempts import Came
-from holdfast.mounts._blocking import BlockingStream, close_in, done
+from holdfast.mounts._blocking import BlockingStream, bursts, close_in, done
 from holdfast.mounts._httpx import AnyTransport, check_request, check_transport, closed_in_between
 from holdfast.mounts._httpx_attempts import HttpxAttempts, Readable
 from holdfast.mounts._lines import Sender, hang_up, with_known_lines
@@ -355,21 +355,9 @@ class _BlockingAttempts(HttpxAttempts):
 
 def _reading(response: Any) -> Callable[[], bytes | None]:
     pieces = iter([response.content] if response.is_stream_consumed else response.stream)
+    read: Callable[[], bytes | None] = partial(next, pieces, None)
     has_more = getattr(response.extensions.get("network_stream"), "has_more", None)
-    if has_more is None:
-        return partial(next, pieces, None)
-
-    def read() -> bytes | None:
-        piece = next(pieces, None)
-        if piece is None or not has_more(piece):
-            return piece
-        taken, more = [piece], True
-        while more:
-            taken.append(piece := next(pieces, b""))
-            more = has_more(piece)
-        return b"".join(taken)
-
-    return read
+    return read if has_more is None else bursts(read, has_more)
 
 
 def _hang_up_of(response: Any) -> Callable[[], object] | None:

@@ -141,7 +141,7 @@ class _Line:
         if self._place < 0:
             return False
         got, place = self._got, self._place
-        if not got.startswith(piece, place):  # unless it is the rest of a chunk, its length stands before it
+        if place or not got.startswith(piece):  # unless it is the rest of a chunk, its length stands before it
             length = _LENGTH.match(got, place)
             if length is None or not got.startswith(piece, length.end()):
                 self._place = -1

@@ -21,7 +21,7 @@ from holdfast._errors import EndOfStream, MissingExtra, StreamBroken, StreamErro
 from holdfast._foreground import Foreground
 from holdfast._types import Head
 from holdfast.machines.inflate import inflater
-from holdfast.mounts._blocking import BlockingStream
+from holdfast.mounts._blocking import BlockingStream, bursts
 from holdfast.mounts._lines import NEXT_CHUNK
 from holdfast.sources._foreign import ForeignError
 from holdfast.sources._http import ERROR_BODY_SECONDS, MAX_ERROR_BODY, BodyStream, cause
@@ -57,7 +57,7 @@ def _reading(raw: Any) -> Callable[[], bytes | None]:
     buffer: Any = getattr(body, "fp", None)
     line = getattr(getattr(buffer, "raw", None), "_sock", None)
 
-    def has_more() -> bool:
+    def has_more(_: bytes) -> bool:
         if line is None or getattr(body, "chunk_left", None) != 0:
             return False
         try:
@@ -70,20 +70,7 @@ def _reading(raw: Any) -> Callable[[], bytes | None]:
         except (OSError, ValueError):
             return False  # what it is, the next read will say
 
-    def once() -> bytes:
-        piece: bytes = read(_PIECE, decode_content=False)
-        return piece
-
-    def read_all() -> bytes | None:
-        piece = once()
-        if not piece or not has_more():
-            return piece or None
-        pieces = [piece, once()]
-        while has_more():
-            pieces.append(once())
-        return b"".join(pieces)
-
-    return read_all
+    return bursts(lambda: read(_PIECE, decode_content=False) or None, has_more)
 
 
 def _reader_of(raw: Any) -> Any:

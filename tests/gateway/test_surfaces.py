@@ -244,6 +244,16 @@ async def test_other_paths_pass_as_configured_and_to_no_other_place() -> None:
         assert len(server.requests) == 2
 
 
+async def test_what_is_ours_goes_upstream_by_no_method() -> None:
+    async with gateway(answer, upstream(), other="pass") as (server, url, session):
+        for path in (f"/v1/streams/{'0' * 32}", "/v1/streams", "/ui", "/ui/events", "/metrics", "/healthz"):
+            async with session.put(url + path) as response:
+                assert response.status == 404
+        async with session.head(f"{url}/v1/streams/{'0' * 32}") as response:
+            assert response.status == 404
+        assert not server.requests
+
+
 async def test_another_answer_that_breaks_is_no_whole_one() -> None:
     cut = [Send(head(content_type="audio/mpeg", transfer_encoding="chunked") + b"4\r\nabcd\r\n"), Close()]
     async with gateway([cut], upstream(), other="pass") as (_, url, session):

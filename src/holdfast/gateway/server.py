@@ -35,6 +35,8 @@ from holdfast.gateway.upstreams import Upstreams
 from holdfast.gateway.watching import Watch
 from holdfast.moments import Listener
 
+_OURS = ("/v1/streams", "/ui", "/try", "/metrics", "/healthz", "/readyz")
+"""What is nobody's but ours, by whatever method: the name of a stream goes nowhere."""
 _SWEEP = 1.0
 """Seconds from one look at what the journal may forget to the next."""
 
@@ -145,7 +147,7 @@ class Gateway:
         """What is none of our paths, or is asked with another method."""
         try:
             guest = self.door.admit(request)
-            if self.settings.other == "refuse":
+            if self.settings.other == "refuse" or request.path.startswith(_OURS):
                 words = f"the gateway does not serve {request.method[:20]} {request.path[:200]}"
                 raise Refused(Refusal(404, "not_found", words))
             self.door.check_other(guest)

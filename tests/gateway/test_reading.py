@@ -162,9 +162,10 @@ async def test_one_slower_than_the_log_can_hold_ends_in_an_error_too() -> None:
     assert stage.written.startswith(sink.data.partition(b"data: {")[0])
 
 
-async def test_a_rewriting_that_fails_is_its_readers_trouble_alone() -> None:
+@pytest.mark.parametrize("mistake", [ZeroDivisionError, KeyError])
+async def test_a_rewriting_that_fails_is_its_readers_trouble_alone(mistake: type[Exception]) -> None:
     def rewrite(data: bytes) -> bytes:
-        raise ZeroDivisionError
+        raise mistake
 
     stage, sink, other = Stage(), Sink(), Sink()
     broken = asyncio.create_task(Reading(stage.running, 0, stage.journal, rewrite).run(sink, stage.heart))
@@ -173,7 +174,7 @@ async def test_a_rewriting_that_fails_is_its_readers_trouble_alone() -> None:
     stage.write(block(1))
     stage.log.end(WHOLE)
     await done(well)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(mistake):
         await broken
     assert other.data == stage.written
 

@@ -223,11 +223,14 @@ class Reading:
 
     def _push(self, to: Writes) -> None:
         try:
-            data, self._place = self._log.after(self._place)
-            to.push(data if self._rewrite is None else self._rewrite(data))
-            self.quiet = 0
+            data, place = self._log.after(self._place)
         except LookupError:
             self._rouse()  # the journal has it
+            return
+        try:
+            self._place = place
+            to.push(data if self._rewrite is None else self._rewrite(data))
+            self.quiet = 0
         except Exception as error:  # noqa: BLE001 - one reader's trouble must not meet the one who writes
             self._failure = error
             self._rouse()

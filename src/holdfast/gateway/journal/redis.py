@@ -241,7 +241,7 @@ class RedisJournal:
     # -- taking over -----------------------------------------------------------------------------
 
     async def due(self, most: int) -> list[str]:
-        """Gives streams that nobody writes: for a while after a silence, when others are late, only those handed over."""
+        """Gives streams that nobody writes; for a while after a silence, when others are late, those handed over."""
         if self._line.silent:
             return []
         late = asyncio.get_running_loop().time() < self._line.back_at + self.lease

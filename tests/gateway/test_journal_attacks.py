@@ -11,6 +11,7 @@ import pytest
 
 from holdfast.gateway.journal import JournalError
 from holdfast.gateway.journal._line import connect
+from holdfast.gateway.journal.memory import MemoryJournal
 from holdfast.gateway.journal.redis import LEFT_OUT, RedisJournal
 from holdfast.gateway.log import Ending
 from holdfast.gateway.streams import Streams
@@ -263,3 +264,20 @@ async def test_who_lost_its_lease_before_redis_fell_silent_shows_nothing_by_itse
             assert writer.shelved.log.last == 1
         await asyncio.wait_for(writing, 3)
         assert writer.shelved.log.last == 2
+
+
+async def test_a_drain_waits_for_what_is_opened_in_its_middle() -> None:
+    """Whose request was being read when the signal came."""
+    first, second = asyncio.Event(), asyncio.Event()
+    answers = [ScriptedAnswer([[BLOCK], first]), ScriptedAnswer([[BLOCK], second])]
+    made = Streams(MemoryJournal(), lambda _: answers.pop(0), grace=60, patience=15, max_streams=10)
+    with await made.open(entry()):
+        draining = asyncio.create_task(made.drain(5))
+        await asyncio.sleep(0)
+        with await made.open(entry()) as other:
+            first.set()
+            await asyncio.sleep(0.01)
+            assert not draining.done()
+            second.set()
+            await asyncio.wait_for(draining, 1)
+            assert other.shelved.log.ending == Ending(kind="complete")

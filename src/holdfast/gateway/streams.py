@@ -124,7 +124,7 @@ class Streams:
     @property
     def producing(self) -> int:
         """How many streams this node writes."""
-        return sum(one.production is not None and not one.production.done for one in self._running.values())
+        return len(self._unfinished)
 
     async def open(self, entry: Entry) -> Running:
         """Opens a stream, or joins the one that has its idempotency key.
@@ -213,20 +213,24 @@ class Streams:
         running = list(self._running.values())
         if not self.journal.shared:
             await asyncio.gather(*(self.give_up(one) for one in running))
-        productions = [one.production for one in running if one.production is not None]
-        waits = [asyncio.ensure_future(one.wait()) for one in productions if not one.done]
         try:
-            if waits:
-                await asyncio.wait(waits, timeout=seconds)
+            async with asyncio.timeout(seconds):
+                while unfinished := self._unfinished:  # who had been let in opens one meanwhile
+                    await unfinished[0].wait()
+        except TimeoutError:
+            pass
         finally:
-            for wait in waits:
-                wait.cancel()
-            left = [one for one in productions if not one.done]
+            left = self._unfinished
             for one in left if self.journal.shared else ():
                 self.tell("handed_over", one.shelved, last=one.shelved.log.last)
             await asyncio.gather(*(one.hand_over() for one in left))
             for task in tuple(self._tasks):
                 task.cancel()
+
+    @property
+    def _unfinished(self) -> list[Production]:
+        productions = (one.production for one in self._running.values())
+        return [one for one in productions if one is not None and not one.done]
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
         """Runs something on the side, and remembers it until it is done."""

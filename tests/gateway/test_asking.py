@@ -61,9 +61,9 @@ def test_a_model_that_has_no_name_is_none(model: str) -> None:
             read_asked(CHAT, "/v1/chat/completions", "", json.dumps({"model": model, **more}).encode())
 
 
-@pytest.mark.parametrize("value", ["[]", "{}", '""'])
+@pytest.mark.parametrize("value", ["[]", "{}", '""', "1.5"])
 def test_a_body_of_values_alone_is_refused_before_they_are_made(value: str) -> None:
-    body = b'{"model":"m","a":[' + (value + ",").encode() * 2_100_000 + b"1]}"
+    body = b'{"model":"m","a":[' + (value + ",").encode() * 500_000 + b"1]}"
     with pytest.raises(Refused) as refused:
         read_asked(CHAT, "/v1/chat/completions", "", body)
     assert refused.value.refusal.status == 413

@@ -88,6 +88,20 @@ async def test_whoever_waits_for_a_head_gets_one_after_a_while() -> None:
     assert (await ended(running)).last == 3
 
 
+@pytest.mark.parametrize("how", ["cancelled", "handed over"])
+async def test_a_stream_that_is_stopped_before_it_began_is_over_for_its_readers_too(how: str) -> None:
+    made = streams(ScriptedAnswer([BLOCKS]))
+    running = await made.open(entry())
+    production = running.production
+    assert production is not None
+    async with asyncio.timeout(5):
+        await (production.stop("cancelled") if how == "cancelled" else production.hand_over())
+        await running.begun()
+    assert production.refusal is not None
+    assert running.shelved.log.ending is not None
+    assert await made.journal.find(running.shelved.entry.stream) is None
+
+
 async def test_a_stream_for_which_no_answer_can_be_made_is_not_kept() -> None:
     def fails(_: Writer) -> Answer:
         raise ValueError("a mistake of ours")

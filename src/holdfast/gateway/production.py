@@ -52,6 +52,7 @@ class Production:
         self._ending = False
         """True once its last words are on their way, or it was told to say them."""
         self._handing_over = False
+        self._running = False
         self._task = asyncio.create_task(self._run(), name=f"holdfast-production-{self.shelved.entry.stream[:8]}")
         self.begun = asyncio.Event()
         """Set once there is a head, or it is known that there will be none."""
@@ -83,7 +84,8 @@ class Production:
         """Stops it once: whoever else comes must not cut off its last words, without which a stream has no end."""
         if not self._ending:
             self._ending = True
-            self._task.cancel()
+            if self._running:  # else it would never run, nor say anything: it sees by itself that it is to end
+                self._task.cancel()
 
     async def wait(self) -> None:
         """Returns when nothing more is written."""
@@ -94,7 +96,10 @@ class Production:
         return await self._writer.read_elsewhere()
 
     async def _run(self) -> None:
+        self._running = True
         try:
+            if self._ending:
+                raise asyncio.CancelledError
             await self._produce()
         except LeaseLost:
             pass  # its records come from whoever has it now

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -31,6 +32,8 @@ _PAUSES = (0.05, 0.1, 0.25, 0.5)
 
 _PASSING = ("ReadOnlyError", "BusyLoadingError", "MasterDownError")
 """What a Redis answers that will answer otherwise in a moment: it is as good as silent."""
+_PASSING_WORDS = re.compile(r"(?:^|[ -])(?:READONLY|NOREPLICAS|BUSY|LOADING|MASTERDOWN) ")
+"""The same in its own words: the library has no name for some, and before Redis 7 a script's error has them inside."""
 
 Arg = str | bytes | int
 
@@ -212,7 +215,7 @@ class Line:
         try:
             return await self._connection.read_response(disable_decoding=True)
         except _library().ResponseError as error:
-            if type(error).__name__ in _PASSING:
+            if type(error).__name__ in _PASSING or _PASSING_WORDS.search(str(error)):
                 raise
             return error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,20 @@ import pytest
 from yarl import URL
 
 from holdfast.gateway import Settings, UpstreamSettings
-from holdfast.testing.server import Close, ReceivedRequest, Reply, ScriptedServer, Send, head, respond, sse, stream
+from holdfast.testing.server import (
+    STREAM_HEAD,
+    Close,
+    ReceivedRequest,
+    Reply,
+    ScriptedServer,
+    Send,
+    Step,
+    chunked,
+    head,
+    respond,
+    sse,
+    stream,
+)
 from tests.gateway.serving import serving
 
 CHAT = [
@@ -180,6 +193,40 @@ async def test_an_error_with_a_status_that_says_all_is_well_is_an_error_and_anot
     replies = [respond(told, **JSON), respond(b'{"choices": []}', **JSON)]
     async with gateway(lambda _: replies.pop(0), upstream(), upstream()) as (_, url, session):
         assert (await ask(session, f"{url}/v1/chat/completions", body))[0] == 200
+
+
+async def test_what_is_of_the_other_kind_than_was_asked_for_is_an_error_at_once_and_shuts_nobody_out() -> None:
+    """An upstream that knows but one kind of answer is well, however often it is asked for the other one."""
+
+    async def events() -> AsyncGenerator[Step, None]:
+        yield Send(STREAM_HEAD)
+        for number in range(10_000):
+            yield Send(chunked(b": a moment\n\n" if not number else CHAT[0]))
+            await asyncio.sleep(0.02)
+
+    def reply(request: ReceivedRequest) -> Reply:
+        kind = request.json()["only"]
+        return events() if kind == "events" else respond(b'{"choices": []}', **JSON)
+
+    async with gateway(reply, upstream()) as (server, url, session):
+        path = f"{url}/v1/chat/completions"
+        for number in range(1, 7):
+            async with asyncio.timeout(5):
+                status, said = await ask(session, path, {"model": "m", "only": "events"})
+            error = json.loads(said)["error"]
+            assert (status, error["code"]) == (502, "NotAStream")
+            assert "ask for a stream" in error["message"]
+            assert len(server.requests) == number
+        for _ in range(6):
+            status, said = await ask(session, path, {"model": "m", "stream": True, "only": "document"})
+            assert b"NotAStream" in said
+        assert await ask(session, path, {"model": "m", "only": "document"}) == (200, b'{"choices": []}')
+
+
+async def test_events_by_name_that_are_a_document_are_one() -> None:
+    reply = respond(b'\n{"choices": []}', content_type="text/event-stream")
+    async with gateway([reply], upstream()) as (_, url, session):
+        assert await ask(session, f"{url}/v1/chat/completions", {"model": "m"}) == (200, b'\n{"choices": []}')
 
 
 async def test_gemini_is_a_stream_with_alt_sse_and_a_whole_array_without() -> None:

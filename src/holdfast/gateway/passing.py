@@ -278,7 +278,7 @@ class _WholeSource:
 
 
 class _WholeStream:
-    __slots__ = ("_end", "_most", "_parts", "_request", "_size", "inner")
+    __slots__ = ("_begun", "_end", "_most", "_parts", "_request", "_size", "inner")
 
     def __init__(self, inner: Stream[bytes], most: int, request: Request) -> None:
         self.inner = inner
@@ -286,11 +286,20 @@ class _WholeStream:
         self._most = most
         self._parts: list[bytes] = []
         self._size = 0
+        self._begun = False
         self._end: Exception | None = None
 
     @property
     def head(self) -> Head:
         return self.inner.head
+
+    def _look_at_beginning(self) -> None:
+        """Raises `NotAStream` where events come, which would only be read to their end to be thrown away."""
+        begun = b"".join(self._parts).removeprefix(b"\xef\xbb\xbf").lstrip()
+        self._begun = bool(begun)
+        if self.head.content_type == "text/event-stream" and begun and not begun.startswith((b"{", b"[")):
+            words = "the upstream sent an event stream in the place of JSON: ask for a stream"
+            raise NotAStream(words, retryable=False)
 
     async def receive(self) -> Sequence[bytes]:
         if self._end is not None:
@@ -300,6 +309,8 @@ class _WholeStream:
                 batch = await self.inner.receive()
                 self._parts += batch
                 self._size += sum(map(len, batch))
+                if not self._begun:
+                    self._look_at_beginning()
                 if self._size > self._most:
                     raise DecodeError(f"the answer is larger than {self._most} bytes", retryable=False)
         except EndOfStream as end:

@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 from holdfast._core import Source
-from holdfast._errors import StatusError, StreamBroken
+from holdfast._errors import NotAStream, StatusError, StreamBroken
 from holdfast.dialects import Dialect, Timeouts
 from holdfast.gateway.settings import Settings, UpstreamSettings
 from holdfast.layers.breaker import CircuitBreaker
@@ -61,15 +61,20 @@ def _breaker(name: str, settings: UpstreamSettings) -> CircuitBreaker:
     """Makes a breaker that opens where an upstream does not answer, and not where answers are cut on their way.
 
     A line that is lost takes all answers on it with it, many in a row: each of them is resumed, and must not find the
-    door shut. Who cuts again and again is left by `Fallback`, where there is another. A 429 is an answer, too.
+    door shut. Who cuts again and again is left by `Fallback`, where there is another. A 429 is an answer, too, and so
+    is what is of the other kind than was asked for: a document, or events.
     """
     at = settings.breaker
-    harmless = (StreamBroken, _asks_for_less)
+    harmless = (StreamBroken, _asks_for_less, _of_another_kind)
     return CircuitBreaker(breaker_of(name, failures=at.failures, seconds=at.seconds, harmless=harmless))
 
 
 def _asks_for_less(error: Exception) -> bool:
     return isinstance(error, StatusError) and error.status == 429
+
+
+def _of_another_kind(error: Exception) -> bool:
+    return isinstance(error, NotAStream) and not error.retryable
 
 
 def _limits(name: str, settings: UpstreamSettings) -> list[Layer]:

@@ -272,6 +272,13 @@ async def test_models_are_those_of_all_upstreams_that_may_be_asked_for() -> None
         assert len(server.requests) == 3  # whoever asks a hundred times asks the upstreams once
 
 
+async def test_who_asks_for_models_at_once_asks_once() -> None:
+    async with gateway([respond(b'{"data": [{"id": "m"}]}', **JSON)], upstream()) as (server, url, session):
+        told = await asyncio.gather(*(ask(session, f"{url}/v1/models") for _ in range(20)))
+        assert {status for status, _ in told} == {200}
+        assert len(server.requests) == 1
+
+
 # -- other paths -------------------------------------------------------------------------------------
 
 

@@ -57,6 +57,7 @@ class Passing:
     def __init__(self, upstreams: Upstreams, *, most: int) -> None:
         self._upstreams = upstreams
         self._most = most
+        self._asking: dict[str, asyncio.Task[Sequence[Sequence[dict[str, Any]]]]] = {}
         self._listed: dict[str, tuple[float, Sequence[Sequence[dict[str, Any]]]]] = {}
 
     async def whole(
@@ -127,6 +128,13 @@ class Passing:
         at, lists = self._listed.get(surface.name, (-math.inf, ()))
         if time.monotonic() - at < _MODELS_KEPT:
             return lists
+        name = surface.name
+        if name not in self._asking:
+            self._asking[name] = asyncio.create_task(self._ask_for_lists(surface))
+            self._asking[name].add_done_callback(lambda _: self._asking.pop(name))
+        return await asyncio.shield(self._asking[name])  # whoever leaves leaves it to the others
+
+    async def _ask_for_lists(self, surface: Surface) -> Sequence[Sequence[dict[str, Any]]]:
         asking = (self._models_of(settings, one) for settings, one in self._upstreams.speaking(surface))
         lists = await asyncio.gather(*asking)
         self._listed[surface.name] = time.monotonic(), lists

@@ -290,3 +290,13 @@ async def test_a_redis_that_wants_its_replicas_is_waited_for_as_one_that_is_sile
         finally:
             await tell(server, "CONFIG", "SET", "min-replicas-to-write", 0)
         await until(lambda: writer.acked == 2)
+
+
+async def test_who_waits_at_a_place_that_never_comes_is_told(server: RedisServer) -> None:
+    async with ScriptedServer(Upstream(*ANSWER)) as http, serving(over(http, server)) as served:
+        left = await leave(server, ANSWER[:1])
+        beyond = asyncio.create_task(rest(served.url, left.stream, 10_000))
+        _, data = await rest(served.url, left.stream)
+        assert said(data) == "one two three"
+        status, told = await beyond
+        assert (status, b"journal_unavailable" in told, told.endswith(b"(cut)")) == (200, True, True)

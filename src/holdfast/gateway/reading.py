@@ -189,6 +189,8 @@ class Reading:
                 elif log.lost:
                     raise JournalError("the journal has lost this stream, or cannot be had")
                 elif log.ending is not None:
+                    if self._place > log.last:
+                        raise JournalError("this stream has ended before the place that was read to")
                     return
                 elif self._beats:
                     self._beats = False

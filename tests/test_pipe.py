@@ -438,3 +438,17 @@ def test_a_pipe_is_never_changed() -> None:
     before = str(base)
     _ = base | verify("openai")
     assert str(base) == before
+
+
+async def test_who_never_began_ends_nothing(clock: FakeClock) -> None:
+    """What listens learns in `begin()` whose stream it is: an end without a beginning would be nobody's."""
+    heard: list[Moment] = []
+    for close in (Reader.aclose, Reader.cancel):
+        reader = pipe_over(Puppet(WHOLE), clock).stream(listeners=[heard.append])
+        await close(reader)
+        assert not heard
+        assert reader.report.outcome == "cancelled"
+        assert reader.report.closed
+        with pytest.raises(UsageError):
+            async with reader:
+                raise AssertionError("it was opened")

@@ -51,6 +51,7 @@ class Reader(Generic[T]):
 
     __slots__ = (
         "__weakref__",
+        "_begun",
         "_call",
         "_cancelled",
         "_cancelling",
@@ -78,6 +79,8 @@ class Reader(Generic[T]):
         self._source = source
         self._request = request
         self._call = request.call
+        self._begun = False
+        """True once everybody was told that it began: who never began, ends nothing."""
         self._stream: Stream[T] | None = None
         self._opening: Opening[T] | None = None
         """On its way since `start()`, until it is entered."""
@@ -116,6 +119,7 @@ class Reader(Generic[T]):
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
             raise UsageError("a stream is opened in a running event loop; holdfast.sync does without one") from None
+        self._begun = True
         call = self._call
         self._request = call.begin(self._request)
         self._started = call.clock.now()
@@ -319,6 +323,10 @@ class Reader(Generic[T]):
             return  # it ended before, from another task
         call, cursor = self._call, self._call.cursor
         self._end = failure or EndOfStream()
+        if not self._begun:
+            call.report.cancelled = True
+            call.report.close()
+            return
         cursors = [*(leg.cursor for leg in call.legs), cursor]
         if repaired := sum(one.repaired for one in cursors):
             call.note(Repaired(what="utf-8", count=repaired))

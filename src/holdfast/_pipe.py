@@ -137,6 +137,18 @@ class Pipe(Generic[T]):
         where another stream of the same request broke: what had arrived is not handed over again, and is part of the
         completion. Raises `UsageError` for a partial of another dialect, and where no layer resumes.
         """
+        heard = (*(made for make in listener_factories if (made := make()) is not None), *self._listeners, *listeners)
+        return self._reader(request, keep=keep, labels=labels, listeners=heard, resume=resume)
+
+    def _reader(
+        self,
+        request: Request | None,
+        *,
+        keep: bool = True,
+        labels: Mapping[str, str] | None = None,
+        listeners: Iterable[Listener] = (),
+        resume: Partial | None = None,
+    ) -> Reader[T]:
         check_strings("labels=", labels)
         call = Call(
             clock=self._clock,
@@ -145,11 +157,7 @@ class Pipe(Generic[T]):
             retry_budget=self._retry_budget,
             keep=keep,
             labels=labels,
-            listeners=(
-                *(made for make in listener_factories if (made := make()) is not None),
-                *self._listeners,
-                *listeners,
-            ),
+            listeners=listeners,
         )
         if resume is not None:
             check_partial("stream(resume=...)", resume)
@@ -183,6 +191,11 @@ class Pipe(Generic[T]):
         return "\n".join(lines)
 
     __repr__ = __str__
+
+
+def unheard(pipe: Pipe[T], request: Request) -> Reader[T]:
+    """Gives a stream of which nobody is told: for what is none to anybody, as a look-up or a reading over again."""
+    return pipe._reader(request)  # noqa: SLF001 - its own class
 
 
 def check_order(left: Sequence[object], layer: object) -> None:

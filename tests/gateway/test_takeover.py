@@ -9,13 +9,14 @@ import aiohttp
 import msgspec
 import pytest
 
-from holdfast import parse_events
+from holdfast import _pipe, parse_events
 from holdfast._types import Head
 from holdfast.gateway import Settings
 from holdfast.gateway.journal import Entry, JournalError
 from holdfast.gateway.journal.redis import RedisJournal, RedisWriter
 from holdfast.gateway.records import new_stream, record
 from holdfast.gateway.takeover import MOST
+from holdfast.moments import Ended, Moment, Started
 from holdfast.testing.server import (
     STREAM_HEAD,
     ReceivedRequest,
@@ -110,6 +111,16 @@ async def rest(url: str, stream: str, after: int = 0) -> tuple[int, bytes]:
 def said(data: bytes) -> str:
     events = [event for event in parse_events(data).events if event.payload.startswith(b"{")]
     return "".join(event.json()["choices"][0]["delta"]["content"] for event in events if "choices" in event.json())
+
+
+async def test_a_stream_that_is_taken_over_is_told_of_once(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[Moment] = []
+    monkeypatch.setattr(_pipe, "listener_factories", [lambda: heard.append])
+    entry = await leave(redis, ANSWER[:1])
+    async with ScriptedServer(Upstream(*ANSWER)) as http, serving(over(http, redis)) as served:
+        await rest(served.url, entry.stream)
+    assert sum(isinstance(moment, Started) for moment in heard) == 1
+    assert [moment.error for moment in heard if isinstance(moment, Ended)] == [None]
 
 
 @pytest.mark.parametrize("shown", [1, 2])

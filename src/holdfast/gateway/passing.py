@@ -23,7 +23,7 @@ from aiohttp import web
 
 from holdfast._core import Source, Stream
 from holdfast._errors import DecodeError, EndOfStream, NotAStream, StatusError, StreamError, Truncated, UsageError
-from holdfast._pipe import Pipe
+from holdfast._pipe import Pipe, unheard
 from holdfast._types import Head, Request
 from holdfast.dialects import Timeouts
 from holdfast.gateway.asking import Asked
@@ -145,7 +145,7 @@ class Passing:
         try:
             async with asyncio.timeout(_MODELS_SECONDS):
                 request = upstream.probe().with_headers({"Accept": "application/json"})
-                async with (Pipe(self._upstreams.source) | Whole(b"", _MOST_MODELS)).stream(request) as stream:
+                async with unheard(Pipe(self._upstreams.source) | Whole(b"", _MOST_MODELS), request) as stream:
                     said = msgspec.json.decode(b"".join(await stream.read()))
         except (TimeoutError, StreamError, UsageError, ValueError, RecursionError):
             return ()

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from holdfast._clock import system_random
 from holdfast._errors import StreamBroken, StreamError
-from holdfast._pipe import Pipe
+from holdfast._pipe import Pipe, unheard
 from holdfast._types import Partial
 from holdfast.dialects import Dialect, Teller
 from holdfast.gateway.journal import Entry, JournalError, LeaseLost, Writer
@@ -166,7 +166,7 @@ async def fold(entry: Entry, dialect: Dialect, blocks: list[bytes], teller: Tell
     pipe = Pipe(MemorySource([*told, broken])) | parse_sse(comments=True) | verify(dialect, relay=True)
     pipe = pipe | Reconnect(seams=Seams(rungs=()))
     request, out = request_of(asked_of(entry), dialect, {}, entry.body), list[bytes]()
-    async with pipe.stream(request) as reader:
+    async with unheard(pipe, request) as reader:  # it was told of when it was written
         try:
             while batch := await reader.read():
                 teller.feed(batch, out)

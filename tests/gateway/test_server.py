@@ -7,9 +7,21 @@ import asyncio
 import aiohttp
 import pytest
 
-from holdfast import parse_events
+from holdfast import _pipe, parse_events
 from holdfast.gateway.reading import HEARTBEAT
-from holdfast.testing.server import ReceivedRequest, Reply, ScriptedServer, sse, stream
+from holdfast.moments import Moment, Started
+from holdfast.testing.server import (
+    STREAM_HEAD,
+    ReceivedRequest,
+    Reply,
+    ScriptedServer,
+    Send,
+    Stall,
+    chunked,
+    respond,
+    sse,
+    stream,
+)
 from tests.gateway.serving import serving, settings
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True}
@@ -88,3 +100,40 @@ async def test_a_reader_that_leaves_before_the_head_gives_an_answer_up_that_is_k
             assert await response.content.readline() == HEARTBEAT
         assert await http.all_closed()
         assert served.gateway.through.producing == 0
+
+
+async def test_a_look_up_of_models_is_no_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[Moment] = []
+    monkeypatch.setattr(_pipe, "listener_factories", [lambda: heard.append])
+
+    async def upstream(request: ReceivedRequest) -> Reply:
+        return respond(b"{}", 404) if request.path.endswith("/models") else stream(*ANSWER)
+
+    async with (
+        ScriptedServer(upstream) as http,
+        serving(settings(f"http://127.0.0.1:{http.port}/v1")) as served,
+        aiohttp.ClientSession() as session,
+    ):
+        async with session.get(f"{served.url}/v1/models") as response:
+            assert (await response.json())["data"] == []
+        assert not heard
+        async with session.post(f"{served.url}/v1/chat/completions", json=BODY) as response:
+            await response.read()
+        assert sum(isinstance(moment, Started) for moment in heard) == 1
+
+
+async def test_a_stream_that_has_ended_is_not_cancelled() -> None:
+    async def upstream(request: ReceivedRequest) -> Reply:
+        return [Send(STREAM_HEAD), Send(chunked(ANSWER[0])), Stall()]
+
+    async with (
+        ScriptedServer(upstream) as http,
+        serving(settings(f"http://127.0.0.1:{http.port}/v1")) as served,
+        aiohttp.ClientSession() as session,
+        session.post(f"{served.url}/v1/chat/completions", json=BODY) as response,
+    ):
+        name = response.headers["X-Holdfast-Stream"]
+        for _ in range(2):
+            async with session.delete(f"{served.url}/v1/streams/{name}") as cancelled:
+                assert cancelled.status == 204
+        assert served.gateway.watch.counts["cancelled"] == 1

@@ -175,7 +175,9 @@ class Streams:
         return self._running.get(stream) if shelved is None else self._of(shelved)
 
     async def cancel(self, running: Running) -> None:
-        """Gives a stream up at once, wherever it runs."""
+        """Gives a stream up at once, wherever it runs. One that has ended stays as it is."""
+        if running.shelved.log.ending is not None:
+            return
         self.tell("cancelled", running.shelved)
         if running.production is not None and not running.production.done:
             await running.production.stop("cancelled")
@@ -204,14 +206,14 @@ class Streams:
             await production.stop("abandoned")
             running.wait_for_readers()
 
-    async def drain(self, seconds: float) -> None:
+    async def drain(self, seconds: float, *, listening: bool = False) -> None:
         """Lets what runs come to its end; what has not by then is left to other nodes, or ends with an error.
 
-        Where nobody could come back for a stream, one that nobody reads is given up at once. What remains is done when
-        this is cancelled, too.
+        Where nobody could come back for a stream, neither here (`listening`) nor elsewhere, one that nobody reads is
+        given up at once. What remains is done when this is cancelled, too.
         """
         running = list(self._running.values())
-        if not self.journal.shared:
+        if not self.journal.shared and not listening:
             await asyncio.gather(*(self.give_up(one) for one in running))
         try:
             async with asyncio.timeout(seconds):

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -78,7 +79,7 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_demo_mends_every_answer_without_any_key() -> None:
-    with gateway("--demo") as running:
+    with gateway("--demo", "--grace", "0.1") as running:
         with running.asked() as response:
             ids = [next(line for line in response if line.startswith(b"id: ")) for _ in range(40)]
         assert running.end(signal.SIGINT) == 0
@@ -117,6 +118,34 @@ def test_workers_share_a_port_and_one_that_dies_is_replaced() -> None:
             assert running.get("/healthz") == 200
         assert running.end() == 0
         assert not any(Path(f"/proc/{pid}").exists() for pid in before)
+
+
+def test_workers_that_drain_leave_no_socket_behind_that_keeps_connections_waiting() -> None:
+    with (
+        redis_server() as redis,
+        in_background(ChaosServer(every=0.5)) as upstream,
+        gateway("--upstream", upstream.url, "--dialect", "openai", "--journal", redis.url, "--workers", "2") as running,
+    ):
+        with running.asked() as response:
+            response.readline()
+            running.process.send_signal(signal.SIGTERM)
+            assert until(lambda: not listens(running.url))
+            assert running.process.poll() is None
+            running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(10) == 0
+        assert running.process.stdout is not None
+        said = running.process.stdout.read()
+    assert "holdfast: draining 1 stream, for up to 30 s; a second signal does not wait\n" in said
+    assert "holdfast: no stream runs: this is the end\n" in said
+
+
+def listens(url: str) -> bool:
+    host, port = url.removeprefix("http://").split(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def test_workers_end_with_their_parent() -> None:

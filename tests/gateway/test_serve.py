@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,8 +31,10 @@ class Held:
     """An upstream whose answer goes on, behind its first event, when `go` is set."""
 
     go: asyncio.Event = field(default_factory=asyncio.Event)
+    requests: int = 0
 
     async def __call__(self, request: ReceivedRequest) -> AsyncGenerator[Step, None]:
+        self.requests += 1
         return self._answer()
 
     async def _answer(self) -> AsyncGenerator[Step, None]:
@@ -51,6 +53,7 @@ class Serving:
     held: Held
     task: asyncio.Task[None]
     session: aiohttp.ClientSession
+    told: list[str]
 
     def ask(self) -> Any:
         return self.session.post(f"{self.url}/v1/chat/completions", json=BODY)
@@ -58,6 +61,14 @@ class Serving:
     async def ready(self) -> bool:
         async with self.session.get(f"{self.url}/readyz") as response:
             return response.status == 200
+
+    async def says(self, said: dict[str, str]) -> bool:
+        async with self.session.get(f"{self.url}/readyz") as response:
+            assert (response.status == 200) == (await response.json() == {"status": "ok"})
+            return bool(await response.json() == said)
+
+    async def drains(self) -> bool:
+        return await until(self.says, {"status": "draining"})
 
     async def refuses_connections(self) -> bool:
         for _ in range(200):
@@ -77,11 +88,11 @@ async def served(**more: Any) -> AsyncIterator[Serving]:
     async with ScriptedServer(held) as upstream, aiohttp.ClientSession() as session:
         chosen = settings(f"http://127.0.0.1:{upstream.port}/v1", **{"port": 0, "drain": 5.0, **more})
         [sock] = listen(chosen)
-        started = asyncio.Event()
-        task = asyncio.create_task(serve(chosen, sock, started=started.set))
+        started, told = asyncio.Event(), list[str]()
+        task = asyncio.create_task(serve(chosen, sock, started=started.set, tell=told.append))
         try:
             await begun(task, started)
-            yield Serving(f"http://127.0.0.1:{sock.getsockname()[1]}", held, task, session)
+            yield Serving(f"http://127.0.0.1:{sock.getsockname()[1]}", held, task, session, told)
         finally:
             task.cancel()
             await asyncio.wait([task])
@@ -96,6 +107,14 @@ async def begun(task: asyncio.Task[None], started: asyncio.Event) -> None:
     if task.done():
         task.result()
     assert started.is_set()
+
+
+async def until(met: Callable[[dict[str, str]], Awaitable[bool]], said: dict[str, str]) -> bool:
+    for _ in range(400):
+        if await met(said):
+            return True
+        await asyncio.sleep(0.01)
+    return False
 
 
 def end() -> None:
@@ -119,29 +138,101 @@ async def test_what_runs_comes_to_its_end_behind_a_signal() -> None:
         async with gateway.ask() as response:
             first = await response.content.readuntil(b"\n\n")
             end()
-            assert await gateway.refuses_connections()
+            assert await gateway.drains()
             assert not gateway.task.done()
             gateway.held.go.set()
             body = first + await response.read()
         await asyncio.wait_for(gateway.task, 5)
     assert len(ids_of(body)) == 4
     assert body.endswith(b"\n\n")
+    assert gateway.told == ["draining 1 stream, for up to 5 s; a second signal does not wait"]
 
 
-async def test_a_node_that_drains_says_that_it_is_not_ready() -> None:
-    async with served() as gateway:
-        line = await asyncio.open_connection(*gateway.url.removeprefix("http://").split(":"))
-        line[1].write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n")  # a request that is on its way
-        async with gateway.ask() as response:
-            await response.content.readuntil(b"\n\n")
-            end()
-            assert await gateway.refuses_connections()
-            line[1].write(b"\r\n")
-            answer = await asyncio.wait_for(line[0].read(), 5)
-            gateway.held.go.set()
-            await response.read()
-        line[1].close()
+async def test_a_node_that_others_can_go_on_for_refuses_connections_and_says_that_it_is_not_ready() -> None:
+    with redis_server() as redis:
+        async with served(journal=redis.url) as gateway:
+            line = await asyncio.open_connection(*gateway.url.removeprefix("http://").split(":"))
+            line[1].write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n")  # a request that is on its way
+            async with gateway.ask() as response:
+                await response.content.readuntil(b"\n\n")
+                end()
+                assert await gateway.refuses_connections()
+                line[1].write(b"\r\n")
+                answer = await asyncio.wait_for(line[0].read(), 5)
+                gateway.held.go.set()
+                await response.read()
+            line[1].close()
     assert answer.startswith(b"HTTP/1.1 503")
+
+
+async def test_a_reader_that_loses_its_line_in_a_drain_comes_back_where_no_other_node_has_the_stream() -> None:
+    async with served() as gateway:
+        response = await gateway.ask()
+        first = await response.content.readuntil(b"\n\n")
+        end()
+        assert await gateway.drains()
+        response.close()
+        again = {"Last-Event-ID": str(ids_of(first)[0])}
+        stream = response.headers["X-Holdfast-Stream"]
+        async with (
+            gateway.session.get(f"{gateway.url}/v1/streams/{stream}", headers=again) as reader,
+            gateway.session.post(f"{gateway.url}/v1/chat/completions", json=BODY, headers=again) as other,
+        ):
+            gateway.held.go.set()
+            rest = await reader.read()
+            assert await other.read() == rest
+        await asyncio.wait_for(gateway.task, 5)
+    assert len(ids_of(first + rest)) == 4
+
+
+async def test_a_stream_that_nobody_reads_when_a_drain_begins_waits_for_its_readers() -> None:
+    async with served() as gateway:
+        response = await gateway.ask()
+        first = await response.content.readuntil(b"\n\n")
+        response.close()
+        await asyncio.sleep(0.05)
+        end()
+        assert await gateway.drains()
+        stream = response.headers["X-Holdfast-Stream"]
+        async with gateway.session.get(f"{gateway.url}/v1/streams/{stream}") as reader:
+            gateway.held.go.set()
+            assert (await reader.read()).startswith(first)
+
+
+@pytest.mark.parametrize("journal", ["memory", "none"])
+async def test_nothing_new_is_begun_in_a_drain(journal: str) -> None:
+    async with served(journal=journal) as gateway, gateway.ask() as response:
+        await response.content.readuntil(b"\n\n")
+        end()
+        assert await gateway.drains()
+        chat, whole = f"{gateway.url}/v1/chat/completions", {**BODY, "stream": False}
+        asks = [
+            gateway.ask(),
+            gateway.session.post(chat, json=whole),
+            gateway.session.post(chat, json=whole, headers={"Last-Event-ID": "x"}),
+            gateway.session.get(f"{gateway.url}/v1/models"),
+        ]
+        for ask in asks:
+            async with ask as refused:
+                assert refused.status == 503
+                assert (await refused.json())["error"]["code"] == "shutting_down"
+                assert refused.headers["Retry-After"] == "1"
+                assert refused.headers["Connection"] == "close"
+        async with gateway.session.get(f"{gateway.url}/healthz") as healthy:
+            assert healthy.status == 200
+        assert not gateway.task.done()
+        gateway.held.go.set()
+        await response.read()
+        assert gateway.held.requests == 1
+
+
+async def test_a_node_whose_journal_is_silent_is_not_ready() -> None:
+    with redis_server() as redis:
+        async with served(journal=redis.url) as gateway:
+            assert await gateway.ready()
+            with redis.frozen():
+                assert await until(gateway.says, {"status": "journal silent"})
+            assert await until(gateway.says, {"status": "ok"})
 
 
 async def test_without_anything_running_a_signal_ends_it_at_once() -> None:
@@ -155,7 +246,7 @@ async def test_a_second_signal_ends_what_runs_with_an_error_and_no_clean_end() -
     async with served(drain=60.0) as gateway, gateway.ask() as response:
         await response.content.readuntil(b"\n\n")
         end()
-        assert await gateway.refuses_connections()
+        assert await gateway.drains()
         end()
         rest, whole = await rest_of(response)
         await asyncio.wait_for(gateway.task, 5)
@@ -173,12 +264,11 @@ async def test_what_takes_longer_than_the_drain_ends_with_an_error() -> None:
     assert not whole
 
 
-async def test_a_stream_that_nobody_could_come_back_for_holds_nobody_up() -> None:
-    async with served(drain=60.0, grace=60.0) as gateway:
+async def test_a_stream_that_nobody_comes_back_for_holds_nobody_up() -> None:
+    async with served(drain=60.0, grace=0.2) as gateway:
         response = await gateway.ask()
         await response.content.readuntil(b"\n\n")
         response.close()
-        await asyncio.sleep(0.05)
         end()
         await asyncio.wait_for(gateway.task, 3)
 

@@ -174,6 +174,11 @@ class _Guard(asyncio.Protocol):
         """Bytes that wait for the peer to take them."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
+    @property
+    def finishing(self) -> bool:
+        """True where the connection ends behind the request that it is at."""
+        return self._guards.finishing
+
     # -- the connection ----------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -74,10 +74,12 @@ async def _name(_request: web.Request, response: web.StreamResponse) -> None:
 async def _be_the_last(request: web.Request, response: web.StreamResponse) -> None:
     """Has the connection end behind an answer whose own end nothing else tells, or a request that was not read.
 
-    What came behind such a request would be the rest of its body to one side, and another request to the other.
+    What came behind such a request would be the rest of its body to one side, and another request to the other. And of
+    a node that ends every answer is its connection's last.
     """
     endless = request.version < HttpVersion11 and "Content-Length" not in response.headers
-    if endless or not request.content.is_eof():
+    guard = guard_of(request)
+    if endless or not request.content.is_eof() or (guard is not None and guard.finishing):
         response.force_close()
         response.headers["Connection"] = "close"
 

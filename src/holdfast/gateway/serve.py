@@ -1,8 +1,10 @@
 """Serving: a gateway on a socket, from its start to its end.
 
-The end is the harder half. A signal makes a node say that it is not ready, take no more connections, send readers who
-can come back to other nodes, and let what runs come to its end for `drain` seconds. What has not by then is left to
-another node, or ends with an error where there is none. A second signal ends the waiting. Nothing is ever just dropped.
+The end is the harder half. A signal makes a node say that it is not ready, begin nothing new, and let what runs come to
+its end for `drain` seconds. Where other nodes have the same journal it takes no more connections, because who is
+refused one asks elsewhere, and sends readers there who can come back; what is left at the end goes on at another node.
+Where there is none it listens to the end, for those who come back to it, and what is left ends with an error. A second
+signal ends the waiting. Nothing is ever just dropped.
 """
 
 from __future__ import annotations
@@ -41,18 +43,19 @@ def serve_port(
 ) -> int:
     """Binds the port and serves it, with as many processes as there shall be workers. Returns an exit code.
 
-    `started` is given the settings as they became, once requests are answered; `tell` hears of workers that died, and
-    `work` is what a process does with its part. Raises `OSError` where the port is taken, and what `serve()` does.
+    `started` is given the settings as they became, once requests are answered; `tell` hears of drains and of workers
+    that died, and `work` is what a process does with its part. Raises `OSError` where the port is taken, and what
+    `serve()` does.
     """
     check(settings)
     context_of(settings)  # a mistake is told before anything is begun
     sockets = listen(settings)
     bound = replace(settings, port=sockets[0].getsockname()[1])
     if settings.workers == 1:
-        return work(lambda: run(bound, sockets[0], started=lambda: started(bound)))
+        return work(lambda: run(bound, sockets[0], started=lambda: started(bound), tell=tell))
 
     def part(sock: socket.socket, ready: Callable[[], None], alive: int) -> int:
-        return work(lambda: run(bound, sock, started=ready, alive=alive))
+        return work(lambda: run(bound, sock, started=ready, alive=alive, tell=tell))
 
     if bound.secret is None and bound.journal == "none":  # a journal that nodes share has one for all of them
         bound = replace(bound, secret=secrets.token_hex(32))
@@ -61,7 +64,12 @@ def serve_port(
 
 
 def run(
-    settings: Settings, sock: socket.socket, *, started: Callable[[], None] = lambda: None, alive: int | None = None
+    settings: Settings,
+    sock: socket.socket,
+    *,
+    started: Callable[[], None] = lambda: None,
+    alive: int | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Serves as `serve()` does, on the fastest loop there is."""
     try:
@@ -76,16 +84,22 @@ def run(
         started()
 
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(serve(settings, sock, started=begun, alive=alive))
+        runner.run(serve(settings, sock, started=begun, alive=alive, tell=tell))
 
 
 async def serve(
-    settings: Settings, sock: socket.socket, *, started: Callable[[], None] = lambda: None, alive: int | None = None
+    settings: Settings,
+    sock: socket.socket,
+    *,
+    started: Callable[[], None] = lambda: None,
+    alive: int | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Serves on a bound socket until SIGTERM or SIGINT, and then to the end of what runs.
 
-    `started` is called once requests are answered; `alive` is a descriptor whose end is as good as a signal. Raises
-    `UsageError` for settings that cannot be served, and `JournalError` where the journal cannot be had.
+    `started` is called once requests are answered; `alive` is a descriptor whose end is as good as a signal; `tell`
+    has words for a person when it ends. Raises `UsageError` for settings that cannot be served, and `JournalError`
+    where the journal cannot be had.
     """
     check(settings)
     tls = context_of(settings)
@@ -99,6 +113,7 @@ async def serve(
             await site.start()
             started()
             await signals.get()
+            tell(_farewell(gateway.producing, settings.drain))
             await _drain(gateway, runner, signals)
         finally:
             await runner.cleanup()
@@ -119,18 +134,25 @@ def context_of(settings: Settings) -> ssl.SSLContext | None:
 
 
 async def _drain(gateway: Gateway, runner: BoundedRunner, signals: asyncio.Queue[None]) -> None:
-    """Takes nothing new, and waits for what runs; a second signal ends the waiting."""
+    """Begins nothing new, and waits for what runs; a second signal ends the waiting."""
     gateway.draining = True
-    await asyncio.sleep(0)  # who has connected already is let in
-    for site in runner.sites:
-        await site.stop()
+    if not gateway.returns_here:
+        await asyncio.sleep(0)  # who has connected already is let in
+        for site in runner.sites:
+            await site.stop()
     runner.finish()
-    draining = asyncio.create_task(gateway.drain())
+    draining = asyncio.create_task(gateway.drain(listening=gateway.returns_here))
     again = asyncio.create_task(signals.get())
     await asyncio.wait([draining, again], return_when=asyncio.FIRST_COMPLETED)
     again.cancel()
     draining.cancel()  # which hands over what is left
     await asyncio.wait([draining, again])
+
+
+def _farewell(streams: int, seconds: float) -> str:
+    if not streams:
+        return "no stream runs: this is the end"
+    return f"draining {streams} stream{'s' * (streams != 1)}, for up to {seconds:g} s; a second signal does not wait"
 
 
 @contextlib.contextmanager

@@ -124,6 +124,7 @@ class Gateway:
                 body = await self.bodies.read(request)
                 at = request.rel_url
                 asked = read_asked(surface, at.raw_path, at.raw_query_string, body)
+                self._check_open(returns=asked.streamed and "Last-Event-ID" in request.headers)
                 self.door.check_model(guest, asked.model)
                 if not asked.streamed:
                     async with self.allowances.held(guest.name):
@@ -139,7 +140,9 @@ class Gateway:
 
     async def _models(self, request: web.Request) -> web.StreamResponse:
         try:
-            return await self.passing.models(request, self.door.admit(request))
+            guest = self.door.admit(request)
+            self._check_open()
+            return await self.passing.models(request, guest)
         except Refused as refused:
             return refusal_response(surface_for(request.path), refused.refusal)
 
@@ -151,12 +154,21 @@ class Gateway:
                 words = f"the gateway does not serve {request.method[:20]} {request.path[:200]}"
                 raise Refused(Refusal(404, "not_found", words))
             self.door.check_other(guest)
+            self._check_open()
             async with self.allowances.held(guest.name):
                 return await self.passing.other(
                     request, await self.bodies.read(request) if request.can_read_body else None
                 )
         except Refused as refused:
             return refusal_response(surface_for(request.path), refused.refusal)
+
+    def _check_open(self, *, returns: bool = False) -> None:
+        """Raises `Refused` for what would begin while this node ends; `returns`: it is somebody who comes back.
+
+        Nodes that others can go on for do not listen any more, and what had reached them is served.
+        """
+        if self.draining and self.returns_here and not returns:
+            raise Refused(Refusal(503, "shutting_down", "the gateway ends, and begins nothing more", 1.0))
 
     async def _stream(self, request: web.Request, surface: Surface, guest: Guest, body: bytes) -> web.StreamResponse:
         entry = self._entry(request, surface, guest, body)
@@ -305,14 +317,28 @@ class Gateway:
         return web.json_response({"status": "ok"})
 
     async def _ready(self, request: web.Request) -> web.Response:
-        return (
-            web.json_response({"status": "draining"}, status=503)
-            if self.draining
-            else web.json_response({"status": "ok"})
-        )
+        pulse = self.journal.pulse if self.journal is not None else None
+        if self.draining:
+            return web.json_response({"status": "draining"}, status=503)
+        if pulse is not None and pulse.silent:  # no stream could be opened
+            return web.json_response({"status": "journal silent"}, status=503)
+        return web.json_response({"status": "ok"})
 
-    async def drain(self) -> None:
-        """Says that it is not ready, sends readers to other nodes where there may be some, and lets streams end."""
+    @property
+    def returns_here(self) -> bool:
+        """True where readers can come back to this node alone: what it has, no other has."""
+        return self.journal is None or not self.journal.shared
+
+    @property
+    def producing(self) -> int:
+        """How many streams run here."""
+        return self.through.producing + (self.streams.producing if self.streams is not None else 0)
+
+    async def drain(self, *, listening: bool = False) -> None:
+        """Says that it is not ready, sends readers to other nodes where there may be some, and lets streams end.
+
+        `listening`: who lost a stream can still come back to it here.
+        """
         self.draining = True
         await self.through.drain(self.settings.drain)
         if self.streams is not None and self.journal is not None:
@@ -321,7 +347,7 @@ class Gateway:
             if self.journal.shared:
                 self.heart.send_away()
             try:
-                await self.streams.drain(self.settings.drain)
+                await self.streams.drain(self.settings.drain, listening=listening)
             finally:
                 if self.journal.shared:
                     self.heart.send_away(everybody=True)

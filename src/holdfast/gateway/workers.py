@@ -1,8 +1,9 @@
 """Workers: several processes that serve one port, and the parent that keeps them there.
 
 The parent binds the port once for each worker and forks, so a connection that waits for a worker which died is still
-there for the next one. It passes signals on, and starts a worker anew that died, later each time that it dies young. It
-serves nothing itself, and must have no threads: a fork copies none.
+there for the next one. It passes signals on, and starts a worker anew that died, later each time that it dies young.
+From a signal on nobody holds a worker's socket but the worker: a port must refuse who comes where nobody listens any
+more. The parent serves nothing itself, and must have no threads: a fork copies none.
 """
 
 from __future__ import annotations
@@ -129,6 +130,9 @@ class Workers:
             os.setpgid(0, 0)  # Ctrl-C is the parent's to pass on: two signals would end what still runs
             for end in parents:
                 os.close(end)
+            for other in self.sockets:
+                if other is not place.sock:
+                    other.close()
             code = self.work(place.sock, lambda: _tell(told), alive)
         finally:
             sys.stdout.flush()
@@ -171,6 +175,8 @@ class Workers:
 
     def _end(self, number: int) -> None:
         self._ending = True
+        for one in self.sockets:
+            one.close()
         for place in self._places:
             if place.pid:
                 with contextlib.suppress(ProcessLookupError):

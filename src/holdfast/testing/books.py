@@ -127,6 +127,12 @@ class Books:
         self.served.append(served)
         self.close(served)
 
+    def whole(self, key: str, *, tokens: int, size: int) -> None:
+        """Notes a request that was answered with a document of `size` bytes: it meets no fault, and is no attempt."""
+        served = Served(key=key, attempt=0, fault=HEALTHY, tokens=tokens, bytes=size)
+        self.served.append(served)
+        self.close(served)
+
     def aside(self, key: str) -> Served:
         """Gives the record of a request that asks for no stream; it is attempt 0, meets nothing, and is not counted."""
         return Served(key=key, attempt=0, fault=HEALTHY)

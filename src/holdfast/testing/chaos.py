@@ -24,6 +24,8 @@ from holdfast.testing.keeping import Keeper, Kept
 from holdfast.testing.schedule import Schedule
 from holdfast.testing.server import ReceivedRequest, Reply, ScriptedServer
 from holdfast.testing.shapes import SHAPES, Question, Shape, idiom_of
+from holdfast.testing.shapes._shape import compact, route
+from holdfast.testing.unasked import models_at, refusal_of
 from holdfast.testing.visits import read_visit
 
 Mode = Literal["ids", "no-ids", "divergent", "prefix"]
@@ -44,7 +46,9 @@ class ChaosServer:
     attempt was told; `served` lists what was done, `attempts` counts it by prompt, and `server` counts connections.
     `schedule`, `mode` and the rest may be changed between requests.
 
-    What a request is for is known by its path and body; a `shape` takes only requests of its own. Answers have so many
+    What a request is for is known by its path and body; a `shape` takes only requests of its own. One that says
+    `"stream": false`, or says nothing of it and accepts JSON alone, gets a document, whole and without a fault, where
+    its shape has such a form. Answers have so many
     `sentences`, `thoughts` (0 to 2) before them and `tools` behind, unless `write` writes them, which is given a seed
     and gives an `Answer`. What a provider keeps for later can be gone on with until `window` seconds have passed on
     `clock`, or within the last `ring` bytes. Who bears a stall for `patience` seconds, real ones, is reset, and noted
@@ -126,8 +130,12 @@ class ChaosServer:
         for shape in self._shapes:
             if (question := shape.read(request)) is not None:
                 return self._answered(question, question.shape or shape, request.headers.get("last-event-id", ""))
-        body = b'{"error": {"message": "this is no request for a completion", "type": "invalid_request_error"}}'
-        return server.respond(body, 400, content_type="application/json")
+        return server.respond(*self._no_question(request), content_type="application/json")
+
+    def _no_question(self, request: ReceivedRequest) -> tuple[bytes, int]:
+        if request.method == "GET" and route(request).endswith("/models"):
+            return compact(models_at(route(request))).encode(), 200
+        return refusal_of(request), 400
 
     @property
     def _shapes(self) -> Sequence[Shape]:
@@ -139,6 +147,11 @@ class ChaosServer:
             self.books.refused(key, 400, prefix=question.prefix is not None)
             body = idiom.document(400, "invalid_request_error", question.refused)
             return server.respond(body, 400, content_type="application/json")
+        if question.whole and (document := getattr(shape, "document", None)) is not None:
+            answer = self.answer(key).cut(question.max_tokens)
+            body = compact(document(answer, self._name(key, 1))).encode()
+            self.books.whole(key, tokens=answer.tokens, size=len(body))
+            return server.respond(body, content_type="application/json")
         served = self.books.open(self.schedule, key, last, prefix=question.prefix is not None)
         last = "" if served.fault.forgets else last
         events, place = self._events(question, shape, served.attempt, last)

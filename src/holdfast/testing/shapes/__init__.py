@@ -11,6 +11,7 @@ from holdfast.testing.shapes._shape import Question, Shape
 from holdfast.testing.shapes.anthropic import AnthropicShape
 from holdfast.testing.shapes.chat import ChatShape
 from holdfast.testing.shapes.cohere import CohereShape
+from holdfast.testing.shapes.completions import CompletionsShape
 from holdfast.testing.shapes.gemini import GeminiShape
 from holdfast.testing.shapes.interactions import InteractionsShape
 from holdfast.testing.shapes.plain import PlainShape
@@ -18,6 +19,7 @@ from holdfast.testing.shapes.responses import ResponsesShape
 
 SHAPES: tuple[Shape, ...] = (
     ChatShape(),
+    CompletionsShape(),
     ResponsesShape(),
     AnthropicShape(),
     GeminiShape(),
@@ -38,6 +40,7 @@ __all__ = [
     "AnthropicShape",
     "ChatShape",
     "CohereShape",
+    "CompletionsShape",
     "GeminiShape",
     "InteractionsShape",
     "PlainShape",

@@ -35,12 +35,16 @@ class Question:
     keep: bool = False
     keep_as: str = ""
     shape: Shape | None = None
+    whole: bool = False
+    """The answer is wanted as one document."""
 
 
 class Shape(Protocol):
     """How one kind of provider is asked, and how it streams an answer.
 
-    A shape may have an `idiom`, a `holdfast.testing.idiom.Idiom`: how faults say things in its dialect.
+    A shape may have an `idiom`, a `holdfast.testing.idiom.Idiom`: how faults say things in its dialect. One whose
+    questions may be `whole` has `document(answer, answer_id)`, too, which gives the JSON values of an answer that is
+    not streamed.
     """
 
     def read(self, request: ReceivedRequest) -> Question | None:
@@ -65,6 +69,13 @@ def body_of(request: ReceivedRequest) -> dict[str, Any]:
     except ValueError:
         return {}
     return body if isinstance(body, dict) else {}
+
+
+def wants_whole(request: ReceivedRequest, body: Mapping[str, Any]) -> bool:
+    """Says whether a request is for one document: in its body, or, where that is silent, by the kind it accepts."""
+    accepted = request.headers.get("accept", "")
+    silent = "stream" not in body and "application/json" in accepted and "text/event-stream" not in accepted
+    return silent or body.get("stream") is False
 
 
 def words(content: Any) -> str:
@@ -116,4 +127,17 @@ def numbered(datas: Iterable[str], *, ids: bool, name: str = "", eol: str = "\n"
     return [event(data, name=name, id=str(n) if ids else None, eol=eol) for n, data in enumerate(datas, 1)]
 
 
-__all__ = ["BEGAN", "Question", "Shape", "body_of", "compact", "event", "number", "numbered", "route", "turns", "words"]
+__all__ = [
+    "BEGAN",
+    "Question",
+    "Shape",
+    "body_of",
+    "compact",
+    "event",
+    "number",
+    "numbered",
+    "route",
+    "turns",
+    "wants_whole",
+    "words",
+]

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from holdfast.testing.answers import Answer
 from holdfast.testing.idiom import HOPELESS, Idiom
 from holdfast.testing.server import ReceivedRequest
-from holdfast.testing.shapes._shape import Question, body_of, compact, event, number, route, turns
+from holdfast.testing.shapes._shape import Question, body_of, compact, event, number, route, turns, wants_whole
 
 _NO_PREFILL = "This model does not support assistant message prefill. The conversation must end with a user message."
 _PING = event('{"type": "ping"}', name="ping")
@@ -84,6 +84,7 @@ class AnthropicShape:
             max_tokens=number(body.get("max_tokens")),
             refused="" if asked[1] is None or takes_prefill(model) else _NO_PREFILL,
             shape=replace(self, model=model),
+            whole=wants_whole(request, body),
         )
 
     def events(self, answer: Answer, answer_id: str, *, ids: bool) -> list[bytes]:
@@ -94,6 +95,14 @@ class AnthropicShape:
             else _PING
             for n, payload in enumerate(payloads, 1)
         ]
+
+    def document(self, answer: Answer, answer_id: str) -> dict[str, Any]:
+        answer_id = answer_id.removeprefix("msg_")
+        message = self._message(answer, answer_id)
+        content = [_grown(block, deltas) for block, deltas in _blocks(answer, answer_id)]
+        usage = {**message["usage"], "output_tokens": answer.tokens}
+        ending = {"stop_reason": _stop_reason(answer), "stop_details": _details(answer)}
+        return {**message, "content": content, **ending, "usage": usage}
 
     def _payloads(self, answer: Answer, answer_id: str) -> Iterator[dict[str, Any]]:
         yield {"type": "message_start", "message": self._message(answer, answer_id)}
@@ -137,6 +146,18 @@ def _blocks(answer: Answer, answer_id: str) -> Iterator[tuple[dict[str, Any], li
     for tool in answer.tools:
         block = {"type": "tool_use", "id": f"toolu_{tool.id.removeprefix('call_')}", "name": tool.name, "input": {}}
         yield block, [{"type": "input_json_delta", "partial_json": piece} for piece in ("", *tool.pieces)]
+
+
+def _grown(block: dict[str, Any], deltas: list[dict[str, Any]]) -> dict[str, Any]:
+    """Gives a block as it is at its end."""
+    grown = dict(block)
+    arguments = "".join(delta.get("partial_json", "") for delta in deltas)
+    for delta in deltas:
+        grown |= {name: grown[name] + delta[name] for name in ("text", "thinking", "signature") if name in delta}
+    try:
+        return {**grown, "input": json.loads(arguments or "{}")} if "input" in grown else grown
+    except ValueError:  # there was no room for all of it
+        return grown
 
 
 def _stop_reason(answer: Answer) -> str:

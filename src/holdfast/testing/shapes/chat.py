@@ -24,6 +24,7 @@ from holdfast.testing.shapes._shape import (
     numbered,
     route,
     turns,
+    wants_whole,
     words,
 )
 
@@ -67,6 +68,7 @@ class ChatShape:
             refused=_ONE_CHOICE if several else _BOTH_TRUE if both else "",
             keep=bool(conversation),  # llama.cpp
             keep_as=conversation,
+            whole=wants_whole(request, body),
         )
 
     def events(self, answer: Answer, answer_id: str, *, ids: bool) -> list[bytes]:
@@ -76,6 +78,19 @@ class ChatShape:
             shell |= {"service_tier": "default", "system_fingerprint": "fp_dbaca60df0"}
         payloads = [compact({**shell, **chunk}) for chunk in chunks]
         return [*numbered(payloads, ids=ids), event("[DONE]")]
+
+    def document(self, answer: Answer, answer_id: str) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": answer.text or None}
+        message |= {self.reasoning: answer.reasoning} if answer.reasoning_pieces else {}
+        message |= {"refusal": answer.refusal} if answer.refusal_pieces else {}
+        calls = [
+            {"id": tool.id, "type": "function", "function": {"name": tool.name, "arguments": tool.arguments}}
+            for tool in answer.tools
+        ]
+        message |= {"tool_calls": calls} if calls else {}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(answer)}
+        shell = {"id": answer_id, "object": "chat.completion", "created": BEGAN, "model": self.model}
+        return {**shell, "choices": [choice], "usage": _usage(answer)}
 
     # -- two styles ----------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from holdfast.testing.answers import Answer, in_pieces
 from holdfast.testing.idiom import HOPELESS, Idiom, said_once
 from holdfast.testing.server import ReceivedRequest
-from holdfast.testing.shapes._shape import Question, body_of, compact, number, numbered, route, turns
+from holdfast.testing.shapes._shape import Question, body_of, compact, number, numbered, route, turns, wants_whole
 
 _STATUSES = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"} | {
     429: "RESOURCE_EXHAUSTED",
@@ -23,7 +23,7 @@ _STATUSES = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_D
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
-_PATH = re.compile(r"/models/(?P<model>[^/:]+):streamGenerateContent$")
+_PATH = re.compile(r"/models/(?P<model>[^/:]+):(?P<method>generateContent|streamGenerateContent)$")
 
 
 def _document(status: int, _code: str, message: str) -> bytes:
@@ -50,6 +50,8 @@ class GeminiShape:
     """The `streamGenerateContent` of Gemini."""
 
     model: str = "gemini-3-flash-preview"
+    array: bool = False
+    """A document is an array of what a stream would bring: so is a stream that is asked for without `alt=sse`."""
     idiom: ClassVar[Idiom] = Idiom(
         document=_document,
         error=_error,
@@ -70,18 +72,30 @@ class GeminiShape:
             return None
         config = body.get("generationConfig")
         limit = config.get("maxOutputTokens") if isinstance(config, dict) else None
+        streams = found["method"] == "streamGenerateContent"
         several = isinstance(config, dict) and config.get("candidateCount", 1) != 1
         return Question(
             prompt=asked[0],
             prefix=asked[1],
             max_tokens=number(limit),
             refused="This server gives one candidate: leave `candidateCount` out, or make it 1." if several else "",
-            shape=replace(self, model=found["model"]),
+            shape=replace(self, model=found["model"], array=streams),
+            whole=not streams or ("alt=sse" not in request.path and wants_whole(request, body)),
         )
 
     def events(self, answer: Answer, answer_id: str, *, ids: bool) -> list[bytes]:
         payloads = (_written({**chunk, **self._names(answer_id)}) for chunk in _chunks(answer))
         return numbered(payloads, ids=ids, eol="\r\n")
+
+    def document(self, answer: Answer, answer_id: str) -> Any:
+        chunks = [{**chunk, **self._names(answer_id)} for chunk in _chunks(answer)]
+        if self.array:
+            return chunks
+        *_, last = chunks
+        ending = last["candidates"][0]
+        parts = [part for chunk in chunks for part in chunk["candidates"][0]["content"]["parts"] if part.get("text", 1)]
+        content = {**ending["content"], "parts": _joined(parts)}
+        return {**last, "candidates": [{**ending, "content": content}]}
 
     def _names(self, answer_id: str) -> dict[str, str]:
         return {"modelVersion": self.model, "responseId": answer_id}
@@ -113,6 +127,18 @@ def _chunk(part: dict[str, Any], asked: int, said: int, thought: int, finish: st
     usage |= {"promptTokensDetails": [{"modality": "TEXT", "tokenCount": asked}]}
     usage |= {"thoughtsTokenCount": thought} if thought else {}
     return {"candidates": [{**candidate, "index": 0}], "usageMetadata": usage}
+
+
+def _joined(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Makes one part of the parts of a text."""
+    joined: list[dict[str, Any]] = []
+    for part in parts:
+        before = joined[-1] if joined else {}
+        if "text" in part and "text" in before and part.get("thought") == before.get("thought"):
+            before["text"] += part["text"]
+        else:
+            joined.append(dict(part))
+    return joined
 
 
 def _finish(answer: Answer) -> str:

@@ -17,7 +17,18 @@ from typing import Any, ClassVar
 from holdfast.testing.answers import Answer, CalledTool
 from holdfast.testing.idiom import HOPELESS, Idiom, in_data, said_once
 from holdfast.testing.server import ReceivedRequest
-from holdfast.testing.shapes._shape import BEGAN, Question, body_of, compact, event, number, route, turns, words
+from holdfast.testing.shapes._shape import (
+    BEGAN,
+    Question,
+    body_of,
+    compact,
+    event,
+    number,
+    route,
+    turns,
+    wants_whole,
+    words,
+)
 
 _place = in_data(rb'"sequence_number":(\d+)')
 
@@ -98,6 +109,7 @@ class ResponsesShape:
             max_tokens=number(body.get("max_output_tokens")),
             keep=background,
             shape=replace(self, background=background),
+            whole=wants_whole(request, body) and not background,
         )
 
     def events(self, answer: Answer, answer_id: str, *, ids: bool) -> list[bytes]:
@@ -106,6 +118,11 @@ class ResponsesShape:
             event(compact({**payload, "sequence_number": at}), name=payload["type"], id=str(at) if ids else None)
             for at, payload in enumerate(told)
         ]
+
+    def document(self, answer: Answer, answer_id: str) -> dict[str, Any]:
+        *_, last = _Telling(self, answer, answer_id.removeprefix("resp_")).payloads()
+        whole: dict[str, Any] = last["response"]
+        return whole
 
 
 @dataclass(slots=True)

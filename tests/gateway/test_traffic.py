@@ -11,6 +11,7 @@ import pytest
 
 from holdfast import parse_events
 from holdfast.dialects import Timeouts, find
+from holdfast.gateway.asking import read_asked
 from holdfast.gateway.settings import (
     BreakerSettings,
     HedgeSettings,
@@ -18,7 +19,10 @@ from holdfast.gateway.settings import (
     Settings,
     UpstreamSettings,
 )
+from holdfast.gateway.surfaces import SURFACES
 from holdfast.gateway.traffic import Traffic, timeouts_of
+from holdfast.gateway.upstreams import request_of
+from holdfast.machines.redact import clean_url
 from holdfast.testing.server import ReceivedRequest, Reply, Reset, ScriptedServer, Stall, respond, stream
 from tests.gateway.serving import serving, settings
 from tests.gateway.test_server import ANSWER, BODY
@@ -108,3 +112,16 @@ async def test_a_line_that_takes_many_answers_with_it_shuts_nobody_out() -> None
         for told in await asyncio.gather(*map(ask, range(20))):
             assert [event.data for event in parse_events(told).events] == [event.data for event in WHOLE]
     assert len(http.requests) == 40
+
+
+@pytest.mark.parametrize(
+    ("surface", "path", "shown"),
+    [
+        ("chat", "/v1/chat/completions", "/chat/completions"),
+        ("gemini", "/v1beta/models/m:streamGenerateContent", "/v1beta/models/m:streamGenerateContent"),
+    ],
+)
+def test_no_address_is_told_before_it_is_known_who_is_asked(surface: str, path: str, shown: str) -> None:
+    asked = read_asked(SURFACES[surface], path, "alt=sse", b'{"model": "m", "stream": true}')
+    dialect = find("openai" if surface == "chat" else "gemini")
+    assert clean_url(request_of(asked, dialect, {}, b"").url) == shown

@@ -33,8 +33,8 @@ from holdfast.mounts._relay import Mount, Relay
 from holdfast.sources.aiohttp import AiohttpSource
 from holdfast.upstreams import Upstream
 
-_HERE = "http://upstream"
-"""Stands for an address in a request until it is known whom it goes to."""
+_HERE = ""
+"""No address until it is known whom a request goes to: until then it has a path alone, which is what logs tell."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -45,9 +46,9 @@ class Gateway:
         with urllib.request.urlopen(self.url + path, timeout=10) as response:
             return int(response.status)
 
-    def asked(self) -> Any:
+    def asked(self, path: str = "/v1/chat/completions", **body: Any) -> Any:
         headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.url}/v1/chat/completions", json.dumps(ASKED).encode(), headers)
+        request = urllib.request.Request(self.url + path, json.dumps(body or ASKED).encode(), headers)
         return urllib.request.urlopen(request, timeout=20)
 
     def end(self, number: int = signal.SIGTERM, within: float = 10) -> int:
@@ -88,6 +89,31 @@ def test_the_demo_mends_every_answer_without_any_key() -> None:
     assert len({one.rpartition(b"-")[0] for one in ids}) == 1
     assert "/try in a browser" in said
     assert "curl -sN" in said
+
+
+def test_the_demo_answers_whoever_asks_for_no_stream_and_says_that_it_invents() -> None:
+    messages = {"max_tokens": 500, "messages": ASKED["messages"]}
+    ways: dict[str, dict[str, Any]] = {
+        "/v1/chat/completions": {"model": "m", **messages},
+        "/v1/completions": {"model": "m", "prompt": "tides"},
+        "/v1/responses": {"model": "m", "input": "tides"},
+        "/v1/messages": {"model": "m", **messages},
+        "/v1beta/models/m:generateContent": {"contents": [{"parts": [{"text": "tides"}]}]},
+    }
+    with gateway("--demo") as running:
+        for path, body in ways.items():
+            for _ in range(2):
+                with running.asked(path, **body) as response:
+                    assert response.headers["Content-Type"] == "application/json"
+                    assert b"\"(An invented text of the demo's" in response.read()
+        with pytest.raises(urllib.error.HTTPError, match="400") as refused, running.asked(model="m", messages=[]):
+            pass
+        with refused.value as told:
+            assert "Invalid 'messages'" in json.load(told)["error"]["message"]
+        with urllib.request.urlopen(f"{running.url}/v1/models", timeout=10) as response:
+            assert [model["id"] for model in json.load(response)["data"]] == ["deepseek-flash"]
+        with running.asked() as response:
+            assert next(line for line in response if line.startswith(b"id: "))
 
 
 def test_a_key_in_the_environment_is_enough_and_little_is_needed_to_wait() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from holdfast._errors import UsageError
 from holdfast.dialects import at_address, find
-from holdfast.gateway.config import check, environment_upstreams, load, with_keys
+from holdfast.gateway.config import environment_upstreams, is_loopback, load, with_keys
 from holdfast.gateway.settings import KeySettings, Settings, UpstreamSettings
 from holdfast.gateway.surfaces import SURFACES
 
@@ -32,6 +32,7 @@ _EXAMPLES = """examples:
 
 _FLAGS = ("host", "port", "journal", "workers", "grace", "drain", "open")
 """The settings that have a flag of their own name."""
+_EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared with
 
 
 def add_parser(subparsers: Any) -> None:
@@ -139,18 +140,26 @@ def _upstream(url: str, dialect: str | None) -> UpstreamSettings:
 # -- the demo ----------------------------------------------------------------------------------
 
 
+_INVENTED = "(An invented text of the demo's, in several scripts: no model was asked.)\n\n"
+
+
 def _demo(args: argparse.Namespace) -> int:
     """Serves before an upstream of its own, in whose every answer two faults strike."""
+    from holdfast.testing.answers import Answer, in_pieces, write_answer
     from holdfast.testing.background import in_background
     from holdfast.testing.chaos import ChaosServer
     from holdfast.testing.faults import CleanCut, Healthy, ResetMidStream
     from holdfast.testing.schedule import Schedule
 
+    def write(seed: str) -> Answer:
+        answer = write_answer(seed)
+        return replace(answer, pieces=(*in_pieces(_INVENTED), *answer.pieces))
+
     settings = _over(args, Settings())
     if settings.workers > 1 or args.upstream or args.config:
         raise UsageError("--demo brings its own upstream, for one worker: leave --upstream, --config and --workers out")
     faults = (ResetMidStream(after=25), CleanCut(after=60), Healthy()) * 1000
-    chaos = ChaosServer(schedule=Schedule(streams={"*": faults}), every=0.02)
+    chaos = ChaosServer(schedule=Schedule(streams={"*": faults}), every=0.02, write=write)
     with in_background(chaos) as upstream:
         names = ("deepseek", "gemini")  # which answer at all paths
         upstreams = tuple(UpstreamSettings(dialect=name, base_url=upstream.url, api_key="demo") for name in names)
@@ -165,14 +174,19 @@ def _serve(settings: Settings, log: str | None, *, demo: bool = False) -> int:
 
     def started(bound: Settings) -> None:
         print("\n".join(_greeting(bound, demo=demo)), flush=True)
+        _warn(bound)
 
     def work(serve: Callable[[], None]) -> int:
         """What each process does: one line for a person where it fails, and a log of its own."""
         from holdfast.cli import _fail
+        from holdfast.gateway.journal import JournalError
 
         try:
             with _logged(log):
                 serve()
+        except JournalError as failure:  # it is elsewhere, and no mistake of ours
+            _say(str(failure))
+            return 1
         except Exception as failure:  # noqa: BLE001 - the border to a person
             return _fail(failure)
         return 0
@@ -195,17 +209,21 @@ def _logged(log: str | None) -> Iterator[None]:
 
 
 def _checked(settings: Settings) -> int:
-    from holdfast.gateway.serve import context_of
+    from holdfast.gateway.serve import rehearse
 
-    check(settings)
-    context_of(settings)
-    print("\n".join(["The configuration can be served:", *_served(settings)]))
+    rehearse(settings)
+    upstreams = len(settings.upstreams)
+    print(f"The configuration can be served, on host {settings.host or 'any'} port {settings.port}:")
+    print(f"  {_about(settings)}, {upstreams} upstream{'s' * (upstreams != 1)}")
+    print("\n".join(_served(settings)))
+    _warn(settings)
     return 0
 
 
 def _greeting(settings: Settings, *, demo: bool) -> Iterator[str]:
     url = _url(settings)
-    yield f"holdfast gateway on {url}: {_about(settings)}"
+    everywhere = f" (all addresses, {settings.host or '*'})" if settings.host in _EVERYWHERE else ""
+    yield f"holdfast gateway on {url}{everywhere}: {_about(settings)}"
     yield from _served(settings)
     if demo:
         yield f"Open {url}/try in a browser: every answer breaks on its way, and arrives whole. Or:"
@@ -255,9 +273,14 @@ def _example(settings: Settings, url: str) -> Iterator[str]:
 
 
 def _url(settings: Settings) -> str:
-    host = settings.host if settings.host not in ("", "0.0.0.0", "::") else "localhost"  # noqa: S104 - compared with
+    host = settings.host if settings.host not in _EVERYWHERE else "localhost"
     host = f"[{host}]" if ":" in host else host
     return f"http{'s' * (settings.certificate is not None)}://{host}:{settings.port}"
+
+
+def _warn(settings: Settings) -> None:
+    if not settings.keys and not is_loopback(settings.host):
+        _say(f"warning: everybody who can reach {settings.host or 'this machine'} may ask at your expense (--open)")
 
 
 def _say(words: str) -> None:

@@ -187,8 +187,28 @@ def test_a_worker_that_cannot_start_ends_all_with_its_reason() -> None:
     env = {**without_keys(os.environ), "DEEPSEEK_API_KEY": "sk-1"}
     ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
     assert ran.returncode == 1
-    assert "holdfast: JournalError: " in ran.stderr
+    assert "holdfast: Redis cannot be had: ConnectionError: " in ran.stderr
+    assert "bug" not in ran.stderr
     assert not ran.stdout
+
+
+@pytest.mark.parametrize("more", [(), ("--check",)])
+def test_a_package_that_is_missing_is_named(more: tuple[str, ...]) -> None:
+    command = [sys.executable, "-c", LEAN, "gateway", "--port", "0", "--journal", "redis://127.0.0.1:1/0", *more]
+    env = {**without_keys(os.environ), "DEEPSEEK_API_KEY": "sk-1"}
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert ran.returncode == 2
+    assert ran.stderr == "holdfast: the journal in Redis needs an extra package: pip install 'holdfast[redis]'\n"
+    assert not ran.stdout
+
+
+def test_an_open_door_is_told_with_its_address() -> None:
+    with gateway("--host", "0.0.0.0", "--open", DEEPSEEK_API_KEY="sk-1") as running:
+        assert "(all addresses, 0.0.0.0)" in running.greeting
+        assert running.end() == 0
+        assert running.process.stdout is not None
+        said = running.process.stdout.read()
+    assert "holdfast: warning: everybody who can reach 0.0.0.0 may ask at your expense (--open)\n" in said
 
 
 def children(parent: int) -> list[int]:
@@ -225,6 +245,10 @@ def until(met: object, seconds: float = 10) -> bool:
         (["--dialect", "opnai"], "no dialect is called 'opnai' (did you mean 'openai'?)"),
         (["--upstream", "gpu:8000"], "--upstream: base_url= must be http:// or https:// and a host"),
         (["--upstream", "http://gpu", "--host", "0.0.0.0"], "others can reach 0.0.0.0, and there are no gateway keys"),
+        (
+            ["--upstream", "http://gpu", "--host", "300.1.1.1"],
+            "--host must be a name or an IP address, not '300.1.1.1'",
+        ),
         (["--upstream", "http://gpu", "--workers", "2"], "give them a Redis (--journal redis://...)"),
         (
             ["--upstream", "http://gpu", "--journal", "etcd"],
@@ -260,7 +284,13 @@ def test_check_says_what_would_be_served(tmp_path: Path, capsys: pytest.CaptureF
     file = tmp_path / "gateway.toml"
     file.write_text("[[upstreams]]\ndialect = 'vllm'\nname = 'gpu'\nbase_url = 'http://gpu:8000/v1'\n")
     assert main(["gateway", "--check", "--config", str(file)]) == 0
-    assert re.search(r"/v1/chat/completions +gpu\n", capsys.readouterr().out)
+    out, err = capsys.readouterr()
+    assert re.search(r"/v1/chat/completions +gpu\n", out)
+    assert "on host 127.0.0.1 port 8700:\n  journal memory, no keys needed, 1 upstream\n" in out
+    assert not err
+    file.write_text("prices = 'nope.toml'\n" + file.read_text())
+    assert main(["gateway", "--check", "--config", str(file)]) == 2
+    assert "nope.toml: No such file or directory" in capsys.readouterr().err
 
 
 def test_a_new_key_is_shown_once_and_its_block_is_for_the_file(

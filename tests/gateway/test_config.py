@@ -15,6 +15,10 @@ HASH = "ab" * 32
 ENVIRONMENT = {"MY_KEY": "sk-mine", "REDIS_URL": "redis://:pw@cache/0"}
 
 
+KEY = f"[[keys]]\nname = 'phone'\nsha256 = '{HASH}'"
+UPSTREAM = "[[upstreams]]\ndialect = 'ollama'\nname = 'a'"
+
+
 def read(text: str, folder: Path = Path()) -> Settings:
     return parse(text.encode(), "gateway.toml", ENVIRONMENT, folder=folder)
 
@@ -82,7 +86,10 @@ def test_a_file_becomes_settings(tmp_path: Path) -> None:
         ("\n\ngrace = -1", "gateway.toml:3: grace: must be a number of seconds above 0, not -1"),
         ("[limits]\n# said\nmax_body = 0", "gateway.toml:3: limits.max_body: must be a whole number from 1, not 0"),
         ("limits = 3", "gateway.toml:1: limits: takes a table, not the number 3"),
-        ("choose = 'last'", "must be one of first, weighted, least-loaded, not 'last'"),
+        ("host = '300.1.1.1'", "gateway.toml:1: host: must be a name or an IP address, not '300.1.1.1'"),
+        (f"{KEY}\n{KEY}", "gateway.toml:5: keys[1].name: is that of keys[0] too"),
+        (f"{KEY}\n{KEY.replace('phone', 'b')}", "gateway.toml:6: keys[1].sha256: is that of keys[0] too"),
+        (f"{UPSTREAM}\n{UPSTREAM}", "gateway.toml:6: upstreams[1].name: is that of upstreams[0] too"),
         ("journal = 'mysql://u:secret@h'", "the address of a Redis (redis://...), not 'h'"),
         ("private_key = 'x'", "gateway.toml:1: private_key: must come with a certificate"),
         ("[[upstreams]]\nname = 'a'", "gateway.toml:1: upstreams[0].dialect: is missing"),
@@ -105,6 +112,14 @@ def test_a_file_becomes_settings(tmp_path: Path) -> None:
 def test_a_mistake_is_told_with_its_line_and_what_is_allowed(text: str, said: str) -> None:
     [line] = wrong(text)
     assert said in line
+
+
+def test_what_may_be_chosen_is_told_once_and_nothing_far_off_is_suggested() -> None:
+    told = "gateway.toml:1: choose: must be one of first, weighted, least-loaded, not"
+    assert wrong("choose = 'x'") == [f"{told} 'x'"]
+    assert wrong("choose = 'wieghted'") == [f"{told} 'wieghted' (did you mean 'weighted'?)"]
+    [line] = wrong("[[upstreams]]\ndialect = 'nope'")
+    assert "did you mean" not in line
 
 
 def test_all_mistakes_are_told_at_once_and_in_their_order() -> None:
@@ -179,7 +194,6 @@ ONE = (UpstreamSettings(dialect="openai", api_key="sk"),)
         (Settings(upstreams=ONE, workers=2), "give them a Redis"),
         (Settings(upstreams=(UpstreamSettings(dialect="azure"),)), "'azure' needs a base_url"),
         (Settings(upstreams=(UpstreamSettings(dialect="mcp", base_url="http://h"),)), "served at no path"),
-        (Settings(upstreams=(UpstreamSettings(dialect="openai", name="a"),) * 2), "two upstreams are called 'a'"),
     ],
 )
 def test_settings_that_cannot_be_served_are_refused_with_what_to_do(settings: Settings, said: str) -> None:

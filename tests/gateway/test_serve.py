@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 from holdfast._errors import UsageError
-from holdfast.gateway.serve import context_of, serve
+from holdfast.gateway.serve import context_of, rehearse, serve
 from holdfast.gateway.settings import Settings
 from holdfast.gateway.workers import listen
 from holdfast.testing.server import STREAM_HEAD, ReceivedRequest, ScriptedServer, Send, Step, chunked
@@ -305,6 +305,35 @@ def test_files_that_hold_no_tls_are_told_by_their_names(tmp_path: Path) -> None:
     for name, said in (("cert.pem", "cert.pem: "), ("none.pem", "none.pem: No such file")):
         with pytest.raises(UsageError, match=said):
             context_of(Settings(certificate=tmp_path / name))
+
+
+def test_a_certificate_alone_is_told_what_it_lacks(tmp_path: Path) -> None:
+    trustme.CA().cert_pem.write_to_path(tmp_path / "cert.pem")
+    with pytest.raises(UsageError, match=r"private_key is missing, and .*cert\.pem holds none"):
+        context_of(Settings(certificate=tmp_path / "cert.pem"))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"prices": Path("nope.toml")}, "prices cannot be read: nope.toml: No such file"),
+        ({"prices": Path(__file__)}, f"prices cannot be read: {__file__}: "),
+        ({"journal": "redis://:secret@host:port/0"}, "the journal's address is none of a Redis: redis://HOST:PORT/DB"),
+        ({"certificate": Path("nope.pem")}, "nope.pem: No such file"),
+    ],
+)
+def test_what_would_keep_it_from_serving_is_found_without_asking_anybody(more: dict[str, Any], said: str) -> None:
+    rehearse(settings("http://127.0.0.1:1/v1", journal="redis://127.0.0.1:1/0"))
+    with pytest.raises(UsageError) as caught:
+        rehearse(settings("http://127.0.0.1:1/v1", **more))
+    assert said in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_name_that_is_none_is_told() -> None:
+    with pytest.raises(OSError, match=r"nowhere\.invalid port 0") as caught:
+        listen(Settings(host="nowhere.invalid", port=0))
+    assert "Unknown" not in str(caught.value)
 
 
 def test_a_port_that_is_taken_is_told() -> None:

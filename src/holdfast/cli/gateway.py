@@ -18,7 +18,7 @@ from typing import Any
 
 from holdfast._errors import UsageError
 from holdfast.dialects import at_address, find
-from holdfast.gateway.config import check, environment_upstreams, load, with_keys
+from holdfast.gateway.config import environment_upstreams, is_loopback, load, with_keys
 from holdfast.gateway.settings import KeySettings, Settings, UpstreamSettings
 from holdfast.gateway.surfaces import SURFACES
 
@@ -32,6 +32,7 @@ _EXAMPLES = """examples:
 
 _FLAGS = ("host", "port", "journal", "workers", "grace", "drain", "open")
 """The settings that have a flag of their own name."""
+_EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared with
 
 
 def add_parser(subparsers: Any) -> None:
@@ -173,14 +174,19 @@ def _serve(settings: Settings, log: str | None, *, demo: bool = False) -> int:
 
     def started(bound: Settings) -> None:
         print("\n".join(_greeting(bound, demo=demo)), flush=True)
+        _warn(bound)
 
     def work(serve: Callable[[], None]) -> int:
         """What each process does: one line for a person where it fails, and a log of its own."""
         from holdfast.cli import _fail
+        from holdfast.gateway.journal import JournalError
 
         try:
             with _logged(log):
                 serve()
+        except JournalError as failure:  # it is elsewhere, and no mistake of ours
+            _say(str(failure))
+            return 1
         except Exception as failure:  # noqa: BLE001 - the border to a person
             return _fail(failure)
         return 0
@@ -203,17 +209,21 @@ def _logged(log: str | None) -> Iterator[None]:
 
 
 def _checked(settings: Settings) -> int:
-    from holdfast.gateway.serve import context_of
+    from holdfast.gateway.serve import rehearse
 
-    check(settings)
-    context_of(settings)
-    print("\n".join(["The configuration can be served:", *_served(settings)]))
+    rehearse(settings)
+    upstreams = len(settings.upstreams)
+    print(f"The configuration can be served, on host {settings.host or 'any'} port {settings.port}:")
+    print(f"  {_about(settings)}, {upstreams} upstream{'s' * (upstreams != 1)}")
+    print("\n".join(_served(settings)))
+    _warn(settings)
     return 0
 
 
 def _greeting(settings: Settings, *, demo: bool) -> Iterator[str]:
     url = _url(settings)
-    yield f"holdfast gateway on {url}: {_about(settings)}"
+    everywhere = f" (all addresses, {settings.host or '*'})" if settings.host in _EVERYWHERE else ""
+    yield f"holdfast gateway on {url}{everywhere}: {_about(settings)}"
     yield from _served(settings)
     if demo:
         yield f"Open {url}/try in a browser: every answer breaks on its way, and arrives whole. Or:"
@@ -263,9 +273,14 @@ def _example(settings: Settings, url: str) -> Iterator[str]:
 
 
 def _url(settings: Settings) -> str:
-    host = settings.host if settings.host not in ("", "0.0.0.0", "::") else "localhost"  # noqa: S104 - compared with
+    host = settings.host if settings.host not in _EVERYWHERE else "localhost"
     host = f"[{host}]" if ":" in host else host
     return f"http{'s' * (settings.certificate is not None)}://{host}:{settings.port}"
+
+
+def _warn(settings: Settings) -> None:
+    if not settings.keys and not is_loopback(settings.host):
+        _say(f"warning: everybody who can reach {settings.host or 'this machine'} may ask at your expense (--open)")
 
 
 def _say(words: str) -> None:

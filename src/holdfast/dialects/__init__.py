@@ -101,7 +101,7 @@ def find(dialect: str | Dialect) -> Dialect:
         return DIALECTS[dialect]
     except KeyError:
         names = {name: name for name in (*DIALECTS, AUTO.name)} | _OF_MODELS
-        near = get_close_matches(dialect.lower(), names, n=1)
+        near = get_close_matches(dialect.lower(), names, n=1, cutoff=0.65)
         meant = f" (did you mean {names[near[0]]!r}?)" if near else ""
         raise UsageError(
             f"no dialect is called {dialect!r}{meant}; there are {', '.join(DIALECTS)}, and auto"

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 _ABOUT = re.compile(r"(?:\w+\()?(\w+)(?:=\.\.\.\))?[=:]? ")
 """How what a settings class says begins: with the setting that it is about."""
+_WITHIN = re.compile(r"(\w+)\[(\d+)\]\.(\w+) ")
+"""How it begins where it is about one of several tables."""
 _SECRET = {"api_key": True, "secret": True, "journal": False}
 """What may be named by a variable (`api_key_env`) or a file (`api_key_file`); True: and by nothing else."""
 _KINDS: dict[Any, tuple[type | tuple[type, ...], str]] = {
@@ -105,8 +107,10 @@ class _Reader:
         try:
             return kind(**values)
         except (ValueError, UsageError) as error:
-            about = _ABOUT.match(str(error))
-            if about is not None and about[1] in known:
+            about, within = _ABOUT.match(str(error)), _WITHIN.match(str(error))
+            if within is not None:
+                self._wrong((*keys, within[1], int(within[2]), within[3]), str(error)[within.end() :])
+            elif about is not None and about[1] in known:
                 self._wrong((*keys, about[1]), str(error)[about.end() :])
             else:
                 self._wrong(keys, str(error))
@@ -118,7 +122,7 @@ class _Reader:
             return self._value(next(one for one in arguments if one is not types.NoneType), value, keys)
         if origin is Literal:
             if value not in arguments:
-                self._wrong(keys, f"must be one of {', '.join(arguments)}, not {value!r}{_meant(value, arguments)}")
+                self._wrong(keys, f"must be one of {', '.join(arguments)}, not {value!r}{_near(value, arguments)}")
             return value
         if origin is tuple:
             if not isinstance(value, list):
@@ -223,10 +227,6 @@ def check(settings: Settings) -> None:
             "workers do not see each other's memory, where streams are kept: give them a Redis"
             " (--journal redis://...), or do without coming back (--journal none)"
         )
-    names = [one.name for one in settings.upstreams if one.name]
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f"two upstreams are called {name!r}")
 
 
 def is_loopback(host: str) -> bool:
@@ -257,8 +257,12 @@ def _kind(value: object) -> str:
 
 def _meant(name: object, known: Iterable[str]) -> str:
     names = list(known)
-    near = difflib.get_close_matches(str(name), names, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else f"; there are {', '.join(sorted(names))}"
+    return _near(name, names) or f"; there are {', '.join(sorted(names))}"
+
+
+def _near(name: object, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 __all__ = ["check", "environment_upstreams", "is_loopback", "key_variables", "load", "parse", "with_keys"]

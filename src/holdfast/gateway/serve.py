@@ -17,6 +17,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from aiohttp import web
 
@@ -29,6 +30,7 @@ from holdfast.gateway.numbers import shared_by_workers
 from holdfast.gateway.server import Gateway
 from holdfast.gateway.settings import Settings
 from holdfast.gateway.workers import BACKLOG, Workers, listen
+from holdfast.prices import Prices
 
 _AFTERWARDS = 2.0
 """Seconds that answers have to go out once their streams have ended."""
@@ -47,8 +49,7 @@ def serve_port(
     that died, and `work` is what a process does with its part. Raises `OSError` where the port is taken, and what
     `serve()` does.
     """
-    check(settings)
-    context_of(settings)  # a mistake is told before anything is begun
+    rehearse(settings)  # a mistake is told before anything is begun
     sockets = listen(settings)
     bound = replace(settings, port=sockets[0].getsockname()[1])
     if settings.workers == 1:
@@ -120,6 +121,20 @@ async def serve(
             await gateway.aclose()
 
 
+def rehearse(settings: Settings) -> None:
+    """Raises `UsageError` for all that can be known to keep it from serving before it binds or asks anything."""
+    check(settings)
+    context_of(settings)
+    journal_of(settings)
+    try:
+        if settings.prices is not None:
+            Prices.load(settings.prices)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"prices cannot be read: {settings.prices}: {getattr(error, 'strerror', '') or error}"
+        ) from error
+
+
 def context_of(settings: Settings) -> ssl.SSLContext | None:
     """Gives the TLS that is served, None without. Raises `UsageError` for files that hold none."""
     if settings.certificate is None:
@@ -129,8 +144,14 @@ def context_of(settings: Settings) -> ssl.SSLContext | None:
         context.load_cert_chain(settings.certificate, settings.private_key)
     except (OSError, ssl.SSLError) as error:
         where = f"{settings.certificate}" + (f" and {settings.private_key}" if settings.private_key else "")
+        if settings.private_key is None and isinstance(error, ssl.SSLError) and _is_certificate(settings.certificate):
+            raise UsageError(f"TLS cannot be served: private_key is missing, and {where} holds none") from error
         raise UsageError(f"TLS cannot be served with {where}: {error.strerror or error}") from error
     return context
+
+
+def _is_certificate(file: Path) -> bool:
+    return b"-----BEGIN CERTIFICATE-----" in file.read_bytes()
 
 
 async def _drain(gateway: Gateway, runner: BoundedRunner, signals: asyncio.Queue[None]) -> None:
@@ -180,4 +201,4 @@ def _signals(alive: int | None) -> Iterator[asyncio.Queue[None]]:
                 loop.remove_signal_handler(one)
 
 
-__all__ = ["context_of", "run", "serve", "serve_port"]
+__all__ = ["context_of", "rehearse", "run", "serve", "serve_port"]

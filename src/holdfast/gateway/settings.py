@@ -5,6 +5,7 @@ Nothing here opens, binds or asks anything.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from dataclasses import dataclass, field
@@ -215,9 +216,13 @@ class Settings:
             )
         for name in ("lease", "grace", "keep", "heartbeat", "drain"):
             check_seconds(name, getattr(self, name), optional=False)
-        for what in ("name", "sha256"):
-            if len({getattr(key, what) for key in self.keys}) < len(self.keys):
-                raise ValueError(f"two keys have the same {what}")
+        _check_address(self.host)
+        for table, what in (("keys", "name"), ("keys", "sha256"), ("upstreams", "name")):
+            seen: dict[str, int] = {}
+            for place, one in enumerate(getattr(self, table)):
+                value = getattr(one, what)
+                if value and seen.setdefault(value, place) != place:
+                    raise ValueError(f"{table}[{place}].{what} is that of {table}[{seen[value]}] too")
         for origin in self.cors:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise ValueError(f"cors takes origins such as 'https://example.com', or '*', not {origin!r}")
@@ -228,6 +233,15 @@ class Settings:
 def shown(address: str) -> str:
     """Gives an address without what may be a password."""
     return repr(address.rpartition("@")[2])
+
+
+def _check_address(host: str) -> None:
+    """Raises `ValueError` for what looks like an address and is none; names are for others to know."""
+    if ":" in host or re.fullmatch(r"[0-9.]+", host):
+        try:
+            ipaddress.ip_address(host.partition("%")[0])
+        except ValueError:
+            raise ValueError(f"host must be a name or an IP address, not {host!r}") from None
 
 
 def _check_number(name: str, value: float, *, least: float | None = None, most: float = math.inf) -> None:

@@ -52,7 +52,9 @@ def listen(settings: Settings) -> list[socket.socket]:
     except OSError as error:
         for one in sockets:
             one.close()
-        raise OSError(error.errno, os.strerror(error.errno or 0), f"{host} port {port}") from error
+        known = (error.errno or 0) >= 0  # else it is of names and no number of the system's
+        why = os.strerror(error.errno or 0) if known else (error.strerror or "").partition(" (")[0]
+        raise OSError(error.errno, why, f"{host} port {port}") from error
     return sockets
 
 

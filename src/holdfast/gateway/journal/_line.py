@@ -288,10 +288,10 @@ def _packed(head: bytes, args: Sequence[Arg]) -> bytes:
 
 def connect(url: str, *, socket_timeout: float | None) -> Any:
     """Makes a client with one connection that leaves trying again to us."""
+    library = _library()
     from redis.asyncio.retry import Retry  # noqa: PLC0415 - an extra
     from redis.backoff import NoBackoff  # noqa: PLC0415 - an extra
 
-    library = _library()
     return library.Redis.from_url(
         url,
         protocol=2,

@@ -10,7 +10,7 @@ from holdfast.gateway.settings import Settings
 def journal_of(settings: Settings) -> Journal | None:
     """Makes the journal that the settings name: `memory`, `none`, or the address of a Redis.
 
-    Raises `UsageError` for another name, and `MissingExtra` where the package for it is not installed.
+    Asks nobody. Raises `UsageError` for another name, and `MissingExtra` where the package for it is not installed.
     """
     if settings.journal == "none":
         return None
@@ -21,11 +21,14 @@ def journal_of(settings: Settings) -> Journal | None:
     if settings.journal.startswith(("redis://", "rediss://", "unix://")):
         from holdfast.gateway.journal.redis import RedisJournal  # noqa: PLC0415 - as above, and an extra
 
-        return RedisJournal(
-            settings.journal,
-            keep=settings.keep,
-            max_stream=settings.max_stream,
-            max_memory=settings.max_memory,
-            lease=settings.lease,
-        )
+        try:
+            return RedisJournal(
+                settings.journal,
+                keep=settings.keep,
+                max_stream=settings.max_stream,
+                max_memory=settings.max_memory,
+                lease=settings.lease,
+            )
+        except ValueError:  # whose words may quote a password
+            raise UsageError("the journal's address is none of a Redis: redis://HOST:PORT/DB") from None
     raise UsageError(f"there is no journal {settings.journal!r}: it is memory, none, or redis://...")

@@ -187,6 +187,10 @@ class CircuitOpen(StreamError):
 
 
 class BudgetExhausted(StreamError):
-    """A limit of this side refused, and nothing was sent; a `Budget` may also stop an answer in its middle."""
+    """A limit of this side refused, and nothing was sent; a `Budget` may also stop an answer in its middle.
+
+    `reason` is a `Budget`'s: its money is "spent", or what was asked for is "unpriced". Empty for other limits.
+    """
 
     retryable = False
+    reason: Literal["", "spent", "unpriced"] = ""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from holdfast._core import Call
 from holdfast._errors import BudgetExhausted, ConnectError, StreamBroken
 from holdfast._pipe import Pipe
 from holdfast._reader import Reader
 from holdfast._types import Request
 from holdfast.client import Client
+from holdfast.dialects import find
 from holdfast.layers.budget import STEP, Budget
 from holdfast.layers.hedge import Hedge
 from holdfast.layers.parse import parse_sse
@@ -55,8 +58,21 @@ async def test_streams_pass_until_the_limit_and_then_nothing_is_sent(clock: Fake
     error = await read(pipe_over(puppet, clock, budget).stream(ASKED))
     assert isinstance(error, BudgetExhausted)
     assert "Budget(0.035 USD) is spent, and nothing was sent" in str(error)
-    assert not error.retryable
+    assert (error.retryable, error.reason) == (False, "spent")
     assert (puppet.opens, budget.spent(), error.report.billed_tokens) == (2, 2 * ONE, 0)
+
+
+async def test_asking_whether_a_request_would_be_refused_spends_nothing(clock: FakeClock) -> None:
+    budget = Budget(limit="0.012", prices=PRICES)
+    long = {**BODY, "messages": [{"role": "user", "content": "word " * 400}]}
+    short = replace(ASKED, call=Call(clock=clock), dialect=find("deepseek"))
+    for _ in range(3):
+        await budget.check(short)
+    assert budget.spent() == 0
+    for body, reason in ((long, "spent"), ({"model": "house-model"}, "unpriced")):
+        with pytest.raises(BudgetExhausted) as refused:
+            await budget.check(replace(short, body=body))
+        assert refused.value.reason == reason
 
 
 async def test_a_limit_of_nothing_refuses_everything(clock: FakeClock) -> None:
@@ -91,6 +107,7 @@ async def test_what_has_no_price_is_refused_unless_it_is_allowed(clock: FakeCloc
     assert isinstance(error, BudgetExhausted)
     assert "'house-model' has no price" in str(error)
     assert "under the dialect 'deepseek'" in str(error)
+    assert error.reason == "unpriced"
     assert "name the maker by dialect=, give it a price by Prices().with_(...)" in str(error)
     allowing = Budget(limit=1, prices=PRICES, unpriced="allow")
     assert await read(pipe_over(puppet, clock, allowing).stream(other)) is None

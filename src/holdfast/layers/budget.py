@@ -100,6 +100,7 @@ class Budget:
         """Says whose money is spent, and when there will be more."""
         whose = f" for {tab.value[:64]!r}" if self.label is not None else ""
         error = BudgetExhausted(f"{self!r} is spent{whose}{so}")
+        error.reason = "spent"
         if self.per is not None:
             left = (_end(self.per, tab.began) - tab.clock.wall()).total_seconds()
             error.retry_after = max(0.0, left)
@@ -107,6 +108,20 @@ class Budget:
 
     def __call__(self, inner: Source[T]) -> Source[T]:
         return _BudgetSource(inner, self)
+
+    async def check(self, request: Request) -> None:
+        """Raises the `BudgetExhausted` that would meet a request now, before anything begins, and spends nothing."""
+        price = self._price_of(request)
+        if price is None and self.unpriced == "refuse":
+            dialect = _dialect_of(request)
+            raise _unpriced(self, model_of(request, dialect), _name_of(dialect), "nothing was sent")
+        owed, tab = price or _ZERO, _Tab(self, request.call)
+        try:
+            taken = await tab.take(owed) if self.shared is not None else None
+            if taken is False or (taken is None and not tab.allows(owed)):
+                raise self._exhausted(tab, ", and nothing was sent")
+        finally:
+            await tab.settle(request.call)  # what is asked is not taken
 
     def over(self, inner: Source[T], upstream: str) -> Source[T]:
         """Gives what it is in the layers of one upstream: that one's alone."""
@@ -331,11 +346,13 @@ class _BudgetSource(Generic[T]):
 
 
 def _unpriced(layer: Budget, model: str, dialect: str, so: str) -> BudgetExhausted:
-    return BudgetExhausted(
+    error = BudgetExhausted(
         f"{model[:64]!r} has no price in {layer.prices!r} under the dialect {dialect!r}, so no budget can hold it, and"
         f" {so}: name the maker by dialect=, give it a price by Prices().with_(...), or allow it by"
         " Budget(unpriced='allow')"
     )
+    error.reason = "unpriced"
+    return error
 
 
 class _BudgetStream(Generic[T]):

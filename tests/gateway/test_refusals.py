@@ -56,7 +56,7 @@ def reported(message: str, **said: Any) -> UpstreamError:
         (IntegrityError("length", expected="1", actual="2"), 502, "IntegrityError"),
         (DeadlineExceeded("open", 1.0), 504, "DeadlineExceeded"),
         (CircuitOpen("open"), 503, "CircuitOpen"),
-        (BudgetExhausted("spent"), 429, "BudgetExhausted"),
+        (BudgetExhausted("RateLimiter"), 429, "rate_limit_exceeded"),
         (refused(400, message="no kelp", code="bad", type="invalid_request_error"), 400, "bad"),
         (refused(404, message="no such model", code="model_not_found"), 404, "model_not_found"),
         (refused(413), 413, "StatusError"),

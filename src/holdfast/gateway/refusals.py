@@ -40,6 +40,8 @@ _KEY = re.compile(r"(?:(?:sk|pk|rk|gsk|xai|hf|r8|pplx)[-_]|AIza|Bearer\s+)[\w.*/
 _HOST = re.compile(r"^\[?[\w.:-]+\]?:\d+: ")
 """How messages of a connection begin."""
 HIDDEN = "[redacted]"
+_IN_VAIN = {"x-should-retry": "false"}
+"""Keeps SDKs from asking again for nothing."""
 _REFUSES_US = "the upstream refused the gateway: its key or account there is in no order"
 
 
@@ -72,18 +74,36 @@ def refusal_of(error: StreamError) -> Refusal:
         told = _of_status(error)
     elif isinstance(error, UpstreamError):
         told = _of_event(error)
+    elif isinstance(error, BudgetExhausted):
+        return _of_limit(error)
     else:
         told = Refusal(_status_of(error), type(error).__name__, _words(error))
     again = error.retry_after
     # SDKs ask again at any 5xx, and learn nothing new where it is no fault that passes.
     hopeless = told.status >= 500 and not error.retryable and not isinstance(error, CircuitOpen)
-    headers = {"x-should-retry": "false"} if hopeless else {}
+    headers = _IN_VAIN if hopeless else {}
     return Refusal(told.status, told.code, mask(told.message), again, headers, told.type, told.param)
 
 
 def mask(text: str) -> str:
     """Takes what looks like a key out of a text."""
     return _KEY.sub(HIDDEN, text)
+
+
+def _of_limit(error: BudgetExhausted) -> Refusal:
+    """What a limit of the gateway's own refused: in words that a client, and who runs the gateway, can act upon."""
+    if error.reason == "unpriced":
+        words = (
+            "this key is limited in money, and the model that was asked for has no price here:"
+            " whoever runs the gateway can give it one in `prices`"
+        )
+        return Refusal(403, "model_not_priced", words, headers=_IN_VAIN, param="model")
+    if error.reason == "spent":
+        # SDKs take no Retry-After of hours, and would ask again at once.
+        words = "this key has no money left at the gateway for such a request; its day ends at 00:00 UTC"
+        return Refusal(429, "insufficient_quota", words, error.retry_after, _IN_VAIN)
+    words = "a limit that the gateway has for its upstreams lets no more through now"
+    return Refusal(429, "rate_limit_exceeded", words, error.retry_after)
 
 
 def _of_status(error: StatusError) -> Refusal:
@@ -115,8 +135,6 @@ def _of_our_account(code: str, kind: str, message: str) -> bool:
 def _status_of(error: StreamError) -> int:
     if isinstance(error, CircuitOpen):
         return 503
-    if isinstance(error, BudgetExhausted):
-        return 429
     return 504 if isinstance(error, DeadlineExceeded) else 502
 
 

@@ -10,24 +10,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 from holdfast._clock import Clock, SystemClock
-from holdfast._core import Source
-from holdfast._errors import BudgetExhausted
+from holdfast._core import Call, Source, Stream
+from holdfast._errors import BudgetExhausted, UsageError
 from holdfast._shared import Lease, SharedState
-from holdfast._types import Head
+from holdfast._types import Head, Request
+from holdfast.gateway.asking import Asked
 from holdfast.gateway.production import Answer
-from holdfast.gateway.refusals import Refused, refusal_of
+from holdfast.gateway.refusals import Refusal, Refused, refusal_of
 from holdfast.gateway.settings import REDIS, KeySettings, Settings
+from holdfast.gateway.upstreams import Upstreams, request_of
 from holdfast.layers.budget import Budget
+from holdfast.machines.bucket import TokenBucket
 from holdfast.machines.concurrency import ConcurrencyLimiter, Permit, Places
-from holdfast.machines.rate_limiter import RateLimiter
 from holdfast.prices import Prices
 from holdfast.stores import RedisState
 
 AtWire = Callable[[Source[Any]], Source[Any]]
+Requests = Callable[[], Sequence[Request]]
+"""Gives a request as each upstream would get it: what it costs is known there alone."""
 _LEASE = 30.0
 """Seconds after which the place of a process that died is free again."""
 _SOON = 1.0
@@ -51,21 +56,33 @@ class Allowances:
     def at_wire(self, owner: str) -> Sequence[AtWire]:
         """Gives the layers that look after a key's money, for whatever is sent for it."""
         allowance = self._of.get(owner)
-        return () if allowance is None or allowance.budget is None else (allowance.budget,)
+        return () if allowance is None or allowance.budget is None else (_Purse(allowance.budget),)
 
-    def answer(self, owner: str, answer: Answer, *, begun: bool = False) -> Answer:
-        """Gives an answer that is opened where its owner may have one; `begun`: another node was let in for it."""
+    def limits(self, owner: str) -> bool:
+        """Says whether a key has limits."""
+        return owner in self._of
+
+    def answer(
+        self,
+        owner: str,
+        answer: Answer,
+        requests: Requests = tuple,
+        *,
+        begun: bool = False,
+        then: Callable[[], None] = lambda: None,
+    ) -> Answer:
+        """Gives an answer that is opened where its owner may have one: its `open()` raises `Refused` where not.
+
+        `begun`: another node was let in for it. `then` is called once it is let in.
+        """
         allowance = self._of.get(owner)
-        return answer if allowance is None else _Allowed(answer, allowance, begun=begun)
+        return answer if allowance is None else _Allowed(answer, allowance, requests, begun=begun, then=then)
 
     @asynccontextmanager
-    async def held(self, owner: str) -> AsyncIterator[None]:
+    async def held(self, owner: str, requests: Requests = tuple) -> AsyncIterator[None]:
         """Holds a place for what is no stream. Raises `Refused`."""
         allowance = self._of.get(owner)
-        try:
-            place = None if allowance is None else await allowance.admit()
-        except BudgetExhausted as error:
-            raise Refused(refusal_of(error)) from error
+        place = None if allowance is None else await allowance.admit(requests)
         try:
             yield
         finally:
@@ -86,7 +103,8 @@ class Allowance:
         self._name = f"gateway key {key.name}"
         self._shared = shared
         rate = key.requests_per_minute
-        self._bucket = None if rate is None else RateLimiter(requests_per_minute=rate, learn=False).bucket("requests")
+        # As many as may be sent in a minute may come at once: it is no upstream's limit, that must never be met.
+        self._bucket = None if rate is None else TokenBucket(rate=rate / 60.0, burst=rate)
         most = key.concurrency
         self._places = None if most is None else ConcurrencyLimiter(limit=most).places("")
         self.budget = (
@@ -95,15 +113,16 @@ class Allowance:
             else Budget(limit=str(key.money), per="day", prices=prices, shared=shared, name=self._name)
         )
 
-    async def admit(self, *, begun: bool = False) -> Place:
-        """Lets one request in, and gives its place. Raises `BudgetExhausted`, but not where it has begun elsewhere."""
+    async def admit(self, requests: Requests = tuple, *, begun: bool = False) -> Place:
+        """Lets one request in, and gives its place. Raises `Refused`, but not where it has begun elsewhere."""
+        if not begun:
+            await self._check_money(requests)
         place = await self._place()
         if place is None:
             if not begun:
                 most = 0 if self._places is None else self._places.limit
-                raise _refusal(
-                    f"this key has {most} requests running at the gateway, which is as many as it may", _SOON
-                )
+                words = f"this key has {most} requests running at the gateway, which is as many as it may"
+                raise Refused(Refusal(429, "concurrency_limit_exceeded", words, _SOON))
             return Place(None, None, None)
         wait = math.inf
         try:
@@ -112,8 +131,24 @@ class Allowance:
             if wait:
                 await place.end()
         if wait:
-            raise _refusal("this key has sent the gateway as many requests as it may in this time", wait)
+            words = "this key has sent the gateway as many requests as it may in this time"
+            raise Refused(Refusal(429, "rate_limit_exceeded", words, wait if wait < math.inf else None))
         return place
+
+    async def _check_money(self, requests: Requests) -> None:
+        """Raises `Refused` where no upstream may be asked: there is too little left, or no price of what it serves."""
+        if self.budget is None:
+            return
+        why: BudgetExhausted | None = None
+        for request in requests():
+            try:
+                await self.budget.check(replace(request, call=Call(clock=self._clock)))
+            except BudgetExhausted as error:
+                why = error if why is None or error.reason == "spent" else why
+            else:
+                return
+        if why is not None:
+            raise Refused(refusal_of(why)) from why
 
     async def _wait(self) -> float:
         """Counts a request; gives the seconds to wait where it is one too many."""
@@ -146,6 +181,29 @@ class Allowance:
         return place
 
 
+@dataclass(slots=True, frozen=True)
+class _Purse:
+    """A key's budget at the wire: once it is spent, another upstream is not asked either, for it is the key's."""
+
+    budget: Budget
+
+    def __call__(self, inner: Source[Any]) -> Source[Any]:
+        return _PurseSource(self.budget(inner))
+
+
+@dataclass(slots=True)
+class _PurseSource:
+    inner: Source[Any]
+
+    async def open(self, request: Request) -> Stream[Any]:
+        try:
+            return await self.inner.open(request)
+        except BudgetExhausted as error:
+            if error.reason == "spent" and not request.call.attempts:  # several were let in for what was left
+                raise Refused(refusal_of(error)) from error
+            raise
+
+
 class Place:
     """One of the requests that a key may have running."""
 
@@ -167,19 +225,24 @@ class Place:
 class _Allowed:
     """An answer that holds a place of its owner's for as long as it runs."""
 
-    __slots__ = ("_allowance", "_answer", "_begun", "_place", "blocks")
+    __slots__ = ("_allowance", "_answer", "_begun", "_place", "_requests", "_then", "blocks")
 
-    def __init__(self, answer: Answer, allowance: Allowance, *, begun: bool) -> None:
+    def __init__(
+        self, answer: Answer, allowance: Allowance, requests: Requests, *, begun: bool, then: Callable[[], None]
+    ) -> None:
         self._allowance = allowance
         self._answer = answer
         self._begun = begun
         self._place: Place | None = None
+        self._requests = requests
+        self._then = then
         self.blocks: Callable[[], Coroutine[Any, Any, list[bytes]]] = (
             answer.blocks
         )  # asked for every event, and nothing to add
 
     async def open(self) -> Head:
-        self._place = await self._allowance.admit(begun=self._begun)
+        self._place = await self._allowance.admit(self._requests, begun=self._begun)
+        self._then()
         return await self._answer.open()
 
     async def aclose(self) -> None:
@@ -196,7 +259,11 @@ def _is_limited(key: KeySettings) -> bool:
     return any(limit is not None for limit in (key.requests_per_minute, key.concurrency, key.money))
 
 
-def _refusal(words: str, wait: float) -> BudgetExhausted:
-    error = BudgetExhausted(words)
-    error.retry_after = wait if wait < math.inf else None
-    return error
+def requests_for(upstreams: Upstreams, asked: Asked, body: bytes) -> list[Request]:
+    """Gives a request as each upstream that serves it would get it. Raises `Refused` where none does."""
+    serving = upstreams.serving(asked)
+    original, requests = request_of(asked, serving.dialect, {}, body), list[Request]()
+    for upstream in serving.fallback.upstreams:
+        with suppress(UsageError):  # it cannot be put into its words, and it will not be asked
+            requests.append(upstream.request(original))
+    return requests

@@ -6,13 +6,14 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from aiohttp import web
 
 from holdfast._types import Head, Partial
 from holdfast.dialects import Teller
 from holdfast.gateway import front, pages
-from holdfast.gateway.allowances import Allowances
+from holdfast.gateway.allowances import Allowances, requests_for
 from holdfast.gateway.asking import read_asked
 from holdfast.gateway.body import begun
 from holdfast.gateway.bounds import Bodies
@@ -31,7 +32,7 @@ from holdfast.gateway.streams import Conflict, Overloaded, Running, Streams
 from holdfast.gateway.surfaces import CHAT, SURFACES, Surface, surface_for
 from holdfast.gateway.takeover import Notes, Takeover
 from holdfast.gateway.through import Through
-from holdfast.gateway.upstreams import Upstreams
+from holdfast.gateway.upstreams import Upstreams, asked_of
 from holdfast.gateway.watching import Watch
 from holdfast.moments import Listener
 
@@ -94,18 +95,18 @@ class Gateway:
 
     def _answer(self, writer: Writer, resume: Partial | None = None, teller: Teller | None = None) -> Answer:
         shelved = writer.shelved
-        listeners: list[Listener] = [*self.watch.listen(shelved.entry, shelved.log), Notes(writer)]
-        owner, allowances = shelved.entry.owner, self.allowances
+        entry = shelved.entry
+        listeners: list[Listener] = [*self.watch.listen(entry, shelved.log), Notes(writer)]
         relay = self.upstreams.relay(
-            shelved.entry,
+            entry,
             check=writer.check,
             listeners=listeners,
-            at_wire=allowances.at_wire(owner),
+            at_wire=self.allowances.at_wire(entry.owner),
             resume=resume,
             teller=teller,
         )
         writer.note(call=relay.reader.report.stream_id)
-        return allowances.answer(owner, self.upstreams.discretion.answer(relay), begun=resume is not None)
+        return self._allowed(entry, self.upstreams.discretion.answer(relay), begun=resume is not None)
 
     def _passed(self, shelved: Shelved) -> Answer:
         """An answer that is kept nowhere."""
@@ -113,7 +114,20 @@ class Gateway:
         listeners = self.watch.listen(entry, shelved.log)
         at_wire = self.allowances.at_wire(entry.owner)
         relay = self.upstreams.relay(entry, listeners=listeners, at_wire=at_wire)
-        return self.allowances.answer(entry.owner, self.upstreams.discretion.answer(relay))
+        return self._allowed(entry, self.upstreams.discretion.answer(relay))
+
+    def _allowed(self, entry: Entry, answer: Answer, *, begun: bool = False) -> Answer:
+        """Gives an answer that its key's limits let in, or refuse before it is a stream."""
+        stream = entry.stream
+        if self.allowances.limits(entry.owner):
+            self.watch.hold(stream)
+        return self.allowances.answer(
+            entry.owner,
+            answer,
+            lambda: requests_for(self.upstreams, asked_of(entry), entry.body),
+            begun=begun,
+            then=lambda: self.watch.let_in(stream),
+        )
 
     # -- asking ----------------------------------------------------------------------------------
 
@@ -127,7 +141,8 @@ class Gateway:
                 self._check_open(returns=asked.streamed and "Last-Event-ID" in request.headers)
                 self.door.check_model(guest, asked.model)
                 if not asked.streamed:
-                    async with self.allowances.held(guest.name):
+                    requests = partial(requests_for, self.upstreams, asked, body)
+                    async with self.allowances.held(guest.name, requests):
                         return await self.passing.whole(
                             request, asked, body, at_wire=self.allowances.at_wire(guest.name)
                         )

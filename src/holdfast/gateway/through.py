@@ -119,6 +119,9 @@ class _Passage:
             refusal = refusal_of(error)
             self.ending = Ending(kind="failed", error=refusal.code)
             raise Refused(refusal) from error
+        except Refused as refused:
+            self.ending = Ending(kind="failed", error=refused.refusal.code)
+            raise
         except (LookupError, UsageError) as error:
             raise Refused(Refusal(400, "invalid_request_error", str(error))) from error
 
@@ -134,6 +137,8 @@ class _Passage:
             self.ending = Ending(kind="complete")
         except StreamError as error:
             await self._fail(refusal_of(error))
+        except Refused as error:
+            await self._fail(error.refusal)
         except asyncio.CancelledError:
             if not self.stopped:
                 raise  # the reader has left

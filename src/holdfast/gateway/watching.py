@@ -190,6 +190,8 @@ class Watch:
         self.bytes = 0
         self.number = 0
         """Of what happened last."""
+        self._at_door: dict[str, Shelved | None] = {}
+        """Streams that are not let in yet, by name; those of whose opening to tell then."""
         self._left: set[str] = set()
         """Streams that are left to another node, until their end is told."""
 
@@ -203,8 +205,13 @@ class Watch:
 
         `ended` is told when this node writes nothing more of it.
         """
+        stream = shelved.entry.stream
+        if what == "opened" and stream in self._at_door:
+            self._at_door[stream] = shelved
+            return
         if what == "ended":
-            self._end(shelved)
+            if self._at_door.pop(stream, None) is None:  # else there was none
+                self._end(shelved)
             return
         if what == "handed_over":
             self._left.add(shelved.entry.stream)
@@ -217,6 +224,16 @@ class Watch:
         elapsed = max(0.0, self.clock.wall().timestamp() - entry.opened)
         surface = entry.surface if what == "opened" else ""
         logs.tell(f"gateway.{what}", entry.stream, elapsed, {"owner": entry.owner, "surface": surface, **facts})
+
+    def hold(self, stream: str) -> None:
+        """A stream stands at the door: until `let_in()` it is none, and not told of."""
+        self._at_door[stream] = None
+
+    def let_in(self, stream: str) -> None:
+        """It may begin."""
+        shelved = self._at_door.pop(stream, None)
+        if shelved is not None:
+            self.tell("opened", shelved)
 
     def refused(self, status: int, reason: str) -> None:
         """Somebody was answered with an error before there was a stream."""

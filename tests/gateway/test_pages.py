@@ -318,6 +318,12 @@ async def test_as_many_look_as_may(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (second.status, second.headers["Retry-After"]) == (503, "5")
 
 
+CUT_OFF = """[...document.querySelectorAll("body, .tile p, .tile b, #streams > li, #streams p")]
+    .filter((one) => one.scrollWidth > one.clientWidth + 1 || one.scrollHeight > one.clientHeight + 2)
+    .map((one) => one.textContent)"""
+"""What on the page is larger than the room that it has."""
+
+
 async def test_a_browser_sees_a_stream_move_and_gets_one_back_that_it_cut() -> None:
     chaos = ChaosServer(schedule=Schedule(streams={"*": (ResetMidStream(after=30),)}), every=0.01)
     async with chaos:
@@ -336,8 +342,15 @@ async def test_a_browser_sees_a_stream_move_and_gets_one_back_that_it_cut() -> N
             await tab.reload()
             assert "the same" in await tab.until(f"{proof} !== 'at the end' && {proof}")
             assert await tab.run("run.text") == text
+            assert await tab.run("[run.cuts, document.querySelectorAll('#answer i').length]") == [2, 2]
+            assert await tab.run("document.getElementById('more').textContent") == "after 2 cuts"
             await tab.open(f"{served.url}/ui")
             await tab.until("document.getElementById('state').textContent === 'live'")
+            await tab.until("document.querySelector('#streams .empty code')")
+            for width in (1280, 1000, 400):
+                size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+                await tab.command("Emulation.setDeviceMetricsOverride", **size)
+                assert await tab.run(CUT_OFF) == []
             assert await tab.run("document.getElementById('seams').textContent") == "1"
             async with aiohttp.ClientSession() as session:
                 asked = asyncio.create_task(ask(session, served))

@@ -9,6 +9,8 @@ import json
 import os
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +21,8 @@ import aiohttp
 import pytest
 
 from holdfast.cli import gateway as command
-from holdfast.gateway.config import check, load
+from holdfast.cli import main
+from holdfast.gateway.config import load
 from holdfast.gateway.serve import serve
 from holdfast.gateway.settings import Settings
 from holdfast.gateway.workers import listen
@@ -223,11 +226,70 @@ async def _follow(site: Site, stream: str, token: str, before: bytes = b"") -> b
 # -- the rest ------------------------------------------------------------------------------------
 
 
-def test_the_example_configuration_can_be_served() -> None:
-    chosen = load(DEPLOY / "gateway.toml", ENVIRONMENT)
-    check(chosen)
-    assert [one.dialect for one in chosen.upstreams] == ["deepseek"]
-    assert [key.scopes for key in chosen.keys] == [("stream",), ("ui",)]
+def test_the_example_configuration_can_be_served_once_it_has_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    text = (DEPLOY / "gateway.toml").read_text()
+    file = tmp_path / "gateway.toml"
+    file.write_text(text)
+    make, look = (shlex.split(line) for line in re.findall(r"^#   holdfast (gateway .*)$", text, re.MULTILINE))
+    assert [*make[:2], *make[-2:]] == ["gateway", "new-key", ">>", "gateway.toml"]
+    monkeypatch.chdir(tmp_path)
+    assert main(look) == 2
+    assert "make one with `holdfast gateway new-key`" in capfd.readouterr().err
+    for name in ("app", "operator"):
+        assert main([*make[:2], name]) == 0
+        file.write_text(file.read_text() + capfd.readouterr().out)
+    more = re.findall(
+        r"((?:requests_per_minute|concurrency|money|scopes) = (?:[\d.]+\d|\[.*\]))", text.partition("\nhost")[0]
+    )
+    assert len(more) == 4
+    file.write_text("\n".join([file.read_text(), *more]))
+    assert main(look) == 0
+    assert "journal Redis, 2 keys, 1 upstream" in capfd.readouterr().out
+    chosen = load(file, ENVIRONMENT)
+    assert [(key.name, key.scopes, key.money) for key in chosen.keys] == [
+        ("app", ("stream",), None),
+        ("operator", ("ui",), 50.0),
+    ]
+
+
+def test_the_compose_recipe_makes_keys_where_the_containers_look_for_them() -> None:
+    compose, docker = ((DEPLOY / name).read_text() for name in ("compose.yaml", "Dockerfile"))
+    [command] = re.findall(r"^#   (.* run .*)$", compose, re.MULTILINE)
+    run, to = command.split(" >> ")
+    service, *words = run.partition(" -T ")[2].split()
+    assert f"\n  {service}: " in compose
+    assert _options(["gateway", *words]).words == ["new-key", "app"]  # behind the image's entrypoint
+    assert 'ENTRYPOINT ["holdfast", "gateway"]' in docker
+    assert DEPLOY.parent / to == DEPLOY / "gateway.toml"
+    assert "- ./gateway.toml:/etc/holdfast/gateway.toml:ro" in compose
+
+
+def test_the_unit_finds_its_credentials_where_systemd_puts_them(tmp_path: Path) -> None:
+    name = "holdfast-gateway.service"
+    unit = (DEPLOY / name).read_text()
+    given = dict(re.findall(r"^LoadCredential=(\w+):(\S+)$", unit, re.MULTILINE))
+    lines = re.findall(r'^#   (\w+) = "/run/credentials/(\S+)/(\w+)"$', unit, re.MULTILINE)
+    assert {(where, which) for _, where, which in lines} == {(name, which) for which in given}
+    text = (DEPLOY / "gateway.toml").read_text()
+    for setting, _, which in lines:
+        (tmp_path / which).write_text("redis://redis/0\n" if which == "journal" else "sk-1\n")
+        text = re.sub(rf"^{setting.replace('_file', '_env')} = .*$", f'{setting} = "{which}"', text, flags=re.MULTILINE)
+    (tmp_path / "gateway.toml").write_text(text)
+    chosen = load(tmp_path / "gateway.toml", {})
+    assert (chosen.journal, chosen.upstreams[0].api_key) == ("redis://redis/0", "sk-1")
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    unit = tmp_path / "holdfast-gateway.service"
+    unit.write_text((DEPLOY / unit.name).read_text().replace("/usr/local/bin/holdfast", "/bin/true"))
+    command = ["systemd-analyze", "verify", str(unit)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert [line for line in ran.stderr.splitlines() if unit.name in line] == []
 
 
 def _options(words: list[str]) -> argparse.Namespace:

@@ -69,3 +69,4 @@ def test_the_configuration_of_the_page_can_be_served(tmp_path: Path) -> None:
     chosen = load(tmp_path / "gateway.toml", {"DEEPSEEK_API_KEY": "sk-1"})
     check(chosen)
     assert [one.name or one.dialect for one in chosen.upstreams] == ["deepseek", "gpu"]
+    assert [key.name for key in chosen.keys] == ["phone"]

@@ -6,12 +6,14 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.telemetry.health import Health
 from holdfast.telemetry.logs import EVENTS, GATEWAY_EVENTS
 from holdfast.telemetry.timeline import MAX_STEPS, MAX_TEXT, Filter, Life, LogReader
+from holdfast.telemetry.words import say
 
 
 def line(event: str, stream: str = "s1", at: float = 0.0, attempt: int = 1, **fields: Any) -> bytes:
@@ -62,6 +64,51 @@ def test_attempts_become_lanes_on_one_time_axis() -> None:
     assert first.stalls == [(1.0, 2.0)]
     assert (second.waited, second.sent, second.head, second.first, second.end) == (2.0, 2.5, 2.75, 3.0, 4.0)
     assert (second.seam, second.how) == (True, "resumed")
+
+
+FIRST_NODE = [
+    line("gateway.opened", attempt=0, at=0.0, surface="chat"),
+    line("stream.started", attempt=0, url="https://x.example"),
+    line("attempt.opened", at=0.25, status=200, seconds=0.2),
+    line("stream.first_delta", at=0.5, seconds=0.5),
+    line("stream.resuming", at=1.0, error="StreamBroken", rung="replay", delay=0.5),
+    line("attempt.opened", at=1.75, attempt=2, seconds=0.25),
+    line("stream.resumed", at=2.0, attempt=2, guarantee="verified"),
+]
+SECOND_NODE = [
+    line("gateway.taken_over", attempt=0, at=7.79, last=12),
+    line("stream.started", attempt=0, url="https://x.example"),
+    line("stream.resuming", attempt=0, rung="replay", delay=0.0),
+    line("attempt.opened", at=0.25, status=200, seconds=0.25),
+    line("stream.resumed", at=0.5, guarantee="verified"),
+    line("stream.first_delta", at=0.5, seconds=0.5),
+    line("stream.ended", at=1.0, outcome="resumed", verdict="resumed", seams=1, attempts=1, seconds=1.0),
+]
+HANDED_OVER = [
+    line("gateway.handed_over", attempt=0, at=3.0, last=12),
+    line("stream.ended", at=3.0, attempt=2, outcome="cancelled", attempts=2, seams=1, seconds=3.0),
+]
+
+
+@pytest.mark.parametrize("left", [[], HANDED_OVER], ids=["killed", "handed over"])
+def test_a_stream_that_was_taken_over_is_one_story_on_one_clock(left: list[bytes]) -> None:
+    lives, reader = read(*FIRST_NODE, *left, *SECOND_NODE)
+    (life,) = lives
+    assert (life.outcome, life.attempts, life.seams, life.failed) == ("resumed", 3, 2, False)
+    assert (life.seconds, life.first_delta_seconds) == (8.79, 0.5)
+    times = [step.at for step in life.steps]
+    assert times == sorted(times)
+    assert [fault.text("error") for fault in life.faults] == ["StreamBroken"]
+    _, second, third = life.lanes()
+    assert (second.end, second.how) == ((3.0, "cancelled") if left else (7.79, "lost"))
+    assert (third.waited, third.head, third.first, third.seam, third.end) == (7.79, 8.04, 8.29, True, 8.79)
+    assert not reader.late
+    assert "FAULT" not in " ".join(say(step)[0] for step in life.steps[len(FIRST_NODE) :])
+
+
+def test_of_a_stream_that_was_handed_over_the_end_is_not_in_this_log() -> None:
+    (life,), _ = read(*FIRST_NODE, *HANDED_OVER)
+    assert (life.outcome, life.attempts) == ("running", 2)
 
 
 def test_of_two_requests_that_race_the_loser_ends_when_it_is_given_up() -> None:

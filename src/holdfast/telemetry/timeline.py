@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -87,12 +87,17 @@ class Life:
     first_delta_seconds: float | None = None
     seconds: float = 0.0
     end: Step | None = None
+    handed_over: bool = False
+    """True while another node is to go on with it: what its own node says of its end is not the stream's."""
     _seams: int = 0
+    _taken_at: float | None = None
+    _before: int = 0
+    """Attempts of the nodes that had it before."""
 
     @property
     def seams(self) -> int:
         """How often the answer was put together."""
-        told = self.end.number("seams") if self.end is not None else None
+        told = self.end.number("seams") if self.end is not None and self._taken_at is None else None
         return self._seams if told is None else int(told)
 
     @property
@@ -101,7 +106,7 @@ class Life:
         return self.end is not None and "error" in self.end.facts
 
     def add(self, step: Step) -> None:
-        """Takes the next line in."""
+        """Takes the next line in, which counts from this stream's beginning: see `shifted()`."""
         self.attempts = max(self.attempts, step.attempt)
         self.seconds = max(self.seconds, step.at)
         match step.event:
@@ -109,12 +114,17 @@ class Life:
                 self.url = step.text("url")
                 labels = step.facts.get("labels")
                 self.labels = labels if isinstance(labels, dict) else {}
-            case "stream.first_delta":
+            case "stream.first_delta" if self._taken_at is None:
                 self.first_delta_seconds = step.number("seconds") or step.at
             case "stream.resumed":
                 self._seams += 1
-            case "stream.ended":
+            case "stream.ended" if not self.handed_over:
                 self._finish(step)
+            case "gateway.handed_over":
+                self.handed_over = True
+            case "gateway.taken_over":
+                self.handed_over = False
+                self._taken_at, self._before = step.at, self.attempts
         if self._is_fault(step) and len(self.faults) < MAX_STEPS:
             self.faults.append(step)
         self.dialect = step.text("dialect") or self.dialect
@@ -123,7 +133,19 @@ class Life:
             del self.steps[MAX_STEPS // 2]
             self.left_out += 1
 
+    def shifted(self, step: Step) -> Step:
+        """Gives a step of a call as one of the stream: whoever took it over counts time and attempts from there."""
+        if self._taken_at is None:
+            return step
+        return replace(
+            step, at=self._taken_at + step.at, attempt=self._before + step.attempt if step.attempt else step.attempt
+        )
+
     def _is_fault(self, step: Step) -> bool:
+        if step.event == "stream.resuming" and "error" not in step.facts:  # it broke elsewhere, where it was told
+            return False
+        if step.event == "stream.ended" and self.handed_over:
+            return False
         if step.event == "stream.fell_back":  # of a seam `stream.resuming` tells
             return step.facts.get("midstream") is not True
         return step.event in _FAULTS or (step.event == "stream.ended" and self.failed)
@@ -131,9 +153,10 @@ class Life:
     def _finish(self, step: Step) -> None:
         self.end = step
         self.outcome = step.text("outcome") or step.text("verdict") or step.text("error") or "ended"
-        self.attempts = max(self.attempts, int(step.number("attempts") or 0))
+        self.attempts = max(self.attempts, self._before + int(step.number("attempts") or 0))
         self.seconds = max(self.seconds, step.number("seconds") or 0.0)
-        self.first_delta_seconds = self.first_delta_seconds or step.number("first_delta_seconds")
+        if self._taken_at is None:
+            self.first_delta_seconds = self.first_delta_seconds or step.number("first_delta_seconds")
 
     def lanes(self) -> list[Lane]:
         """Gives the attempts in order, each with its place on the time axis."""
@@ -163,6 +186,14 @@ class Life:
                     loser = lanes.get(int(step.number("loser") or 0))
                     if loser is not None and loser.end is None:
                         loser.end, loser.how = step.at, "overtaken"
+                case "gateway.taken_over":
+                    for here in lanes.values():
+                        if here.end is None:
+                            here.end, here.how = step.at, "lost"
+                    following = lane(max(lanes, default=0) + 1)
+                    following.waited = step.at
+                case "stream.resuming" if "error" not in step.facts:
+                    pass
                 case "attempt.retrying" | "stream.resuming" | "stream.fell_back":
                     here = lane(step.attempt)
                     if here.end is None:
@@ -173,7 +204,7 @@ class Life:
                 case "stream.ended":
                     here = lane(max((n for n in lanes if lanes[n].end is None), default=step.attempt))
                     if here.end is None:
-                        here.end, here.how = step.at, self.outcome
+                        here.end, here.how = step.at, self.outcome if step is self.end else step.text("outcome")
         return [lanes[number] for number in sorted(lanes)]
 
     def ending(self) -> Ending:
@@ -276,9 +307,10 @@ class LogReader:
         if life.began is None:
             life.began = when
         before = len(life.steps)
-        life.add(Step(event, _elapsed(told, when, life), max(0, int(_number(told.get("attempt")) or 0)), _facts(told)))
+        step = Step(event, _elapsed(told, when, life), max(0, int(_number(told.get("attempt")) or 0)), _facts(told))
+        life.add(life.shifted(step) if event not in GATEWAY_EVENTS and "elapsed" in told else step)
         self._held += len(life.steps) - before
-        if event == "stream.ended":
+        if event == "stream.ended" and not life.handed_over:
             return [self._let_go(name)]
         pushed = []
         while self._held > self._max_held:

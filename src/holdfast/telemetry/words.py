@@ -57,7 +57,7 @@ def label(lane: Lane, life: Life) -> str:
         return "proven whole"
     if not lane.how:
         return "" if life.end is not None else "no end"
-    return {"cancelled": "given up"}.get(lane.how, lane.how)
+    return {"cancelled": "given up", "lost": "its node was lost"}.get(lane.how, lane.how)
 
 
 def count(number: float, noun: str) -> str:
@@ -134,6 +134,8 @@ def say(step: Step) -> tuple[str, str]:
             return f"ENDED {_error(step)}", "bold red"
         words = f"ended  {step.text('outcome')}  {step.text('finish_reason')}"
         return words, "green" if step.text("verdict") else "yellow"
+    if step.event == "stream.resuming" and "error" not in step.facts:  # what broke it was on another node
+        return f"goes on by {step.text('rung')}", "magenta"
     words, style = _SAID.get(step.event, (step.event, ""))
     return words.format_map(_Told(step)), style
 

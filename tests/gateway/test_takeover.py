@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import time
 from collections.abc import Iterator, Sequence
 
 import aiohttp
@@ -17,6 +19,9 @@ from holdfast.gateway.journal.redis import RedisJournal, RedisWriter
 from holdfast.gateway.records import new_stream, record
 from holdfast.gateway.takeover import MOST
 from holdfast.moments import Ended, Moment, Started
+from holdfast.telemetry import logs
+from holdfast.telemetry.logs import configure_logs
+from holdfast.telemetry.timeline import LogReader
 from holdfast.testing.server import (
     STREAM_HEAD,
     ReceivedRequest,
@@ -69,11 +74,19 @@ async def leave(
     *,
     head: bool = True,
     max_stream: int = 1_000_000,
+    opened: float = 0.0,
     **notes: str | bool,
 ) -> Entry:
     """Does what a node does that is killed: it opened a stream, and wrote some of it."""
     entry = Entry(
-        stream=new_stream(), owner="", surface="chat", url="/v1/chat/completions", headers={}, body=BODY, digest="d"
+        stream=new_stream(),
+        owner="",
+        surface="chat",
+        url="/v1/chat/completions",
+        headers={},
+        body=BODY,
+        digest="d",
+        opened=opened,
     )
     journal = RedisJournal(redis.url, lease=LEASE, max_stream=max_stream)
     await journal.start(lambda _: None)
@@ -115,12 +128,25 @@ def said(data: bytes) -> str:
 
 async def test_a_stream_that_is_taken_over_is_told_of_once(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[Moment] = []
-    monkeypatch.setattr(_pipe, "listener_factories", [lambda: heard.append])
-    entry = await leave(redis, ANSWER[:1])
-    async with ScriptedServer(Upstream(*ANSWER)) as http, serving(over(http, redis)) as served:
-        await rest(served.url, entry.stream)
+    log = io.StringIO()
+    configure_logs(log)
+    monkeypatch.setattr(_pipe, "listener_factories", [lambda: heard.append, logs.listener])
+    entry = await leave(redis, ANSWER[:1], opened=time.time() - 7.79)
+    try:
+        async with ScriptedServer(Upstream(*ANSWER)) as http, serving(over(http, redis)) as served:
+            await rest(served.url, entry.stream)
+    finally:
+        configure_logs(level=None)
     assert sum(isinstance(moment, Started) for moment in heard) == 1
+    assert not any(upstream.faults for upstream in served.gateway.watch.upstreams.values())
     assert [moment.error for moment in heard if isinstance(moment, Ended)] == [None]
+    reader = LogReader()
+    (life,) = [life for line in log.getvalue().encode().splitlines() for life in reader.feed(line)]
+    times = [step.at for step in life.steps]
+    assert times == sorted(times)
+    assert life.seconds >= 7.79
+    assert (life.id, life.outcome, life.faults, reader.late) == (entry.stream, "resumed", [], 0)
+    assert life.steps[0].event == "gateway.taken_over"
 
 
 @pytest.mark.parametrize("shown", [1, 2])

@@ -116,7 +116,7 @@ class Watched:
                 self._watch.upstream(moment.upstream).streams += 1
             case moments.FirstDelta():
                 self._watch.upstream(self.report.upstream).first.append(moment.seconds)
-            case moments.Retrying() | moments.Resuming():
+            case moments.Retrying() | moments.Resuming() if moment.error is not None:  # else it broke on another node
                 self._watch.upstream(self._asked).faults += 1
             case moments.FellBack():
                 # Of a seam `Resuming` tells, and who was not asked has not failed.

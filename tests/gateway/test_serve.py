@@ -20,7 +20,7 @@ from holdfast._errors import UsageError
 from holdfast.gateway.serve import context_of, rehearse, serve
 from holdfast.gateway.settings import Settings
 from holdfast.gateway.workers import listen
-from holdfast.testing.server import STREAM_HEAD, ReceivedRequest, ScriptedServer, Send, Step, chunked
+from holdfast.testing.server import STREAM_HEAD, Handler, ReceivedRequest, ScriptedServer, Send, Step, chunked
 from tests.gateway.serving import settings
 from tests.gateway.test_server import ANSWER, BODY, ids_of
 from tests.redis_server import redis_server
@@ -82,10 +82,10 @@ class Serving:
 
 
 @asynccontextmanager
-async def served(**more: Any) -> AsyncIterator[Serving]:
+async def served(handler: Handler | None = None, **more: Any) -> AsyncIterator[Serving]:
     """Serves with real sockets and real signals, in this process."""
     held = Held()
-    async with ScriptedServer(held) as upstream, aiohttp.ClientSession() as session:
+    async with ScriptedServer(handler or held) as upstream, aiohttp.ClientSession() as session:
         chosen = settings(f"http://127.0.0.1:{upstream.port}/v1", **{"port": 0, "drain": 5.0, **more})
         [sock] = listen(chosen)
         started, told = asyncio.Event(), list[str]()
@@ -224,6 +224,29 @@ async def test_nothing_new_is_begun_in_a_drain(journal: str) -> None:
         gateway.held.go.set()
         await response.read()
         assert gateway.held.requests == 1
+
+
+async def test_an_answer_that_is_no_stream_is_waited_for_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def slow(request: ReceivedRequest) -> AsyncGenerator[Step, None]:
+        return told()
+
+    async def told() -> AsyncGenerator[Step, None]:
+        await go.wait()
+        yield Send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+
+    monkeypatch.setattr("holdfast.gateway.serve._AFTERWARDS", 0.05)
+    go = asyncio.Event()
+    async with served(handler=slow) as gateway:
+        whole = {**BODY, "stream": False}
+        asked = asyncio.create_task(gateway.session.post(f"{gateway.url}/v1/chat/completions", json=whole))
+        await asyncio.sleep(0.1)
+        end()
+        assert await gateway.drains()
+        await asyncio.sleep(0.3)
+        assert not gateway.task.done()
+        go.set()
+        assert (await asked).status == 200
+        await asyncio.wait_for(gateway.task, 5)
 
 
 async def test_a_node_whose_journal_is_silent_is_not_ready() -> None:

@@ -170,10 +170,10 @@ async def _drain(gateway: Gateway, runner: BoundedRunner, signals: asyncio.Queue
     await asyncio.wait([draining, again])
 
 
-def _farewell(streams: int, seconds: float) -> str:
-    if not streams:
+def _farewell(answers: int, seconds: float) -> str:
+    if not answers:
         return "no stream runs: this is the end"
-    return f"draining {streams} stream{'s' * (streams != 1)}, for up to {seconds:g} s; a second signal does not wait"
+    return f"draining {answers} stream{'s' * (answers != 1)}, for up to {seconds:g} s; a second signal does not wait"
 
 
 @contextlib.contextmanager

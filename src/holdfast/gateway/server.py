@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 
 from aiohttp import web
@@ -74,6 +75,8 @@ class Gateway:
             tell=self.watch.tell,
         )
         self.draining = False
+        self._whole: set[asyncio.Future[None]] = set()
+        """Answers on their way that are no streams."""
         self.takeover: Takeover | None = None
         self.app = self._app()
 
@@ -142,7 +145,7 @@ class Gateway:
                 self.door.check_model(guest, asked.model)
                 if not asked.streamed:
                     requests = partial(requests_for, self.upstreams, asked, body)
-                    async with self.allowances.held(guest.name, requests):
+                    async with self._waited_for(), self.allowances.held(guest.name, requests):
                         return await self.passing.whole(
                             request, asked, body, at_wire=self.allowances.at_wire(guest.name)
                         )
@@ -170,7 +173,7 @@ class Gateway:
                 raise Refused(Refusal(404, "not_found", words))
             self.door.check_other(guest)
             self._check_open()
-            async with self.allowances.held(guest.name):
+            async with self._waited_for(), self.allowances.held(guest.name):
                 return await self.passing.other(
                     request, await self.bodies.read(request) if request.can_read_body else None
                 )
@@ -273,7 +276,7 @@ class Gateway:
                 surface, Refusal(400, "invalid_last_event_id", "this Last-Event-ID is none of this stream")
             )
         log = running.shelved.log
-        if log.ending is not None and place >= log.last and not log.lost:
+        if log.ending is not None and place == log.last and not log.lost:
             return web.Response(status=204)
         if place:
             self.watch.tell("read_again", running.shelved, place=place, last=log.last)
@@ -346,8 +349,8 @@ class Gateway:
 
     @property
     def producing(self) -> int:
-        """How many streams run here."""
-        return self.through.producing + (self.streams.producing if self.streams is not None else 0)
+        """How many answers are on their way here."""
+        return len(self._whole) + self.through.producing + (self.streams.producing if self.streams is not None else 0)
 
     async def drain(self, *, listening: bool = False) -> None:
         """Says that it is not ready, sends readers to other nodes where there may be some, and lets streams end.
@@ -355,6 +358,23 @@ class Gateway:
         `listening`: who lost a stream can still come back to it here.
         """
         self.draining = True
+        end = asyncio.get_running_loop().time() + self.settings.drain
+        await self._drain_streams(listening=listening)
+        if self._whole:
+            await asyncio.wait(self._whole, timeout=max(0.0, end - asyncio.get_running_loop().time()))
+
+    @asynccontextmanager
+    async def _waited_for(self) -> AsyncIterator[None]:
+        """What is answered in here is no stream, and a drain waits for it as well."""
+        done = asyncio.get_running_loop().create_future()
+        self._whole.add(done)
+        try:
+            yield
+        finally:
+            self._whole.discard(done)
+            done.set_result(None)
+
+    async def _drain_streams(self, *, listening: bool) -> None:
         await self.through.drain(self.settings.drain)
         if self.streams is not None and self.journal is not None:
             if self.takeover is not None:

@@ -276,7 +276,7 @@ class Gateway:
                 surface, Refusal(400, "invalid_last_event_id", "this Last-Event-ID is none of this stream")
             )
         log = running.shelved.log
-        if log.ending is not None and place == log.last and not log.lost:
+        if log.ending is not None and place >= log.last and not log.lost:
             return web.Response(status=204)
         if place:
             self.watch.tell("read_again", running.shelved, place=place, last=log.last)

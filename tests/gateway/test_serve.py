@@ -210,6 +210,7 @@ async def test_nothing_new_is_begun_in_a_drain(journal: str) -> None:
             gateway.ask(),
             gateway.session.post(chat, json=whole),
             gateway.session.post(chat, json=whole, headers={"Last-Event-ID": "x"}),
+            gateway.session.post(chat, json=BODY, headers={"Last-Event-ID": ""}),
             gateway.session.get(f"{gateway.url}/v1/models"),
         ]
         for ask in asks:

@@ -141,7 +141,7 @@ class Gateway:
                 body = await self.bodies.read(request)
                 at = request.rel_url
                 asked = read_asked(surface, at.raw_path, at.raw_query_string, body)
-                self._check_open(returns=asked.streamed and "Last-Event-ID" in request.headers)
+                self._check_open(returns=asked.streamed and bool(request.headers.get("Last-Event-ID")))
                 self.door.check_model(guest, asked.model)
                 if not asked.streamed:
                     requests = partial(requests_for, self.upstreams, asked, body)

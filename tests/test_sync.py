@@ -132,12 +132,19 @@ def test_an_interruption_cancels_what_was_waited_for(*, reading: bool) -> None:
         with c.stream(REQUEST) as deltas:
             list(deltas)
 
+    def interrupt() -> None:
+        # Not before it is waited for: what is raised where Python tidies up (an import, a weak reference) is lost.
+        while not server.served:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+
     with in_background(chaos(f.StallMidStream())) as server, client(server) as c:
-        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
+        interrupting = threading.Thread(target=interrupt)
+        interrupting.start()
         with pytest.raises(KeyboardInterrupt):
             ask(c)
-        timer.join()
+        interrupting.join()
         assert closed(server)
 
 

@@ -80,7 +80,6 @@ async def test_a_node_is_killed_and_every_reader_has_the_identical_text_or_the_s
     whole, rest = stories[: len(prompts)], stories[len(prompts) :]
     assert sum(story.cuts for story in whole) >= 5
     await there.check(whole, [0, 1])
-    assert any(story.error for story in rest)
     for story in rest:
         assert story.error or "".join(story.text) in truths(there.upstream, story.prompt)
         assert any(one.startswith("".join(story.text)) for one in truths(there.upstream, story.prompt))

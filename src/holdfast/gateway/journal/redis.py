@@ -244,8 +244,12 @@ class RedisJournal:
         """Gives streams that nobody writes; for a while after a silence, when others are late, those handed over."""
         if self._line.silent:
             return []
-        late = asyncio.get_running_loop().time() < self._line.back_at + self.lease
-        return [name.decode() for name in await self._ask(_scripts.DUE, most, int(late))]
+        back_at = self._line.back_at
+        late = asyncio.get_running_loop().time() < back_at + self.lease
+        due = await self._ask(_scripts.DUE, most, int(late))
+        if self._line.back_at != back_at:  # the silence came between the question and its answer
+            return []
+        return [name.decode() for name in due]
 
     async def take(self, stream: str) -> Taken | None:
         """Takes the lease of a stream that nobody writes, None where somebody does."""

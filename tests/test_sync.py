@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import signal
 import threading
 import time
@@ -125,7 +124,7 @@ def test_a_stream_that_was_never_begun_is_forgotten_in_silence() -> None:
 
 
 @pytest.mark.parametrize("reading", [True, False])
-def test_an_interruption_cancels_what_was_waited_for(*, reading: bool) -> None:
+def test_an_interruption_cancels_what_was_waited_for(request: pytest.FixtureRequest, *, reading: bool) -> None:
     def ask(c: sync.Client) -> None:
         if not reading:
             c.complete(REQUEST)
@@ -137,8 +136,12 @@ def test_an_interruption_cancels_what_was_waited_for(*, reading: bool) -> None:
         while not server.served:
             time.sleep(0.01)
         time.sleep(0.2)
-        os.kill(os.getpid(), signal.SIGINT)
+        # To the thread that waits, and no other: one that gets it in its place would not wake it.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     with in_background(chaos(f.StallMidStream())) as server, client(server) as c:
         interrupting = threading.Thread(target=interrupt)
         interrupting.start()

@@ -82,8 +82,8 @@ async def test_who_cancels_twice_does_not_cut_off_the_last_words(server: RedisSe
 async def test_a_reader_elsewhere_of_what_redis_has_lost_is_told(server: RedisServer) -> None:
     async with (
         ScriptedServer(answers_once) as http,
-        serving(over(http, server)) as one,
-        serving(over(http, server)) as two,
+        serving(over(http, server, drain=0.1)) as one,
+        serving(over(http, server, drain=0.1)) as two,
         aiohttp.ClientSession() as session,
         session.post(f"{one.url}/v1/chat/completions", data=BODY) as first,
     ):

@@ -101,8 +101,8 @@ async def leave(
     return entry
 
 
-def over(upstream: ScriptedServer, redis: RedisServer) -> Settings:
-    return settings(f"{upstream.url}/v1", journal=redis.url, lease=LEASE)
+def over(upstream: ScriptedServer, redis: RedisServer, *, drain: float = 30.0) -> Settings:
+    return settings(f"{upstream.url}/v1", journal=redis.url, lease=LEASE, drain=drain)
 
 
 async def rest(url: str, stream: str, after: int = 0) -> tuple[int, bytes]:

@@ -67,7 +67,7 @@ async def raw(served: Served, data: bytes) -> bytes:
     writer.write(data)
     told = b""
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while part := await reader.read(65536):
                 told += part
     except ConnectionError:

@@ -19,7 +19,7 @@ async def raw(url: str, version: str) -> tuple[bytes, bytes]:
     body = json.dumps(BODY).encode()
     lines = ["Host: 127.0.0.1", "Connection: close", "Content-Type: application/json", f"Content-Length: {len(body)}"]
     writer.write("\r\n".join([f"POST /v1/chat/completions HTTP/{version}", *lines, "", ""]).encode() + body)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         answer = await reader.read()
     writer.close()
     return answer.partition(b"\r\n\r\n")[0], answer.partition(b"\r\n\r\n")[2]

@@ -145,7 +145,7 @@ async def test_events_go_through_nginx_as_they_come_and_a_reader_comes_back_to_a
     held = Held()
     async with two_nodes(tmp_path, held) as site:
         async with site.ask() as response:
-            first = await asyncio.wait_for(response.content.readuntil(b"\n\n"), 5)
+            first = await asyncio.wait_for(response.content.readuntil(b"\n\n"), 20)
             assert not held.go.is_set()  # the upstream has not said more
             stream, token = (response.headers[f"X-Holdfast-{name}"] for name in ("Stream", "Read-Token"))
             held.go.set()
@@ -190,7 +190,7 @@ async def test_readers_go_on_behind_nginx_when_either_node_drains(tmp_path: Path
         assert len(ids_of(body + rest)) == 4
         for reader in readers:
             assert await reader == body + rest
-        await asyncio.wait_for(site.nodes[which].task, 5)
+        await asyncio.wait_for(site.nodes[which].task, 20)
         assert len(site.upstream.requests) == 1
 
 

@@ -132,7 +132,7 @@ async def test_a_form_that_is_none_or_does_not_come_opens_nothing_and_is_not_wai
             async with session.post(f"{served.url}/ui", data=body) as response:
                 assert (body, response.status) == (body, 403)
         sent = {"Content-Length": "9"}
-        async with asyncio.timeout(5), session.post(f"{served.url}/ui", data=slow(), headers=sent) as response:
+        async with asyncio.timeout(20), session.post(f"{served.url}/ui", data=slow(), headers=sent) as response:
             assert response.status == 408
 
 

@@ -23,7 +23,7 @@ BLOCKS = [b"data: one\n\n", b": comment\n\n", b"data: two\n\n"]
 
 async def ended(running: Running) -> Log:
     assert running.production is not None
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await running.production.wait()
     return running.shelved.log
 
@@ -80,7 +80,7 @@ async def test_whoever_waits_for_a_head_gets_one_after_a_while() -> None:
     late = asyncio.Event()
     running = await streams(ScriptedAnswer([late, BLOCKS]), patience=0.01).open(entry())
     assert running.production is not None
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await running.production.begun.wait()
     assert running.shelved.log.head is not None
     assert running.shelved.log.last == 0
@@ -94,7 +94,7 @@ async def test_a_stream_that_is_stopped_before_it_began_is_over_for_its_readers_
     running = await made.open(entry())
     production = running.production
     assert production is not None
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await (production.stop("cancelled") if how == "cancelled" else production.hand_over())
         await running.begun()
     assert production.refusal is not None

@@ -49,7 +49,7 @@ def block(number: int, size: int = 0) -> bytes:
 
 
 async def done(*tasks: asyncio.Task[None]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await asyncio.gather(*tasks)
 
 
@@ -125,7 +125,7 @@ async def test_silence_is_broken_by_a_comment_and_only_silence() -> None:
         stage.write(block(number))
         await asyncio.sleep(0.01)
     assert HEARTBEAT not in sink.data
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while sink.data.count(HEARTBEAT) < 2:  # noqa: ASYNC110 - a sink tells nobody
             await asyncio.sleep(0.005)
     stage.write(block(9))
@@ -141,7 +141,7 @@ async def test_records_that_are_gone_end_in_an_error_and_not_in_a_gap() -> None:
     for number in range(100):
         stage.write(block(number, 50))
     reading = stage.reading(3)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await reading.run(sink, stage.heart)
     assert reading.broken
     assert b'"error"' in sink.data

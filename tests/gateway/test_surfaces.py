@@ -211,7 +211,7 @@ async def test_what_is_of_the_other_kind_than_was_asked_for_is_an_error_at_once_
     async with gateway(reply, upstream()) as (server, url, session):
         path = f"{url}/v1/chat/completions"
         for number in range(1, 7):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 status, said = await ask(session, path, {"model": "m", "only": "events"})
             error = json.loads(said)["error"]
             assert (status, error["code"]) == (502, "NotAStream")
@@ -320,6 +320,6 @@ async def raw(url: str, request: str) -> bytes:
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(request.encode())
     try:
-        return await asyncio.wait_for(reader.read(), 5)
+        return await asyncio.wait_for(reader.read(), 20)
     finally:
         writer.close()

@@ -130,6 +130,22 @@ async def test_of_two_nodes_one_gets_a_lease_that_is_over_and_the_stale_one_writ
         assert await whole(two if got[0] else three, taken.writer.shelved) == b"ab"
 
 
+async def test_an_answer_that_comes_behind_a_silence_makes_no_stream_due(server: RedisServer) -> None:
+    """Whoever writes it could not renew its lease meanwhile, and is to have the time for it."""
+    async with node(server) as one, node(server) as two:
+        writer = await opened(one, b"a")
+        stream = writer.shelved.entry.stream
+        one._renewal.cancel()  # type: ignore[union-attr]  # what a frozen node does not do
+        await asyncio.sleep(LEASE + 0.05)
+        with server.frozen():
+            asking = asyncio.create_task(two.due(100))
+            await until(lambda: two._line.silent)
+        assert await asking == []
+        assert await two.due(100) == []
+        await asyncio.sleep(LEASE + 0.05)
+        assert stream in await two.due(100)
+
+
 async def test_a_stale_append_is_refused_even_where_the_node_believes_in_its_lease(server: RedisServer) -> None:
     async with node(server) as one, node(server) as two:
         writer = await opened(one, b"a")

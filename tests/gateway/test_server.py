@@ -137,3 +137,35 @@ async def test_a_stream_that_has_ended_is_not_cancelled() -> None:
             async with session.delete(f"{served.url}/v1/streams/{name}") as cancelled:
                 assert cancelled.status == 204
         assert served.gateway.watch.counts["cancelled"] == 1
+
+
+async def test_an_idempotency_key_joins_the_stream_of_the_same_request_and_of_no_other() -> None:
+    go_on = asyncio.Event()
+
+    async def upstream(request: ReceivedRequest) -> Reply:
+        await go_on.wait()
+        return stream(*ANSWER)
+
+    async with (
+        ScriptedServer(upstream) as http,
+        serving(settings(f"http://127.0.0.1:{http.port}/v1")) as served,
+        aiohttp.ClientSession(headers={"Idempotency-Key": "once"}) as session,
+    ):
+
+        async def ask(**more: object) -> tuple[int, bytes]:
+            async with session.post(f"{served.url}/v1/chat/completions", json={**BODY, **more}) as response:
+                return response.status, await response.read()
+
+        asking = [asyncio.create_task(ask()) for _ in range(20)]
+        await asyncio.sleep(0.05)
+        status, told = await ask(temperature=0.5)
+        assert (status, b"idempotency_conflict" in told) == (409, True)
+        go_on.set()
+        assert set(await asyncio.gather(*asking)) == {(200, await read_whole(session, served.url))}
+        assert len(http.requests) == 1
+
+
+async def read_whole(session: aiohttp.ClientSession, url: str) -> bytes:
+    """Gives the stream of that key as one who comes late reads it."""
+    async with session.post(f"{url}/v1/chat/completions", json=BODY) as response:
+        return await response.read()

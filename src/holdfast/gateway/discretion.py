@@ -55,6 +55,8 @@ class Discretion:
             for secret in self._all:
                 for name in ("code", "type", "message"):
                     setattr(error, name, getattr(error, name).replace(secret, HIDDEN))
+                if isinstance(error, StatusError):
+                    error.body = error.body.replace(secret.encode(), HIDDEN.encode())
 
     def answer(self, answer: Answer) -> Answer:
         """Gives the same answer without the keys."""

@@ -16,12 +16,11 @@ import aiohttp
 
 from holdfast._clock import Random
 from holdfast._core import Source, Stream
-from holdfast._errors import StatusError
 from holdfast._types import Partial, Request
 from holdfast.dialects import Dialect, Teller
 from holdfast.gateway.asking import Asked, read_asked
 from holdfast.gateway.discretion import Discretion
-from holdfast.gateway.headers import secrets_in, with_query
+from holdfast.gateway.headers import with_query
 from holdfast.gateway.journal import Entry
 from holdfast.gateway.refusals import Refusal, Refused
 from holdfast.gateway.settings import Settings, UpstreamSettings
@@ -39,7 +38,7 @@ _HERE = ""
 
 @dataclass(slots=True, frozen=True)
 class Guarded:
-    """The layer at the wire: asks whether a request may still be sent, and lets nobody quote the key that it bore.
+    """The layer at the wire: asks whether a request may still be sent.
 
     `query` is the client's, of which the address gets what it does not have.
     """
@@ -64,12 +63,7 @@ class _GuardedSource:
         self.guard.check()
         if self.guard.query:
             request = replace(request, url=with_query(request.url, self.guard.query))
-        try:
-            return await self.inner.open(request)
-        except StatusError as error:
-            for secret in secrets_in(request.headers):
-                error.body = error.body.replace(secret.encode(), b"[redacted]")
-            raise
+        return await self.inner.open(request)
 
 
 @dataclass(slots=True, frozen=True)
